@@ -1,0 +1,209 @@
+//! What is measured, and at which grain.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// What one observation stands for. The three are never mixed in one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grain {
+    /// One `call` span: charged to the color that was attempted.
+    Attempt,
+    /// One request as the gateway answered it.
+    Request,
+    /// One trace: cost and user-visible outcome.
+    Trace,
+}
+
+impl Grain {
+    /// The word used in the `cells` table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempt => "attempt",
+            Self::Request => "request",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How a metric's cells are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricKind {
+    /// `n` units of which `events` had the event.
+    Rate,
+    /// A histogram of integers with their `sum`; `n` units had a known value.
+    Amount,
+}
+
+macro_rules! metrics {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal, $kind:ident;)*) => {
+        /// A measure of the design's list. `eval_fail` is kept per evaluator.
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Metric {
+            $($(#[$doc])* $variant,)*
+            /// Traces whose evaluation of this (normalised) name failed, of those evaluated: `eval_fail:task_completion`.
+            EvalFail(Arc<str>),
+        }
+
+        impl Metric {
+            /// Every metric without a parameter.
+            pub const PLAIN: &'static [Self] = &[$(Self::$variant),*];
+
+            /// Rate or amount.
+            #[must_use]
+            pub const fn kind(&self) -> MetricKind {
+                match self {
+                    $(Self::$variant => MetricKind::$kind,)*
+                    Self::EvalFail(_) => MetricKind::Rate,
+                }
+            }
+        }
+
+        impl fmt::Display for Metric {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $(Self::$variant => f.write_str($name),)*
+                    Self::EvalFail(name) => write!(f, "eval_fail:{name}"),
+                }
+            }
+        }
+
+        impl FromStr for Metric {
+            type Err = UnknownMetric;
+            fn from_str(text: &str) -> Result<Self, UnknownMetric> {
+                match text {
+                    $($name => Ok(Self::$variant),)*
+                    _ => match text.strip_prefix("eval_fail:") {
+                        Some(name) if !name.is_empty() => Ok(Self::EvalFail(normalise_eval_name(name).into())),
+                        _ => Err(UnknownMetric(text.to_owned())),
+                    },
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Units seen: the denominator of the sample-ratio check.
+    Traces = "traces", Rate;
+    /// Trace duration, us.
+    Latency = "latency", Amount;
+    /// Time to first token of a call, us.
+    Ttft = "ttft", Amount;
+    /// Cost of a priced trace, nano-USD.
+    Cost = "cost", Amount;
+    /// Prompt tokens of a trace.
+    PromptTokens = "prompt_tokens", Amount;
+    /// Completion tokens of a trace.
+    CompletionTokens = "completion_tokens", Amount;
+    /// Traces whose root ended in ERROR.
+    Error = "error", Rate;
+    /// Calls that ended in ERROR.
+    AttemptError = "attempt_error", Rate;
+    /// Traces that timed out.
+    Timeout = "timeout", Rate;
+    /// Traces with a retry.
+    Retry = "retry", Rate;
+    /// Traces that fell back.
+    Fallback = "fallback", Rate;
+    /// Traces served from the semantic cache.
+    CacheHit = "cache_hit", Rate;
+    /// Calls refused by a rate limit.
+    RateLimited = "rate_limited", Rate;
+    /// Traces whose output is not the JSON that the route promises.
+    JsonInvalid = "json_invalid", Rate;
+    /// Tool spans that ended in ERROR.
+    ToolError = "tool_error", Rate;
+    /// Tool calls whose arguments do not fit the tool's schema.
+    ToolArgsInvalid = "tool_args_invalid", Rate;
+    /// Traces a guardrail stopped.
+    GuardrailBlock = "guardrail_block", Rate;
+    /// Traces with negative user feedback.
+    ThumbsDown = "thumbs_down", Rate;
+    /// Traces handed to a person.
+    Escalation = "escalation", Rate;
+    /// Traces the user abandoned.
+    Abandoned = "abandoned", Rate;
+    /// Traces whose answer a person replaced.
+    Override = "override", Rate;
+    /// Traces without a color.
+    Unmarked = "unmarked", Rate;
+    /// Traces whose stamped color contradicts their declared version.
+    ColorConflict = "color_conflict", Rate;
+    /// Traces of a version seen with more than one manifest.
+    MixedManifest = "mixed_manifest", Rate;
+}
+
+/// A metric name that is not in the list.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown metric `{0}`")]
+pub struct UnknownMetric(pub String);
+
+impl Serialize for Metric {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metric {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+/// Evaluation names ignore case and separators: `TaskCompletion`, `task-completion` and `task_completion` are one
+/// evaluator, written `task_completion`.
+#[must_use]
+pub fn normalise_eval_name(name: &str) -> String {
+    let mut out = String::with_capacity(name.len() + 4);
+    let mut before_was_lower = false;
+    for c in name.trim().chars() {
+        if c.is_alphanumeric() {
+            if c.is_uppercase() && before_was_lower {
+                out.push('_');
+            }
+            before_was_lower = c.is_lowercase() || c.is_numeric();
+            out.extend(c.to_lowercase());
+        } else {
+            before_was_lower = false;
+            if !out.is_empty() && !out.ends_with('_') {
+                out.push('_');
+            }
+        }
+    }
+    while out.ends_with('_') {
+        out.pop();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for m in Metric::PLAIN {
+            assert_eq!(&m.to_string().parse::<Metric>().unwrap(), m);
+        }
+        let m: Metric = "eval_fail:TaskCompletion".parse().unwrap();
+        assert_eq!(m.to_string(), "eval_fail:task_completion");
+        assert!("latencies".parse::<Metric>().is_err());
+    }
+
+    #[test]
+    fn spellings_of_one_evaluator_are_one() {
+        for name in [
+            "TaskCompletion",
+            "task_completion",
+            "task-completion",
+            " Task Completion ",
+            "task.completion",
+        ] {
+            assert_eq!(normalise_eval_name(name), "task_completion", "{name}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a query sees: one immutable value, swapped as a whole.
+//!
+//! Rows never change once written. What became known later about a trace (its color, release, cohort) is a [`Mark`]:
+//! it fills the nulls of the trace's rows when they are read, and is folded in for good when they are sealed. A mark
+//! that came after its rows were sealed is kept as a [`Patch`] until compaction rewrites the file.
+
+use crate::Layers;
+use arrow::array::RecordBatch;
+use proto::{CellTable, Color, Nanos, layout::Table};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// The 16 bytes of an OTLP trace id; columns show them as 32 lower-case hex digits.
+pub type TraceId = [u8; 16];
+
+/// What is known about a trace as a whole. Fills what a row of the trace does not say itself.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Mark {
+    /// Gateway path.
+    pub route: Option<Arc<str>>,
+    /// Resolved color.
+    pub color: Color,
+    /// Why there is none.
+    pub unmarked_reason: Option<Arc<str>>,
+    /// Version.
+    pub version: Option<Arc<str>>,
+    /// Release in force at the trace's start.
+    pub release: Option<Arc<str>>,
+    /// Cohort value.
+    pub cohort: Option<Arc<str>>,
+    /// Split in force, ppm.
+    pub split_ppm: Option<u32>,
+}
+
+/// A mark for rows that were sealed before it was known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Patch {
+    /// The mark.
+    pub mark: Arc<Mark>,
+    /// The trace's rows lie at `first_lsn..=last_lsn`, so only files that overlap it need the patch.
+    pub first_lsn: u64,
+    /// Last record that was sealed when the patch was made.
+    pub last_lsn: u64,
+}
+
+/// Live rows of one table, in journal order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveBatch {
+    /// Journal record the rows came with, or after which they were made. Several small batches may have been joined:
+    /// then the largest.
+    pub lsn: u64,
+    /// Rows; columns as in [`crate::Section`].
+    pub rows: RecordBatch,
+}
+
+/// A sealed Parquet file, as the commit record names it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SealedFile {
+    /// Table.
+    pub table: Table,
+    /// Path under the data directory, `/` between segments.
+    pub path: String,
+    /// Color of every row; `None` for cells.
+    pub color: Option<Color>,
+    /// Size, bytes.
+    pub bytes: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Earliest and latest `start_time` (`time` of evals, `minute` of cells).
+    pub start_min: Nanos,
+    /// Latest.
+    pub start_max: Nanos,
+    /// Smallest and largest record whose rows are inside.
+    pub lsn_min: u64,
+    /// Largest.
+    pub lsn_max: u64,
+}
+
+/// One consistent view: files, live rows, marks, cells.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Grows with every publication.
+    pub seq: u64,
+    /// Last journal record that is visible.
+    pub lsn: u64,
+    /// Sealed files, in commit order.
+    pub files: Arc<Vec<SealedFile>>,
+    /// Unsealed span rows; each trace's mark still to be applied.
+    pub spans: Vec<LiveBatch>,
+    /// Unsealed evaluation rows; each trace's mark still to be applied.
+    pub evals: Vec<LiveBatch>,
+    /// Unsealed rows of closed traces, complete.
+    pub traces: Vec<LiveBatch>,
+    /// Marks for the live rows.
+    pub marks: Layers<TraceId, Arc<Mark>>,
+    /// Marks for sealed rows.
+    pub patches: Layers<TraceId, Patch>,
+    /// Rows of `traces` at a record below this are replaced by a later row of the same trace.
+    pub replaced: Layers<TraceId, u64>,
+    /// All cells, admitted and not yet admitted.
+    pub cells: CellTable,
+}
