@@ -1,0 +1,65 @@
+//! What is left on screen: what was decided, on which evidence, and where to look further.
+
+use super::{Proof, screen::amount};
+use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use proto::decision::VerdictReport;
+use std::path::Path;
+
+/// The closing table.
+pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
+    let data = &proof.notice.body.data;
+    let mut gates = Table::new();
+    gates.load_preset(UTF8_FULL_CONDENSED);
+    gates.set_header(["gate", "cohort", "blue", "green", "blue n", "green n", "evidence / threshold", "verdict"]);
+    for g in &data.gates {
+        gates.add_row(vec![
+            Cell::new(&g.name),
+            Cell::new(g.cohort.as_deref().unwrap_or("all")),
+            Cell::new(amount(&g.name, g.blue)).set_alignment(CellAlignment::Right),
+            Cell::new(amount(&g.name, g.green)).set_alignment(CellAlignment::Right),
+            Cell::new(g.n_blue).set_alignment(CellAlignment::Right),
+            Cell::new(g.n_green).set_alignment(CellAlignment::Right),
+            Cell::new(format!("{:.1} / {:.1}", g.log_e_fail, g.threshold_fail)).set_alignment(CellAlignment::Right),
+            Cell::new(g.verdict.as_str()),
+        ]);
+    }
+    format!(
+        "\n{action} of {release}, decision {id}\n{gates}\n\
+         decided after   {seconds:.1} s of {what}\n\
+         signed webhook  received, signature verified, green from {before:.0} % to {after:.0} %\n\
+         proof           {blue} blue and {green} green spans started after the move; phase {phase}\n\
+         traffic         {exported} traces exported, {lost} lost",
+        action = data.action.as_str(),
+        release = data.release,
+        id = data.decision_id,
+        seconds = proof.seconds_to_notice,
+        what = if data.action == proto::decision::Action::Promote { "canary traffic" } else { "bad green traffic" },
+        before = f64::from(proof.notice.moved.0) / 1e4,
+        after = f64::from(proof.notice.moved.1) / 1e4,
+        blue = proof.spans_after[0],
+        green = proof.spans_after[1],
+        phase = verdict.phase.as_str(),
+        exported = proof.exported,
+        lost = proof.lost,
+    )
+}
+
+/// Where the files are, and what to ask them.
+pub fn farewell(dir: &Path, release: &str) -> String {
+    let program = std::env::current_exe().ok();
+    let here = std::env::current_dir().ok();
+    let program = match (&program, &here) {
+        (Some(program), Some(here)) => program.strip_prefix(here).unwrap_or(program).display().to_string(),
+        _ => "tracegate".to_owned(),
+    };
+    let data = dir.join("data");
+    let ask = |sql: &str| format!("  {program} sql --data-dir {} \\\n    \"{sql}\"", data.display());
+    format!(
+        "\nThe Parquet lies in {data}/spans/color=.../ (and traces, evals, cells beside it).\nThree queries to try:\n{a}\n{b}\n{c}\nDelete it all with: rm -r {dir}",
+        data = data.display(),
+        dir = dir.display(),
+        a = ask("SELECT color, cohort, n, p99_ms FROM latency_p99 ORDER BY cohort, color"),
+        b = ask(&format!("SELECT * FROM token_cost_per_trace WHERE release = '{release}'")),
+        c = ask("SELECT cohort, color, n, failed, rate FROM eval_fail_rate ORDER BY rate DESC"),
+    )
+}
