@@ -10,9 +10,27 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod batch;
+pub mod cells;
+mod commit;
+pub mod disk;
+pub mod error;
+mod frame;
+pub mod journal;
 pub mod layers;
+pub mod live;
+mod lock;
+pub mod overlay;
+pub mod seal;
 pub mod snapshot;
+pub mod store;
+mod words;
 
 pub use batch::{MicroBatch, Section};
+pub use cells::{batch_to_cells, cells_to_batch};
+pub use error::StoreError;
+pub use journal::{Journal, JournalRecovery, Replay};
 pub use layers::Layers;
-pub use snapshot::{Mark, Patch, SealedFile, Snapshot, TraceId};
+pub use seal::{SealInput, Sealed, Sealer};
+pub use snapshot::{LiveBatch, Mark, Patch, SealedFile, Snapshot, TraceId};
+pub use store::{Recovered, RecoveryReport, Store, StoreOptions};
+pub use words::declared;

@@ -1,0 +1,178 @@
+//! The commit record: what is sealed, up to which journal record, and what a restart needs.
+//!
+//! `DATA/commits/<seq, 20 digits>.commit`, written whole beside and renamed into place. The last two are kept: if the
+//! newest cannot be read, the one before it counts, and the journal still holds every record after that one.
+//!
+//! ```text
+//! frame( version u8 | zstd( body length u32 | body (postcard) | state of the engine ) )
+//! ```
+
+use crate::{
+    Patch, SealedFile, TraceId,
+    disk::Disk,
+    error::{At, StoreError},
+    frame::{self, Fields},
+};
+use proto::{Nanos, layout};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const MAGIC: [u8; 4] = *b"TGC1";
+const VERSION: u8 = 1;
+const ZSTD_LEVEL: i32 = 1;
+/// Commit records that stay.
+const KEPT: usize = 2;
+
+/// What one commit says.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct Commit {
+    pub(crate) seq: u64,
+    /// Every record up to here is in the files, or without rows.
+    pub(crate) lsn: u64,
+    pub(crate) sealed_at: Nanos,
+    /// All files, in commit order.
+    pub(crate) files: Vec<SealedFile>,
+    /// Files that were found missing or of the wrong size. Kept by name, not read.
+    pub(crate) quarantined: Vec<SealedFile>,
+    /// Sorted by trace id, so that equal commits are equal bytes.
+    pub(crate) patches: Vec<(TraceId, Patch)>,
+    pub(crate) replaced: Vec<(TraceId, u64)>,
+    #[serde(skip)]
+    pub(crate) state: Vec<u8>,
+}
+
+fn unreadable(reason: impl ToString) -> StoreError {
+    StoreError::Format {
+        what: "a commit record".into(),
+        reason: reason.to_string(),
+    }
+}
+
+impl Commit {
+    fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let body = postcard::to_stdvec(self).map_err(unreadable)?;
+        let mut plain = Vec::with_capacity(4 + body.len() + self.state.len());
+        plain.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        plain.extend_from_slice(&body);
+        plain.extend_from_slice(&self.state);
+        let packed = zstd::encode_all(plain.as_slice(), ZSTD_LEVEL).map_err(unreadable)?;
+        let mut out = Vec::with_capacity(frame::HEADER + 1 + packed.len());
+        let at = frame::begin(&mut out);
+        out.push(VERSION);
+        out.extend_from_slice(&packed);
+        if frame::finish(&mut out, at, MAGIC) {
+            return Ok(out);
+        }
+        Err(StoreError::TooLarge {
+            bytes: out.len() as u64,
+            limit: frame::PAYLOAD_BYTES_MAX as u64,
+        })
+    }
+
+    /// `None` if the bytes are harmed. A whole record of another version is an error instead: falling back past it
+    /// would take its files for orphans.
+    fn decode(bytes: &[u8]) -> Result<Option<Self>, StoreError> {
+        let Some(payload) = frame::open(bytes, MAGIC) else {
+            return Ok(None);
+        };
+        let [VERSION, packed @ ..] = payload else {
+            return Err(unreadable("unknown version"));
+        };
+        let plain = zstd::decode_all(packed).map_err(unreadable)?;
+        let mut fields = Fields(&plain);
+        let body = fields
+            .u32()
+            .and_then(|len| fields.bytes(len as usize))
+            .ok_or_else(|| unreadable("it ends early"))?;
+        let mut commit: Self = postcard::from_bytes(body).map_err(unreadable)?;
+        commit.state = fields.0.to_vec();
+        Ok(Some(commit))
+    }
+
+    /// Writes the record so that after a cut it is there as a whole or not at all; returns its size in bytes.
+    pub(crate) fn write(&self, disk: &dyn Disk, root: &Path) -> Result<u64, StoreError> {
+        let bytes = self.encode()?;
+        let dir = root.join(layout::COMMITS);
+        let name = format!("{:020}.commit", self.seq);
+        let (tmp, path) = (root.join(layout::TMP).join(&name), dir.join(&name));
+        let mut file = disk.create(&tmp).at("create", &tmp)?;
+        file.write_all(&bytes).at("write to", &tmp)?;
+        file.sync().synced(&tmp)?;
+        drop(file);
+        disk.rename(&tmp, &path).at("rename to", &path)?;
+        disk.sync_dir(&dir).synced(&dir)?;
+        Ok(bytes.len() as u64)
+    }
+}
+
+/// Sequence number and path of every commit record, oldest first.
+fn list(root: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
+    let dir = root.join(layout::COMMITS);
+    let mut found = Vec::new();
+    for entry in fs::read_dir(&dir).at("list", &dir)? {
+        let path = entry.at("list", &dir)?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
+        if let Some(seq) = name.strip_suffix(".commit").and_then(|n| n.parse().ok()) {
+            found.push((seq, path));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Removes all but the last records.
+pub(crate) fn drop_old(disk: &dyn Disk, root: &Path) -> Result<(), StoreError> {
+    let records = list(root)?;
+    for (_, path) in records.iter().take(records.len().saturating_sub(KEPT)) {
+        disk.remove(path).at("remove", path)?;
+    }
+    Ok(())
+}
+
+/// What [`load`] found.
+#[derive(Debug, Default)]
+pub(crate) struct Loaded {
+    /// The newest record that can be read; the empty one in a new data directory.
+    pub(crate) newest: Commit,
+    /// False in a new data directory.
+    pub(crate) found: bool,
+    /// Position of the record before it, 0 if there is none.
+    pub(crate) previous_lsn: u64,
+    /// Newer records that cannot be read.
+    pub(crate) damaged: Vec<PathBuf>,
+}
+
+/// Reads the newest commit record that can be read.
+pub(crate) fn load(root: &Path) -> Result<Loaded, StoreError> {
+    let records = list(root)?;
+    let mut loaded = Loaded::default();
+    for (_, path) in records.iter().rev() {
+        let bytes = fs::read(path).at("read", path)?;
+        match Commit::decode(&bytes)? {
+            Some(commit) if !loaded.found => {
+                loaded.newest = commit;
+                loaded.found = true;
+            }
+            Some(commit) => {
+                loaded.previous_lsn = commit.lsn;
+                break;
+            }
+            None if loaded.found => break,
+            None => {
+                tracing::warn!(path = %path.display(), "commit record is damaged");
+                loaded.damaged.push(path.clone());
+            }
+        }
+    }
+    // Before the very first commit stands the empty data directory, and the journal holds everything since.
+    let first_only = matches!(records.as_slice(), [(1, _)]);
+    if loaded.found || loaded.damaged.is_empty() || first_only {
+        return Ok(loaded);
+    }
+    Err(StoreError::NoCommit {
+        path: root.join(layout::COMMITS),
+    })
+}

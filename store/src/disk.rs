@@ -1,0 +1,122 @@
+//! Every write the store makes goes through here, so that tests can cut the power between any two of them.
+//!
+//! Reads do not: what a reader finds after a cut is the point of those tests.
+
+use crate::error::{At, StoreError};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// A file being written.
+pub trait DiskFile: Write + Send {
+    /// Returns once every byte written so far is on stable storage (`fdatasync`).
+    fn sync(&mut self) -> io::Result<()>;
+    /// Cuts the file to `len` bytes; the next write goes there.
+    fn truncate(&mut self, len: u64) -> io::Result<()>;
+}
+
+/// The operations whose order makes a kill harmless.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// A new, empty file at `path` (an old one is emptied).
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// An existing file, to write after its last byte.
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// Moves a file; what was at `to` is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes one folder; one that is there is fine.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a folder durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The file system itself.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct LocalDisk;
+
+struct LocalFile(File);
+
+impl Write for LocalFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for LocalFile {
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn truncate(&mut self, len: u64) -> io::Result<()> {
+        // Both ways of opening below append, so the position follows the length.
+        self.0.set_len(len)
+    }
+}
+
+impl Disk for LocalDisk {
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        file.set_len(0)?;
+        Ok(Box::new(LocalFile(file)))
+    }
+
+    fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().append(true).open(path)?;
+        Ok(Box::new(LocalFile(file)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match fs::create_dir(path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            other => other,
+        }
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+}
+
+/// Makes every folder of `relative` under `root`, and adds them all, with `root`, to `touched`: all must be synced
+/// before what lies in them counts, also those that were there, since whoever made them may have been killed.
+pub(crate) fn create_dirs(
+    disk: &dyn Disk,
+    root: &Path,
+    relative: &str,
+    touched: &mut BTreeSet<PathBuf>,
+) -> Result<PathBuf, StoreError> {
+    let mut path = root.to_owned();
+    touched.insert(path.clone());
+    for segment in relative.split('/') {
+        path.push(segment);
+        if touched.insert(path.clone()) {
+            disk.create_dir(&path).at("create folder", &path)?;
+        }
+    }
+    Ok(path)
+}
+
+/// Syncs folders, deepest first.
+pub(crate) fn sync_dirs(disk: &dyn Disk, dirs: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+    for dir in dirs.iter().rev() {
+        disk.sync_dir(dir).synced(dir)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! One micro-batch as bytes.
+//!
+//! ```text
+//! | version u8 | lsn u64 | durable u64 | received_at i64 | digests u32, u128 each | sections u8, each: |
+//! |            |         |             |                 |                        | table u8, length u32, Arrow IPC stream (LZ4) |
+//! ```
+//! `durable` is the last record that was known to be on disk when this one was written. It is what tells a torn tail
+//! (nobody was promised anything) from damage to acked records.
+
+use crate::{
+    MicroBatch, Section,
+    error::StoreError,
+    frame::{self, Fields},
+};
+use arrow::ipc::{
+    CompressionType, MetadataVersion,
+    reader::StreamReader,
+    writer::{IpcWriteOptions, StreamWriter},
+};
+use proto::{Nanos, layout::Table};
+
+pub(crate) const MAGIC: [u8; 4] = *b"TGJ1";
+const VERSION: u8 = 1;
+
+/// What replay must know of a record before it decodes it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Head {
+    pub(crate) lsn: u64,
+    pub(crate) durable: u64,
+}
+
+/// Appends the framed record to `out`.
+pub(crate) fn encode(
+    batch: &MicroBatch,
+    durable: u64,
+    out: &mut Vec<u8>,
+) -> Result<(), StoreError> {
+    let at = frame::begin(out);
+    out.push(VERSION);
+    out.extend_from_slice(&batch.lsn.to_le_bytes());
+    out.extend_from_slice(&durable.to_le_bytes());
+    out.extend_from_slice(&batch.received_at.0.to_le_bytes());
+    out.extend_from_slice(&(batch.digests.len() as u32).to_le_bytes());
+    for digest in &batch.digests {
+        out.extend_from_slice(&digest.to_le_bytes());
+    }
+    out.push(batch.sections.len() as u8);
+    // Many buffers are a few bytes long: padding each to 64 would outweigh them.
+    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?
+        .try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    for section in &batch.sections {
+        out.push(code(section.table));
+        let length_at = out.len();
+        out.extend_from_slice(&[0; 4]);
+        let schema = section.rows.schema();
+        let mut writer = StreamWriter::try_new_with_options(&mut *out, &schema, options.clone())?;
+        writer.write(&section.rows)?;
+        writer.finish()?;
+        drop(writer);
+        let length = (out.len() - length_at - 4) as u32;
+        out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    }
+    if frame::finish(out, at, MAGIC) {
+        return Ok(());
+    }
+    Err(StoreError::TooLarge {
+        bytes: (out.len() - at) as u64,
+        limit: frame::PAYLOAD_BYTES_MAX as u64,
+    })
+}
+
+/// Head of a payload that the frame vouches for.
+pub(crate) fn head(payload: &[u8]) -> Option<Head> {
+    let mut fields = Fields(payload);
+    fields.u8()?;
+    Some(Head {
+        lsn: fields.u64()?,
+        durable: fields.u64()?,
+    })
+}
+
+/// The micro-batch of a payload that the frame vouches for.
+pub(crate) fn decode(payload: &[u8]) -> Result<MicroBatch, StoreError> {
+    let broken = |reason: &str| StoreError::Format {
+        what: "a journal record".into(),
+        reason: reason.into(),
+    };
+    let short = || broken("it ends early");
+    let mut fields = Fields(payload);
+    if fields.u8() != Some(VERSION) {
+        return Err(broken("unknown version"));
+    }
+    let lsn = fields.u64().ok_or_else(short)?;
+    fields.u64().ok_or_else(short)?;
+    let received_at = Nanos(fields.i64().ok_or_else(short)?);
+    let digests = (0..fields.u32().ok_or_else(short)?)
+        .map(|_| fields.u128().ok_or_else(short))
+        .collect::<Result<_, _>>()?;
+    let mut sections = Vec::new();
+    for _ in 0..fields.u8().ok_or_else(short)? {
+        let table = fields
+            .u8()
+            .and_then(table)
+            .ok_or_else(|| broken("unknown table"))?;
+        let length = fields.u32().ok_or_else(short)? as usize;
+        let stream = fields.bytes(length).ok_or_else(short)?;
+        let rows = StreamReader::try_new(stream, None)?
+            .next()
+            .ok_or_else(|| broken("a section without rows"))??;
+        sections.push(Section { table, rows });
+    }
+    Ok(MicroBatch {
+        lsn,
+        received_at,
+        digests,
+        sections,
+    })
+}
+
+const fn code(table: Table) -> u8 {
+    match table {
+        Table::Spans => 1,
+        Table::Traces => 2,
+        Table::Evals => 3,
+        Table::Cells => 4,
+    }
+}
+
+fn table(code_read: u8) -> Option<Table> {
+    Table::ALL.into_iter().find(|t| code(*t) == code_read)
+}

@@ -1,0 +1,375 @@
+//! Sealing: live rows become Parquet, and one commit record says so.
+//!
+//! ```text
+//! rows + marks -> tmp/x.parquet, fdatasync -> rename into its folder -> sync folders -> commit record -> trim journal
+//! ```
+//!
+//! A kill before the commit record leaves files that no commit names: they are removed at the next start, and the
+//! journal still has the rows. After it, the rows are in the files and replay starts behind them. The journal is
+//! trimmed only up to the commit *before* the newest, so that a newest record that cannot be read costs nothing.
+
+pub(crate) mod file;
+mod plan;
+
+use crate::{
+    Layers, LiveBatch, Mark, Patch, SealedFile, TraceId,
+    cells::cells_to_batch,
+    commit::{self, Commit},
+    disk::{self, Disk},
+    error::{At, StoreError},
+    journal,
+    lock::Lock,
+};
+use arrow::array::RecordBatch;
+use file::Counted;
+use parquet::arrow::ArrowWriter;
+use plan::{Plan, Row};
+use proto::{
+    CellTable, Color, Nanos,
+    layout::{self, Table},
+};
+use rayon::prelude::*;
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
+    io::BufWriter,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Rows put together at a time while a file is written.
+const CHUNK_ROWS: usize = 4_096;
+
+/// What one seal takes: everything that became known in journal records up to `lsn` and is not sealed yet.
+#[derive(Debug, Clone, Default)]
+pub struct SealInput {
+    /// Last journal record whose effects are inside. It must have been synced.
+    pub lsn: u64,
+    /// Now. `traces`, `evals` and `cells` have no time of receipt of their own, so their folder is that of this hour;
+    /// the folder of a span is that of its `received_at`.
+    pub sealed_at: Nanos,
+    /// Live span rows.
+    pub spans: Vec<LiveBatch>,
+    /// Live evaluation rows.
+    pub evals: Vec<LiveBatch>,
+    /// Live rows of closed traces.
+    pub traces: Vec<LiveBatch>,
+    /// Marks of these rows, folded in.
+    pub marks: Layers<TraceId, Arc<Mark>>,
+    /// What changed in the cells since the commit before.
+    pub cell_deltas: CellTable,
+    /// All patches that hold from now on.
+    pub patches: Layers<TraceId, Patch>,
+    /// All replacements of trace rows that hold from now on.
+    pub replaced: Layers<TraceId, u64>,
+    /// What the engine needs at a restart, handed back as it is.
+    pub state: Vec<u8>,
+}
+
+/// A finished seal.
+#[derive(Debug, Clone)]
+pub struct Sealed {
+    /// Sequence number of the commit.
+    pub seq: u64,
+    /// As in the input.
+    pub lsn: u64,
+    /// All files, in commit order: what the next snapshot names.
+    pub files: Arc<Vec<SealedFile>>,
+    /// Those of this seal.
+    pub added: Vec<SealedFile>,
+    /// Size of the commit record, bytes.
+    pub commit_bytes: u64,
+    /// Journal segments removed.
+    pub segments_removed: u64,
+}
+
+/// Seals into one data directory; clones share it. Calls take turns.
+#[derive(Debug, Clone)]
+pub struct Sealer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    disk: Arc<dyn Disk>,
+    /// Random half of file names, new in every process.
+    boot: u64,
+    names: AtomicU64,
+    head: Mutex<Head>,
+    _lock: Arc<Lock>,
+}
+
+/// Where the commits stand.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) seq: u64,
+    pub(crate) lsn: u64,
+    pub(crate) files: Arc<Vec<SealedFile>>,
+    pub(crate) quarantined: Vec<SealedFile>,
+    /// A sync failed.
+    pub(crate) poisoned: bool,
+}
+
+/// A file to be written.
+enum Job<'a> {
+    Rows(&'a Plan, Color, i64, &'a [Row]),
+    Cells(RecordBatch),
+}
+
+impl Sealer {
+    pub(crate) fn new(root: PathBuf, disk: Arc<dyn Disk>, head: Head, lock: Arc<Lock>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                root,
+                disk,
+                boot: RandomState::new().hash_one(head.seq),
+                names: AtomicU64::new(0),
+                head: Mutex::new(head),
+                _lock: lock,
+            }),
+        }
+    }
+
+    /// Writes the files and the commit record, then trims the journal. Works on the calling thread and, if that
+    /// belongs to a rayon pool, on its siblings.
+    ///
+    /// # Errors
+    /// After an error that is not fatal nothing has changed, and the same input (or a later one) may be sealed again.
+    /// After a fatal one ([`StoreError::is_fatal`]) every call fails.
+    pub fn seal(&self, input: SealInput) -> Result<Sealed, StoreError> {
+        let inner = &*self.inner;
+        let mut head = inner.head.lock().unwrap_or_else(PoisonError::into_inner);
+        if head.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        if input.lsn < head.lsn {
+            return Err(StoreError::OutOfTurn {
+                expected: head.lsn,
+                got: input.lsn,
+            });
+        }
+        let sealed = inner.seal(&head, input);
+        match &sealed {
+            Ok((sealed, _)) => {
+                head.seq = sealed.seq;
+                head.files = Arc::clone(&sealed.files);
+            }
+            Err(e) => head.poisoned = e.is_fatal(),
+        }
+        let (mut sealed, previous_lsn) = sealed?;
+        head.lsn = sealed.lsn;
+        sealed.segments_removed = inner.drop_old(previous_lsn);
+        Ok(sealed)
+    }
+}
+
+impl Inner {
+    fn seal(&self, head: &Head, input: SealInput) -> Result<(Sealed, u64), StoreError> {
+        let SealInput { lsn, sealed_at, .. } = input;
+        let plan = |table, live: &[LiveBatch]| {
+            Plan::new(table, live, &input.marks, &input.replaced, sealed_at)
+                .map(|plan| (table, plan))
+        };
+        let plans = [
+            plan(Table::Spans, &input.spans)?,
+            plan(Table::Traces, &input.traces)?,
+            plan(Table::Evals, &input.evals)?,
+        ];
+        let mut jobs: Vec<(Table, Job<'_>)> = Vec::new();
+        for (table, plan) in &plans {
+            for (&(color, hour), rows) in &plan.files {
+                jobs.push((*table, Job::Rows(plan, color, hour, rows)));
+            }
+        }
+        if !input.cell_deltas.is_empty() {
+            jobs.push((
+                Table::Cells,
+                Job::Cells(cells_to_batch(&input.cell_deltas)?),
+            ));
+        }
+        let lsn_min = [&input.spans, &input.evals, &input.traces]
+            .into_iter()
+            .flatten()
+            .map(|batch| batch.lsn)
+            .fold(head.lsn + 1, u64::min);
+        let written: Vec<Result<(SealedFile, PathBuf), StoreError>> = jobs
+            .par_iter()
+            .map(|(table, job)| self.write(*table, job, (lsn_min.min(lsn), lsn), sealed_at))
+            .collect();
+        let mut added = Vec::with_capacity(written.len());
+        let mut folders = BTreeSet::new();
+        let mut failed = None;
+        for file in written {
+            match file {
+                Ok(file) if failed.is_none() => added.push(file),
+                Ok((_, tmp)) => _ = self.disk.remove(&tmp),
+                Err(e) => failed = failed.or(Some(e)),
+            }
+        }
+        let moved = match failed {
+            Some(e) => Err(e),
+            None => self.move_in(&added, &mut folders),
+        };
+        if let Err(e) = moved {
+            self.discard(&added);
+            return Err(e);
+        }
+        let added: Vec<SealedFile> = added.into_iter().map(|(file, _)| file).collect();
+        let mut commit = Commit {
+            seq: head.seq + 1,
+            lsn,
+            sealed_at,
+            files: head.files.iter().chain(&added).cloned().collect(),
+            quarantined: head.quarantined.clone(),
+            patches: input
+                .patches
+                .iter()
+                .map(|(id, p)| (*id, p.clone()))
+                .collect(),
+            replaced: input
+                .replaced
+                .iter()
+                .map(|(id, from)| (*id, *from))
+                .collect(),
+            state: input.state,
+        };
+        commit.patches.sort_unstable_by_key(|(id, _)| *id);
+        commit.replaced.sort_unstable_by_key(|(id, _)| *id);
+        let commit_bytes = commit.write(self.disk.as_ref(), &self.root)?;
+        let sealed = Sealed {
+            seq: commit.seq,
+            lsn,
+            files: Arc::new(commit.files),
+            added,
+            commit_bytes,
+            segments_removed: 0,
+        };
+        Ok((sealed, head.lsn))
+    }
+
+    /// Writes one file under `tmp`, synced.
+    fn write(
+        &self,
+        table: Table,
+        job: &Job<'_>,
+        (lsn_min, lsn_max): (u64, u64),
+        sealed_at: Nanos,
+    ) -> Result<(SealedFile, PathBuf), StoreError> {
+        let name = self.name(sealed_at);
+        let tmp = self.root.join(layout::TMP).join(&name);
+        let (color, received, rows) = match job {
+            Job::Rows(_, color, hour, rows) => (Some(*color), Nanos(*hour), rows.len()),
+            Job::Cells(cells) => (None, sealed_at, cells.num_rows()),
+        };
+        let counted = Counted {
+            file: BufWriter::with_capacity(1 << 20, self.disk.create(&tmp).at("create", &tmp)?),
+            bytes: 0,
+        };
+        let properties = file::properties(table, rows, lsn_min, lsn_max)?;
+        let schema = Arc::clone(crate::words::declared(table));
+        let mut writer = ArrowWriter::try_new(counted, schema, Some(properties))?;
+        match job {
+            Job::Rows(plan, _, _, rows) => {
+                for chunk in rows.chunks(CHUNK_ROWS) {
+                    writer.write(&plan.rows(chunk)?)?;
+                }
+            }
+            Job::Cells(cells) => writer.write(cells)?,
+        }
+        let counted = writer.into_inner()?;
+        let bytes = counted.bytes;
+        let mut out = counted
+            .file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .at("write to", &tmp)?;
+        out.sync().synced(&tmp)?;
+        let (start_min, start_max) = match job {
+            Job::Rows(_, _, _, rows) => bounds(rows.iter().map(|row| row.start)),
+            Job::Cells(cells) => bounds(minutes(cells)),
+        };
+        let path = format!("{}/{name}", layout::partition(table, color, received));
+        let file = SealedFile {
+            table,
+            path,
+            color,
+            bytes,
+            rows: rows as u64,
+            start_min,
+            start_max,
+            lsn_min,
+            lsn_max,
+        };
+        Ok((file, tmp))
+    }
+
+    /// Moves finished files into their folders and makes the names durable.
+    fn move_in(
+        &self,
+        files: &[(SealedFile, PathBuf)],
+        folders: &mut BTreeSet<PathBuf>,
+    ) -> Result<(), StoreError> {
+        for (file, tmp) in files {
+            let folder = Path::new(&file.path)
+                .parent()
+                .and_then(Path::to_str)
+                .unwrap_or("");
+            disk::create_dirs(self.disk.as_ref(), &self.root, folder, folders)?;
+            let path = self.root.join(&file.path);
+            self.disk.rename(tmp, &path).at("rename to", &path)?;
+        }
+        disk::sync_dirs(self.disk.as_ref(), folders)
+    }
+
+    /// Removes what a failed seal left. What cannot be removed now is an orphan, and goes at the next start.
+    fn discard(&self, files: &[(SealedFile, PathBuf)]) {
+        for (file, tmp) in files {
+            _ = self.disk.remove(tmp);
+            _ = self.disk.remove(&self.root.join(&file.path));
+        }
+    }
+
+    /// Removes commit records and journal segments that no restart needs any more. What stays is tried again next time.
+    fn drop_old(&self, previous_lsn: u64) -> u64 {
+        let journal = self.root.join(layout::JOURNAL);
+        commit::drop_old(self.disk.as_ref(), &self.root)
+            .and_then(|()| journal::trim(self.disk.as_ref(), &journal, previous_lsn))
+            .unwrap_or_else(|reason| {
+                tracing::warn!(%reason, "old commit records or journal segments could not be removed");
+                0
+            })
+    }
+
+    fn name(&self, sealed_at: Nanos) -> String {
+        let count = self.names.fetch_add(1, Ordering::Relaxed);
+        let random = u128::from(self.boot) << 32 | u128::from(count & 0xffff_ffff);
+        let ms = u64::try_from(sealed_at.unix_ms()).unwrap_or(0);
+        format!(
+            "{}.parquet",
+            ulid::Ulid::from_parts(ms, random & ((1 << 80) - 1))
+                .to_string()
+                .to_lowercase()
+        )
+    }
+}
+
+fn bounds(times: impl Iterator<Item = i64>) -> (Nanos, Nanos) {
+    let (min, max) = times.fold((i64::MAX, i64::MIN), |(min, max), t| {
+        (min.min(t), max.max(t))
+    });
+    (Nanos(min), Nanos(max))
+}
+
+fn minutes(cells: &RecordBatch) -> impl Iterator<Item = i64> {
+    use arrow::{array::AsArray, datatypes::TimestampNanosecondType};
+    cells
+        .column(0)
+        .as_primitive::<TimestampNanosecondType>()
+        .values()
+        .iter()
+        .copied()
+}
