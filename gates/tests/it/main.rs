@@ -1,0 +1,4 @@
+//! Tests of the gates through their public API.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod vectors;
