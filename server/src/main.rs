@@ -1,1 +1,17 @@
-fn main() {}
+//! The `tracegate` binary.
+
+use clap::Parser;
+use server::cli::{self, Cli};
+use std::{io, process::ExitCode};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tracegate").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return cli::fail(&miette::miette!("cannot start threads: {error}")),
+    };
+    match runtime.block_on(cli::run(cli, &mut io::stdout())) {
+        Ok(code) => code,
+        Err(report) => cli::fail(&report),
+    }
+}

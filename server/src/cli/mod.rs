@@ -1,0 +1,107 @@
+//! The command line. Answers go to stdout, everything else to stderr; a failure says what to do and exits non-zero.
+
+mod check;
+mod client;
+mod completions;
+mod decisions;
+pub mod demo;
+mod prices;
+mod releases;
+mod serve;
+mod sql;
+mod text;
+
+use clap::{Parser, Subcommand};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+pub use sql::Format;
+pub use client::{Client, ClientError, ServerArgs, http_client};
+
+/// Blue/green releases of LLM routes: takes your traces, compares, decides, tells the gateway.
+#[derive(Debug, Parser)]
+#[command(name = "tracegate", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(after_help = "Start with `tracegate demo`; then `tracegate serve`, and send OTLP to 127.0.0.1:4317 or :4318.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server: receive traces, answer SQL, judge releases
+    Serve(serve::ServeArgs),
+    /// Watch a bad release being caught: server, gateway and traffic on this machine, in about a minute
+    Demo(demo::DemoArgs),
+    /// Check a configuration or release file; shows every problem at its line
+    Check(check::CheckArgs),
+    /// Ask a running server, or a data directory, a question in SQL
+    Sql(sql::SqlArgs),
+    /// Show every release: phase, verdict, and how far each gate is from a decision
+    Status(releases::StatusArgs),
+    /// Make green the new blue
+    Promote(releases::ActArgs),
+    /// Go to the next step of the ramp
+    Advance(releases::ActArgs),
+    /// Send the whole route back to blue
+    Rollback(releases::ActArgs),
+    /// Leave the split as it is until `resume`
+    Hold(releases::ActArgs),
+    /// Let the gates decide again after `hold`
+    Resume(releases::ActArgs),
+    /// List decisions, newest first
+    Decisions(decisions::DecisionsArgs),
+    /// Show why a decision was taken: its gates, counts and evidence
+    Explain(decisions::ExplainArgs),
+    /// List the prices that costs are computed from
+    Prices(prices::PricesArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What went wrong and what to do about it.
+pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitCode> {
+    let done = match cli.command {
+        Command::Serve(args) => return serve::run(args).await,
+        Command::Demo(args) => return demo::run(&args).await,
+        Command::Check(args) => check::run(&args, out),
+        Command::Sql(args) => sql::run(args, out).await,
+        Command::Status(args) => releases::status(args, out).await,
+        Command::Promote(args) => releases::act("promote", args, out).await,
+        Command::Advance(args) => releases::act("advance", args, out).await,
+        Command::Rollback(args) => releases::act("rollback", args, out).await,
+        Command::Hold(args) => releases::act("hold", args, out).await,
+        Command::Resume(args) => releases::act("resume", args, out).await,
+        Command::Decisions(args) => decisions::list(args, out).await,
+        Command::Explain(args) => decisions::explain(args, out).await,
+        Command::Prices(args) => prices::run(&args, out),
+        Command::Completions(args) => completions::run(&args, out),
+    };
+    match done {
+        Err(report) if is_closed_pipe(&report) => Ok(ExitCode::SUCCESS),
+        other => other.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Output could not be written.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+#[error("cannot write the answer: {0}")]
+pub struct OutputError(#[from] pub io::Error);
+
+/// `tracegate decisions | head -1` is no failure.
+fn is_closed_pipe(report: &miette::Report) -> bool {
+    report.downcast_ref::<OutputError>().is_some_and(|e| e.0.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Says on stderr what went wrong, and gives the exit code for it.
+pub fn fail(report: &miette::Report) -> ExitCode {
+    let _ = writeln!(io::stderr(), "{report:?}");
+    ExitCode::FAILURE
+}

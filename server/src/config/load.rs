@@ -1,0 +1,252 @@
+//! From TOML to a [`Config`].
+
+use super::{
+    Config, Problem, Problems,
+    address::{self, Door},
+    section::{Findings, Section},
+};
+use miette::Diagnostic;
+use proto::release::ReleaseSpec;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use toml::de::DeTable;
+
+/// The file `serve` reads if it is there and no other is named.
+pub const FILE_DEFAULT: &str = "tracegate.toml";
+/// Largest configuration file, bytes.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Most files one pattern of `include` may match.
+const INCLUDES_MAX: usize = 1_000;
+/// Sections of the design that are still to come: refused, so that nobody relies on them.
+const NOT_YET: [(&str, &str); 3] = [
+    ("auth", "tokens are not built yet: listen on loopback, or put a proxy that asks for them in front"),
+    ("retention", "data are kept until their folder is removed"),
+    ("notify", "follow GET /api/v1/decisions, or take the webhook of the release"),
+];
+/// Keys of `[server]` that are still to come.
+const SERVER_NOT_YET: [&str; 2] = ["flight_sql", "pgwire"];
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {cause}", path.display())]
+    #[diagnostic(help("name an existing file with --config, or leave it out to start with defaults"))]
+    Unreadable {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        cause: io::Error,
+    },
+    /// It has problems.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Wrong(#[from] Problems),
+}
+
+impl Config {
+    /// Reads a file and what it includes.
+    ///
+    /// # Errors
+    /// [`LoadError`], with every problem at once.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let text = read_text(path).map_err(|cause| LoadError::Unreadable { path: path.to_owned(), cause })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Ok(parse_in(&text, &path.display().to_string(), folder)?)
+    }
+
+    /// Reads the file that was named, else `./tracegate.toml` if it is there, else takes the defaults.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_or_default(named: Option<&Path>) -> Result<Self, LoadError> {
+        match named {
+            Some(path) => Self::load(path),
+            None if Path::new(FILE_DEFAULT).exists() => Self::load(Path::new(FILE_DEFAULT)),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// Reads a text; `include` starts from the working directory.
+    ///
+    /// # Errors
+    /// Every problem of the text and of what it includes.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Problems> {
+        parse_in(text, file, Path::new(""))
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("it has {size} bytes, more than the {FILE_BYTES_MAX} of any configuration")));
+    }
+    std::fs::read_to_string(path)
+}
+
+fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
+    let mut findings = Findings::new(file, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        findings.add(error.span(), error.message(), None);
+    }
+    let mut config = Config::default();
+    let mut root = Section::new("the configuration", table.into_inner());
+    for (name, instead) in NOT_YET {
+        if let Some(value) = root.take(name) {
+            let message = format!("section `{name}` is not built yet; remove it");
+            findings.add(Some(value.span()), message, Some(instead.to_owned()));
+        }
+    }
+    if let Some(section) = root.table("server", &mut findings) {
+        server(section, &mut config, &mut findings);
+    }
+    if let Some(section) = root.table("webhooks", &mut findings) {
+        webhooks(section, &mut config, &mut findings);
+    }
+    let include = root.read_spanned::<Vec<String>>("include", &mut findings);
+    root.take("defaults");
+    root.take("release");
+    root.finish(&mut findings);
+
+    let mut files = vec![(file.to_owned(), text.to_owned())];
+    for (pattern, span) in include.into_iter().flat_map(|(patterns, span)| patterns.into_iter().map(move |p| (p, span.clone()))) {
+        match included(&pattern, folder) {
+            Ok(more) => files.extend(more),
+            Err(cause) => {
+                let help = "write paths relative to this file, as in include = [\"releases/*.toml\"]".to_owned();
+                findings.add(Some(span), format!("cannot include `{pattern}`: {cause}"), Some(help));
+            }
+        }
+    }
+    let mut problems = findings.problems;
+    problems.sort_by_key(|p| p.span.as_ref().map(|s| s.start));
+    if errors.is_empty() {
+        config.releases = releases(&files, &mut problems);
+    }
+    if problems.is_empty() { Ok(config) } else { Err(Problems { file: file.to_owned(), problems }) }
+}
+
+/// Checks the releases of all files together: ids and routes may not repeat across them.
+fn releases(files: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<ReleaseSpec> {
+    let mut texts: Vec<Findings> = files.iter().map(|(name, text)| Findings::new(name, text)).collect();
+    for ((name, text), findings) in files.iter().zip(&mut texts).skip(1) {
+        // The main file has been read key by key; an included one may only hold releases.
+        if let Ok(table) = DeTable::parse(text) {
+            let mut root = Section::new(name, table.into_inner());
+            root.take("release");
+            root.take("defaults");
+            root.finish(findings);
+        }
+    }
+    let checked = gates::check::check_files(files);
+    for problem in checked.problems {
+        if let Some(at) = files.iter().position(|(name, _)| *name == problem.file) {
+            texts[at].add(Some(problem.span), problem.message, Some(problem.help));
+        }
+    }
+    problems.extend(texts.into_iter().flat_map(|findings| findings.problems));
+    checked.releases
+}
+
+/// Files that match a path whose last segment may hold one `*`, by name.
+fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
+    let path = folder.join(pattern);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let mut paths = Vec::new();
+    match name.split_once('*') {
+        None => paths.push(path),
+        Some((before, after)) => {
+            let within = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            for entry in std::fs::read_dir(within)? {
+                let found = entry?.path();
+                let found_name = found.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+                if found_name.len() >= before.len() + after.len() && found_name.starts_with(before) && found_name.ends_with(after) {
+                    paths.push(found);
+                }
+            }
+            paths.sort();
+        }
+    }
+    if paths.len() > INCLUDES_MAX {
+        return Err(io::Error::other(format!("{} files match, more than {INCLUDES_MAX}", paths.len())));
+    }
+    paths.into_iter().map(|path| Ok((path.display().to_string(), read_text(&path)?))).collect()
+}
+
+fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {
+    for key in SERVER_NOT_YET {
+        if let Some(value) = section.take(key) {
+            findings.add(Some(value.span()), format!("`{key}` is not built yet; remove it"), None);
+        }
+    }
+    if let Some(dir) = section.read::<PathBuf>("data_dir", findings) {
+        config.data_dir = dir;
+    }
+    for door in Door::ALL {
+        if let Some(address) = section.parse(door.key(), findings, address::parse) {
+            config.listen(door, address);
+        }
+    }
+    if let Some(hosts) = section.read("hosts", findings) {
+        config.hosts = hosts;
+    }
+    if let Some(width) = section.parse("cell_resolution", findings, cell_resolution) {
+        config.cell_resolution = width;
+    }
+    if let Some(bytes) = section.parse("ingest_bytes_max", findings, bytes) {
+        config.ingest_bytes_max = bytes;
+    }
+    if let Some(url) = section.parse("public_url", findings, public_url) {
+        config.public_url = Some(url);
+    }
+    section.finish(findings);
+}
+
+fn webhooks(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {
+    if let Some((allow, span)) = section.read_spanned::<Vec<String>>("allow", findings) {
+        for network in allow {
+            match network.parse() {
+                Ok(network) => config.webhooks_allow.push(network),
+                Err(_) => {
+                    let help = "write networks, as in allow = [\"127.0.0.0/8\", \"10.1.0.0/16\"]".to_owned();
+                    findings.add(Some(span.clone()), format!("`{network}` is no network"), Some(help));
+                }
+            }
+        }
+    }
+    section.finish(findings);
+}
+
+fn cell_resolution(text: &str) -> Result<Duration, String> {
+    let hint = "a whole number of seconds that divides an hour, as in \"60s\"";
+    let width = humantime::parse_duration(text).map_err(|error| format!("{error}; write {hint}"))?;
+    let whole = width.subsec_nanos() == 0 && width.as_secs() > 0 && 3_600 % width.as_secs().max(1) == 0;
+    whole.then_some(width).ok_or_else(|| format!("`{text}` is not {hint}"))
+}
+
+/// Reads `256MiB`, `2GiB`, `1048576`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let factor: u64 = match text.trim()[digits.len()..].trim() {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        unit => return Err(format!("`{unit}` is no unit; write KiB, MiB or GiB")),
+    };
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is no size; write \"256MiB\""))?;
+    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too large"))
+}
+
+fn public_url(text: &str) -> Result<String, String> {
+    let hint = "write it as in \"http://tracegate.internal:4320\"";
+    let url = reqwest::Url::parse(text).map_err(|error| format!("{error}; {hint}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err(format!("`{text}` is no http address; {hint}"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
