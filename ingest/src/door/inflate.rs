@@ -1,0 +1,92 @@
+//! Decompression that stops at a bound: memory is charged before it grows, so a bomb costs what it was allowed to.
+
+use super::budget::Charge;
+use super::refused::Refused;
+use super::{KIB, MIB};
+use std::io::Read;
+
+/// Largest zstd window, log2 of bytes (8 MiB, what RFC 8878 asks decoders to support).
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Growth of the output, bytes.
+const STEP_BYTES_MIN: usize = 16 * KIB;
+const STEP_BYTES_MAX: usize = 4 * MIB;
+
+/// Coding of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Identity,
+    Gzip,
+    Deflate,
+    Zstd,
+}
+
+impl Coding {
+    /// Reads `content-encoding` or `grpc-encoding`.
+    pub(crate) fn named(name: &str) -> Result<Self, Refused> {
+        match name.trim() {
+            "" => Ok(Self::Identity),
+            word if word.eq_ignore_ascii_case("identity") => Ok(Self::Identity),
+            word if word.eq_ignore_ascii_case("gzip") || word.eq_ignore_ascii_case("x-gzip") => {
+                Ok(Self::Gzip)
+            }
+            word if word.eq_ignore_ascii_case("deflate") => Ok(Self::Deflate),
+            word if word.eq_ignore_ascii_case("zstd") => Ok(Self::Zstd),
+            word => Err(Refused::Encoding(word.chars().take(64).collect())),
+        }
+    }
+}
+
+/// Decompresses `body`; blocking, for the inflate threads.
+///
+/// # Errors
+/// Malformed, too large, or busy when the budget has no room for what comes out.
+pub(crate) fn inflate(
+    coding: Coding,
+    body: &[u8],
+    limit_bytes: usize,
+    charge: &mut Charge,
+) -> Result<Vec<u8>, Refused> {
+    match coding {
+        Coding::Identity => drain(body, limit_bytes, charge),
+        Coding::Gzip => drain(
+            flate2::bufread::MultiGzDecoder::new(body),
+            limit_bytes,
+            charge,
+        ),
+        Coding::Deflate => drain(flate2::bufread::ZlibDecoder::new(body), limit_bytes, charge),
+        Coding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                .map_err(broken)?;
+            drain(decoder, limit_bytes, charge)
+        }
+    }
+}
+
+fn broken(error: std::io::Error) -> Refused {
+    Refused::Malformed(format!("the body cannot be decompressed: {error}"))
+}
+
+fn drain(mut from: impl Read, limit_bytes: usize, charge: &mut Charge) -> Result<Vec<u8>, Refused> {
+    let mut out = Vec::new();
+    let mut len = 0;
+    loop {
+        if len == out.len() {
+            let step = len.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+            charge.grow(step)?;
+            out.resize(len + step, 0);
+        }
+        match from.read(&mut out[len..]) {
+            Ok(0) => break,
+            Ok(n) => len += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(broken(error)),
+        }
+        if len > limit_bytes {
+            return Err(Refused::TooLarge { limit_bytes });
+        }
+    }
+    out.truncate(len);
+    Ok(out)
+}
