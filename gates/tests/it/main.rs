@@ -1,4 +1,5 @@
 //! Tests of the gates through their public API.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod check;
 mod vectors;
