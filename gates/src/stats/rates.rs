@@ -97,7 +97,7 @@ const HALVINGS: usize = 100;
 
 /// Bisects from `from` (where `holds` must hold, else `None`) towards `to` for the place where it stops holding.
 /// Ends after [`HALVINGS`] steps or when the interval no longer shrinks; `to` itself if it holds there too.
-pub(super) fn last_true(from: f64, to: f64, holds: impl Fn(f64) -> bool) -> Option<f64> {
+pub(crate) fn last_true(from: f64, to: f64, holds: impl Fn(f64) -> bool) -> Option<f64> {
     if !holds(from) {
         return None;
     }

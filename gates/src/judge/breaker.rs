@@ -1,0 +1,113 @@
+//! The breaker: a limit test on green's failed attempts, fast enough for a burst.
+//!
+//! It counts attempts as they end, admitted or not, and has its own share of alpha. It fires only while blue stays
+//! within the same limit: a common outage is not green's.
+
+use super::{
+    baseline::{BREAKER_MAX_MIN, BREAKER_TIMES, Baseline},
+    units::natural_grain,
+};
+use crate::stats::{BETS, LateStarts, ShareBet, log_space::ln};
+use proto::{
+    Color, Metric,
+    cell::{Minute, Minutes, Series},
+    release::ReleaseSpec,
+};
+use serde::{Deserialize, Serialize};
+
+/// A declared or derived limit is at most this, so that a bet against it exists.
+const LIMIT_MAX: f64 = 0.95;
+
+/// What the breaker reads. E-values are natural logs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BreakerReading {
+    /// Highest tolerable share of failed attempts.
+    pub limit: f64,
+    /// Evidence that green is above it.
+    pub log_e_green: f64,
+    /// Evidence that blue is.
+    pub log_e_blue: f64,
+    /// `log_e_green` at which it fires.
+    pub threshold: f64,
+    /// Green attempts and how many of them failed.
+    pub green: (i64, i64),
+    /// Blue's.
+    pub blue: (i64, i64),
+    /// Green is above the limit and blue is not known to be: roll back.
+    pub fires: bool,
+    /// Both are: hold, and page.
+    pub common_outage: bool,
+}
+
+/// Reads attempts from `counted_from` (unix seconds: the release's start) on, in minutes of `minute_secs`; seconds where
+/// cells have that resolution.
+#[must_use]
+pub fn breaker(
+    spec: &ReleaseSpec,
+    baseline: Option<&Baseline>,
+    minutes: &Minutes,
+    counted_from: i64,
+    minute_secs: i64,
+) -> BreakerReading {
+    let limit = limit(spec, baseline);
+    let bet = ShareBet::above(limit);
+    let width = minute_secs.max(1);
+    let origin = counted_from + (-counted_from).rem_euclid(width);
+    let mut arms = [(LateStarts::default(), (0, 0)); 2];
+    for (&start, minute) in minutes.range(origin..) {
+        let at = u64::try_from((start - origin) / width).unwrap_or(0);
+        for (color, (late, sums)) in [Color::Blue, Color::Green].into_iter().zip(&mut arms) {
+            let (n, failed) = attempts(minute, color);
+            if n > 0 {
+                let mut earned = [0.0; BETS];
+                bet.add(failed, n - failed, &mut earned);
+                late.push(at, &earned);
+                *sums = (sums.0 + n, sums.1 + failed);
+            }
+        }
+    }
+    let [(blue_late, blue), (green_late, green)] = arms;
+    let (log_e_blue, log_e_green) = (blue_late.log_e(), green_late.log_e());
+    let threshold = ln(1.0 / (spec.alpha * spec.breaker.alpha_share));
+    let crossed = log_e_green >= threshold;
+    let blue_too = log_e_blue >= ln(1.0 / spec.alpha);
+    BreakerReading {
+        limit,
+        log_e_green,
+        log_e_blue,
+        threshold,
+        green,
+        blue,
+        fires: crossed && !blue_too,
+        common_outage: crossed && blue_too,
+    }
+}
+
+/// The declared limit, else five times blue's failure rate in the baseline, at least 5 %.
+fn limit(spec: &ReleaseSpec, baseline: Option<&Baseline>) -> f64 {
+    let derived = || {
+        let blue = baseline.and_then(|b| b.attempt_error).unwrap_or(0.0);
+        (BREAKER_TIMES * blue).max(BREAKER_MAX_MIN)
+    };
+    spec.breaker.max.unwrap_or_else(derived).min(LIMIT_MAX)
+}
+
+/// Attempts of one color in one minute, and how many failed; admitted or not, at any split, in any cohort.
+fn attempts(minute: &Minute, color: Color) -> (i64, i64) {
+    let from = Series {
+        metric: Metric::AttemptError,
+        grain: natural_grain(&Metric::AttemptError),
+        cohort: None,
+        split_ppm: None,
+        color: Color::Blue,
+        admitted: false,
+    };
+    let grain = from.grain;
+    minute
+        .range(from..)
+        .take_while(|(s, _)| s.metric == Metric::AttemptError && s.grain == grain)
+        .filter(|(s, _)| s.color == color)
+        .fold((0, 0), |(n, failed), (_, cell)| {
+            (n + cell.n, failed + cell.events)
+        })
+}

@@ -1,0 +1,221 @@
+//! Which test a gate is: chosen from its spec, the frozen baseline and whether a split is known.
+
+use super::{
+    baseline::{Baseline, CAP_MEANS, GateBaseline},
+    units::{natural_grain, per_display_unit},
+};
+use crate::stats::{
+    joint::{Boundary, Prior},
+    mean::{LimitBets, MeanMargin},
+    quantile::snap,
+};
+use proto::{
+    Grain, Metric,
+    metric::MetricKind,
+    release::{GateSpec, Margin},
+};
+
+/// Rate that the mixture of two iid arms looks at first, where blue's history says nothing. Frozen by being a constant.
+const P_HIST_DEFAULT: f64 = 0.05;
+
+/// What is counted of a unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Counting {
+    /// Whether it had the event.
+    Event,
+    /// Whether its value lies above its color's threshold (integer units, a bucket edge).
+    Above { blue: u64, green: u64 },
+    /// Its value.
+    Value,
+}
+
+/// On which side of a limit green is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worse {
+    Above,
+    Below,
+}
+
+/// The test of a gate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Test {
+    /// Two rates under a split; `beside` is green's highest rate at the margin where only a frozen baseline is left.
+    Rates { r: f64, beside: Option<f64> },
+    /// Two rates, iid in each arm.
+    Joint { boundary: Boundary, prior: Prior },
+    /// Green's share against a limit.
+    Share { limit: f64, worse: Worse },
+    /// Two capped means under a split.
+    Means(MeanMargin),
+    /// Green's capped mean against a limit: declared, or the frozen mean at the margin.
+    Mean { bets: LimitBets, worse: Worse },
+}
+
+/// One gate, compiled.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Plan {
+    pub metric: Metric,
+    pub grain: Grain,
+    pub by_cohort: bool,
+    pub quantile: Option<f64>,
+    pub counting: Counting,
+    pub test: Test,
+    /// Declared limit: green alone is judged.
+    pub one_arm: bool,
+    /// What must be said of the assumptions; empty for a randomised comparison.
+    pub assumes: &'static str,
+}
+
+/// Where a split is unknown.
+const IID: &str = "iid assumed";
+/// Where green's mean is compared with a constant because no split is known.
+const IID_FROZEN: &str = "iid assumed, against the frozen blue mean";
+
+impl Plan {
+    /// Compiles `gate`; `randomised` says whether a split is known.
+    ///
+    /// # Errors
+    /// In words, why it cannot be judged (yet).
+    pub fn new(
+        gate: &GateSpec,
+        baseline: Option<&Baseline>,
+        randomised: bool,
+    ) -> Result<Self, String> {
+        if baseline.is_none() {
+            return Err("no frozen baseline yet".to_owned());
+        }
+        let none = GateBaseline::default();
+        let frozen = baseline
+            .and_then(|b| b.gates.get(&gate.name))
+            .unwrap_or(&none);
+        let (counting, test) = match (gate.metric.kind(), gate.quantile) {
+            (MetricKind::Rate, _) => rate(gate, frozen, randomised),
+            (MetricKind::Amount, Some(q)) => quantile(gate, q, frozen, randomised)?,
+            (MetricKind::Amount, None) => mean(gate, frozen, randomised)?,
+        };
+        let one_arm = matches!(gate.margin, Margin::Max(_) | Margin::Min(_));
+        Ok(Self {
+            metric: gate.metric.clone(),
+            grain: natural_grain(&gate.metric),
+            by_cohort: gate.by_cohort,
+            quantile: gate.quantile,
+            counting,
+            test,
+            one_arm,
+            assumes: match test {
+                Test::Joint { .. } => IID,
+                Test::Mean { .. } if !one_arm => IID_FROZEN,
+                _ => "",
+            },
+        })
+    }
+}
+
+fn rate(gate: &GateSpec, frozen: &GateBaseline, randomised: bool) -> (Counting, Test) {
+    let prior = Prior::from_rate(frozen.p_hist.unwrap_or(P_HIST_DEFAULT));
+    let test = match gate.margin {
+        Margin::MaxRatio(r) if randomised => Test::Rates {
+            r,
+            beside: frozen.p_hist.map(|p| (r * p).min(1.0)),
+        },
+        Margin::MaxRatio(r) => Test::Joint {
+            boundary: Boundary::Ratio(r),
+            prior,
+        },
+        Margin::MaxIncrease(delta) => Test::Joint {
+            boundary: Boundary::Difference(delta),
+            prior,
+        },
+        Margin::Max(limit) => share(limit, Worse::Above),
+        Margin::Min(limit) => share(limit, Worse::Below),
+    };
+    (Counting::Event, test)
+}
+
+const fn share(limit: f64, worse: Worse) -> Test {
+    Test::Share { limit, worse }
+}
+
+/// The margin is in green's threshold, so the rates of exceedance are compared one to one.
+fn quantile(
+    gate: &GateSpec,
+    q: f64,
+    frozen: &GateBaseline,
+    randomised: bool,
+) -> Result<(Counting, Test), String> {
+    let worse = match gate.margin {
+        Margin::Max(_) => Worse::Above,
+        Margin::Min(_) => Worse::Below,
+        Margin::MaxRatio(_) | Margin::MaxIncrease(_) => {
+            let (Some(blue), Some(green)) = (frozen.t, frozen.t_margin) else {
+                return Err(no_history(gate));
+            };
+            let test = if randomised {
+                Test::Rates {
+                    r: 1.0,
+                    beside: Some(1.0 - q),
+                }
+            } else {
+                Test::Joint {
+                    boundary: Boundary::Ratio(1.0),
+                    prior: Prior::from_rate(1.0 - q),
+                }
+            };
+            return Ok((Counting::Above { blue, green }, test));
+        }
+    };
+    let (Margin::Max(limit) | Margin::Min(limit)) = gate.margin else {
+        return Err(no_history(gate));
+    };
+    let edge = snap(limit * per_display_unit(&gate.metric));
+    let counting = Counting::Above {
+        blue: edge,
+        green: edge,
+    };
+    Ok((counting, share(1.0 - q, worse)))
+}
+
+fn mean(
+    gate: &GateSpec,
+    frozen: &GateBaseline,
+    randomised: bool,
+) -> Result<(Counting, Test), String> {
+    let unit = per_display_unit(&gate.metric);
+    let limit = |limit: f64, cap: f64, worse| {
+        LimitBets::new(limit, cap)
+            .map(|bets| (Counting::Value, Test::Mean { bets, worse }))
+            .ok_or_else(|| "the limit must be above 0".to_owned())
+    };
+    match gate.margin {
+        Margin::Max(max) => limit(max * unit, CAP_MEANS * max * unit, Worse::Above),
+        Margin::Min(min) => limit(min * unit, CAP_MEANS * min * unit, Worse::Below),
+        Margin::MaxRatio(_) | Margin::MaxIncrease(_) => {
+            let (Some(center), Some(cap)) = (frozen.mean, frozen.cap) else {
+                return Err(no_history(gate));
+            };
+            let r = match gate.margin {
+                Margin::MaxIncrease(by) => 1.0 + by * unit / center,
+                Margin::MaxRatio(r) | Margin::Max(r) | Margin::Min(r) => r,
+            };
+            let margin = MeanMargin {
+                r,
+                center,
+                cap: cap as f64,
+            };
+            if !margin.is_valid() {
+                return Err(format!(
+                    "the margin reaches beyond the cap of {CAP_MEANS} times blue's mean"
+                ));
+            }
+            if randomised {
+                Ok((Counting::Value, Test::Means(margin)))
+            } else {
+                limit(r * center, margin.cap, Worse::Above)
+            }
+        }
+    }
+}
+
+fn no_history(gate: &GateSpec) -> String {
+    format!("no frozen baseline: blue's history held no {}", gate.metric)
+}
