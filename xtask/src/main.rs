@@ -1,1 +1,120 @@
-fn main() {}
+//! One command for every habit: `cargo xtask test` before a commit is shared, `cargo xtask quick` all day.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bench;
+mod changed;
+mod clients;
+mod layers;
+mod steps;
+mod tally;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+use steps::{Steps, cargo};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "One command for every habit of this repository",
+    after_help = "Examples:\n  \
+        cargo xtask test                 everything that .ci/run checks\n  \
+        cargo xtask quick                format, lints and unit tests of what you changed\n  \
+        cargo xtask e2e -- -k gRPC       one end-to-end test with the real Python clients\n  \
+        cargo xtask bench --seconds 30   micro benches, then load on a release server"
+)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything: format, lints, layers, all tests, doc tests, end to end with real Python clients
+    #[command(
+        after_help = "Example:\n  cargo xtask test\n\nThe closing line is the sum: N passed, N failed."
+    )]
+    Test,
+    /// The part to run all day: format, lints, layers, unit tests of the crates that changed
+    #[command(after_help = "Examples:\n  cargo xtask quick\n  cargo xtask quick ingest store")]
+    Quick {
+        /// Crates to test; by default those that differ from the last commit
+        crates: Vec<String>,
+    },
+    /// Format, clippy with warnings denied, layers, and cargo deny where it is installed
+    #[command(after_help = "Example:\n  cargo xtask lint")]
+    Lint,
+    /// The end-to-end tests alone: builds the server, prepares the Python clients, runs pytest
+    #[command(after_help = "Examples:\n  cargo xtask e2e\n  cargo xtask e2e -- -k kill -x")]
+    E2e {
+        /// Passed on to pytest
+        #[arg(last = true)]
+        pytest: Vec<String>,
+    },
+    /// Criterion benches, then the load generator against a release server
+    #[command(
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --micro\n  cargo xtask bench --load --seconds 30"
+    )]
+    Bench {
+        /// Only the criterion benches
+        #[arg(long, conflicts_with = "load")]
+        micro: bool,
+        /// Only the load generator
+        #[arg(long)]
+        load: bool,
+        /// How long each load runs, seconds
+        #[arg(long, default_value_t = 10)]
+        seconds: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let mut steps = Steps::new();
+    match Args::parse().command {
+        Command::Test => {
+            lints(&mut steps, true);
+            steps.counted("tests", cargo(["test", "--workspace", "--no-fail-fast"]));
+            clients::run(&mut steps, &[]);
+        }
+        Command::Quick { crates } => {
+            lints(&mut steps, false);
+            changed::test(&mut steps, crates);
+        }
+        Command::Lint => {
+            lints(&mut steps, true);
+            if steps::is_there("cargo", &["deny", "--version"]) {
+                steps.run("licences, duplicates, sources", cargo(["deny", "check"]));
+            }
+        }
+        Command::E2e { pytest } => clients::run(&mut steps, &pytest),
+        Command::Bench {
+            micro,
+            load,
+            seconds,
+        } => {
+            if !load {
+                steps.run(
+                    "micro benches",
+                    cargo(["bench", "--package", "benches", "--benches"]),
+                );
+            }
+            if !micro {
+                bench::load(&mut steps, seconds);
+            }
+        }
+    }
+    steps.close()
+}
+
+/// What is checked without running anything. `all` adds the lints of test code.
+fn lints(steps: &mut Steps, all: bool) {
+    steps::components(&["rustfmt", "clippy"]);
+    steps.run("format", cargo(["fmt", "--all", "--check"]));
+    let mut clippy = cargo(["clippy", "--workspace", "--quiet"]);
+    if all {
+        clippy.arg("--all-targets");
+    }
+    clippy.args(["--", "--deny", "warnings"]);
+    steps.run("clippy", clippy);
+    steps.check("layers", layers::check(&steps::root()));
+}

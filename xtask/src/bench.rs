@@ -1,0 +1,30 @@
+//! Load on a real server in release mode: requests of three sizes, one table.
+
+use crate::steps::{Steps, cargo, target};
+use std::process::Command;
+
+/// Spans a request.
+const SIZES: [&str; 3] = ["64", "512", "4096"];
+
+/// Builds server and load generator in release mode and lets one loose on the other.
+pub(crate) fn load(steps: &mut Steps, seconds: u32) {
+    let build = [
+        "build",
+        "--release",
+        "--package",
+        "server",
+        "--package",
+        "benches",
+        "--bins",
+    ];
+    if !steps.run("build in release mode", cargo(build)) {
+        return;
+    }
+    let built = target().join("release");
+    for spans in SIZES {
+        let mut command = Command::new(built.join("loadgen"));
+        command.arg("--serve").arg(built.join("tracegate"));
+        command.args(["--spans", spans, "--seconds", &seconds.to_string()]);
+        steps.run(&format!("load, {spans} spans a request"), command);
+    }
+}
