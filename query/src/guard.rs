@@ -1,0 +1,128 @@
+//! The one read-only guard that stands before every surface.
+//!
+//! Three fences, each enough alone for what it covers: the statement (exactly one, of a closed list of kinds, nothing
+//! that writes nested inside), the plan (no DDL, DML, COPY or session statement), and the object store registry of
+//! [`crate::limits`] (nothing but sealed files can be opened, by whatever name).
+
+use crate::QueryError;
+use datafusion::{
+    execution::context::SQLOptions,
+    logical_expr::LogicalPlan,
+    sql::{
+        parser::{DFParserBuilder, Statement},
+        sqlparser::{
+            ast::{self, SetExpr, Visit, Visitor},
+            dialect::GenericDialect,
+        },
+    },
+};
+use std::ops::ControlFlow;
+
+/// Longest statement, bytes.
+pub const SQL_BYTES_MAX: usize = 256 * 1024;
+/// Deepest nesting the parser follows.
+const NESTING_MAX: usize = 50;
+
+/// Parses `sql` into exactly one read-only statement.
+pub fn parse(sql: &str) -> Result<Statement, QueryError> {
+    if sql.len() > SQL_BYTES_MAX {
+        return Err(QueryError::TooLarge {
+            limit: SQL_BYTES_MAX as u64,
+            unit: "bytes of SQL",
+        });
+    }
+    let mut statements = DFParserBuilder::new(sql)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(NESTING_MAX)
+        .build()
+        .and_then(|mut parser| parser.parse_statements())
+        .map_err(QueryError::planning)?;
+    let statement = match (statements.pop_front(), statements.len()) {
+        (Some(only), 0) => only,
+        (None, _) => return Err(QueryError::Forbidden("there is no statement".to_owned())),
+        (Some(_), more) => {
+            return Err(QueryError::Forbidden(format!(
+                "there are {} statements",
+                more + 1
+            )));
+        }
+    };
+    check_statement(&statement)?;
+    Ok(statement)
+}
+
+fn check_statement(statement: &Statement) -> Result<(), QueryError> {
+    match statement {
+        Statement::Statement(inner) => match inner.visit(&mut ReadOnly) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(what) => Err(QueryError::Forbidden(what)),
+        },
+        Statement::Explain(explain) => check_statement(&explain.statement),
+        Statement::CopyTo(_) => forbidden("COPY"),
+        Statement::CreateExternalTable(_) => forbidden("CREATE EXTERNAL TABLE"),
+        Statement::Reset(_) => forbidden("RESET"),
+    }
+}
+
+fn forbidden<T>(what: &str) -> Result<T, QueryError> {
+    Err(QueryError::Forbidden(format!("{what} is not allowed")))
+}
+
+/// Breaks with the reason at the first thing that isn't a plain read.
+struct ReadOnly;
+
+impl Visitor for ReadOnly {
+    type Break = String;
+
+    fn pre_visit_statement(&mut self, statement: &ast::Statement) -> ControlFlow<String> {
+        match statement {
+            ast::Statement::Query(_)
+            | ast::Statement::Explain { .. }
+            | ast::Statement::ExplainTable { .. }
+            | ast::Statement::ShowTables { .. }
+            | ast::Statement::ShowColumns { .. }
+            | ast::Statement::ShowFunctions { .. }
+            | ast::Statement::ShowVariable { .. } => ControlFlow::Continue(()),
+            other => {
+                let text = other.to_string();
+                let word = text.split_whitespace().next().unwrap_or("this");
+                ControlFlow::Break(format!("{} is not allowed", word.to_ascii_uppercase()))
+            }
+        }
+    }
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<String> {
+        if !query.locks.is_empty() {
+            return ControlFlow::Break("FOR UPDATE and FOR SHARE are not allowed".to_owned());
+        }
+        check_body(&query.body)
+    }
+}
+
+fn check_body(body: &SetExpr) -> ControlFlow<String> {
+    match body {
+        SetExpr::Select(select) if select.into.is_some() => {
+            ControlFlow::Break("SELECT INTO is not allowed".to_owned())
+        }
+        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => {
+            ControlFlow::Continue(())
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            check_body(left)?;
+            check_body(right)
+        }
+        SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+            ControlFlow::Break("a data-modifying WITH is not allowed".to_owned())
+        }
+    }
+}
+
+/// Refuses a plan that would write, define or set anything.
+pub fn check_plan(plan: &LogicalPlan) -> Result<(), QueryError> {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+        .verify_plan(plan)
+        .map_err(|e| QueryError::Forbidden(e.strip_backtrace()))
+}

@@ -1,0 +1,152 @@
+//! Sealed rows: DataFusion's own Parquet source over an explicit list of files.
+//!
+//! Most files are read as they are, with the whole filter pushed into the reader. Files that a patch or a replacement
+//! touches are read through an [`OverlayExec`], with only those parts of the filter pushed that no overlay can change.
+
+use super::{
+    overlay::{LSN_COLUMN, OverlayExec, columns_for},
+    prune,
+    reading::{PATCHABLE, Reading},
+};
+use crate::limits::sealed_url;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::{
+    common::{ScalarValue, config::TableParquetOptions},
+    datasource::{
+        listing::PartitionedFile,
+        physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource},
+        source::DataSourceExec,
+        table_schema::TableSchema,
+    },
+    error::Result,
+    physical_expr::{PhysicalExpr, conjunction_opt, split_conjunction, utils::collect_columns},
+    physical_plan::ExecutionPlan,
+};
+use proto::layout::Table;
+use std::sync::Arc;
+use store::SealedFile;
+
+/// What a scan asks for.
+pub struct Request<'a> {
+    pub table: Table,
+    pub declared: &'a SchemaRef,
+    /// Columns wanted, as positions in `declared`.
+    pub columns: &'a [usize],
+    pub wanted: &'a SchemaRef,
+    pub predicate: Option<Arc<dyn PhysicalExpr>>,
+    pub parquet: TableParquetOptions,
+    pub partitions: usize,
+}
+
+/// Plans over the sealed files of the table: none, one, or one for untouched and one for overlaid files.
+pub fn scan(reading: &Arc<Reading>, request: &Request<'_>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let files = prune::files(
+        request.table,
+        reading,
+        request.declared,
+        request.predicate.as_ref(),
+    );
+    let (touched, plain): (Vec<_>, Vec<_>) =
+        files.into_iter().partition(|file| match request.table {
+            Table::Traces => reading.may_be_replaced(file.lsn_max),
+            _ => wants_patchable(request) && reading.is_patched(file),
+        });
+    let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+    if !plain.is_empty() {
+        let source = source(request, TableSchema::from(Arc::clone(request.declared)));
+        plans.push(read(
+            source,
+            &plain,
+            request.columns.to_vec(),
+            request.partitions,
+        )?);
+    }
+    if !touched.is_empty() {
+        let input = read_for_overlay(request, &touched)?;
+        plans.push(Arc::new(OverlayExec::new(
+            request.table,
+            Arc::clone(reading),
+            input,
+            Arc::clone(request.wanted),
+        )));
+    }
+    Ok(plans)
+}
+
+fn wants_patchable(request: &Request<'_>) -> bool {
+    let mut wanted = request.wanted.fields().iter();
+    wanted.any(|field| PATCHABLE.contains(&field.name().as_str()))
+}
+
+fn source(request: &Request<'_>, schema: TableSchema) -> ParquetSource {
+    ParquetSource::new(schema).with_table_parquet_options(request.parquet.clone())
+}
+
+fn read_for_overlay(
+    request: &Request<'_>,
+    files: &[&SealedFile],
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let lsn = Arc::new(Field::new(LSN_COLUMN, DataType::Int64, false));
+    let schema = TableSchema::builder(Arc::clone(request.declared))
+        .with_table_partition_cols(vec![lsn])
+        .build();
+    let mut columns = columns_for(request.table, request.columns);
+    columns.push(request.declared.fields().len());
+    let mut source = source(request, schema);
+    let safe = request.predicate.iter().flat_map(|predicate| {
+        split_conjunction(predicate)
+            .into_iter()
+            .filter(|part| {
+                request.table == Table::Traces
+                    || collect_columns(part)
+                        .iter()
+                        .all(|column| !PATCHABLE.contains(&column.name()))
+            })
+            .map(Arc::clone)
+    });
+    if let Some(predicate) = conjunction_opt(safe) {
+        source = source.with_predicate(predicate);
+    }
+    read(source, files, columns, request.partitions)
+}
+
+fn read(
+    source: ParquetSource,
+    files: &[&SealedFile],
+    columns: Vec<usize>,
+    partitions: usize,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let has_lsn = !source_partition_columns(&source).is_empty();
+    let groups = grouped(files, partitions, has_lsn);
+    let config = FileScanConfigBuilder::new(sealed_url()?, Arc::new(source))
+        .with_file_groups(groups)
+        .with_projection_indices(Some(columns))?
+        .build();
+    Ok(DataSourceExec::from_data_source(config))
+}
+
+fn source_partition_columns(source: &ParquetSource) -> &arrow::datatypes::Fields {
+    use datafusion::datasource::physical_plan::FileSource;
+    source.table_schema().table_partition_cols()
+}
+
+/// Spreads files over `partitions` groups of about the same size, each in commit order.
+fn grouped(files: &[&SealedFile], partitions: usize, has_lsn: bool) -> Vec<FileGroup> {
+    let partitions = partitions.clamp(1, files.len().max(1));
+    let mut groups: Vec<(u64, Vec<PartitionedFile>)> = vec![(0, Vec::new()); partitions];
+    for file in files {
+        let mut entry = PartitionedFile::new(file.path.clone(), file.bytes);
+        if has_lsn {
+            let lsn = i64::try_from(file.lsn_max).unwrap_or(i64::MAX);
+            entry.partition_values = vec![ScalarValue::Int64(Some(lsn))];
+        }
+        if let Some(lightest) = groups.iter_mut().min_by_key(|(bytes, _)| *bytes) {
+            lightest.0 += file.bytes;
+            lightest.1.push(entry);
+        }
+    }
+    groups
+        .into_iter()
+        .map(|(_, files)| FileGroup::new(files))
+        .collect()
+}

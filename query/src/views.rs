@@ -1,0 +1,148 @@
+//! The views of the mission: each a name, what it answers, and its SQL. They are planned when a query names them.
+//!
+//! Quantiles of the views over `traces` are exact (`percentile_cont`: linear between the two nearest values). Those
+//! over `cells` are read from merged histograms (at most 0.1 % above the true value): the numbers that gates judge.
+
+/// A view, or a table function that narrows one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewDoc {
+    /// Name in SQL.
+    pub name: &'static str,
+    /// What a row is, in one line.
+    pub doc: &'static str,
+    /// Definition.
+    pub sql: &'static str,
+}
+
+/// Every view, in the order the documentation lists them.
+pub const VIEWS: &[ViewDoc] = &[
+    ViewDoc {
+        name: "latency_p99",
+        doc: "99th percentile of trace duration by route, version, release, color and cohort: exact, in ms",
+        sql: "
+SELECT route, version, release, color, cohort, count(*) AS n,
+       percentile_cont(duration_ms, 0.99) AS p99_ms
+FROM traces
+GROUP BY route, version, release, color, cohort",
+    },
+    ViewDoc {
+        name: "token_cost_per_trace",
+        doc: "cost and tokens of a trace by route, version, release, color and cohort: averages over the traces where they are known, totals, and the share that is fully priced",
+        sql: "
+SELECT route, version, release, color, cohort, count(*) AS n,
+       avg(CASE WHEN priced THEN 1.0 ELSE 0.0 END) AS priced_share,
+       avg(cost_usd) FILTER (WHERE priced) AS avg_cost_usd,
+       sum(cost_usd) AS total_cost_usd,
+       avg(prompt_tokens) AS avg_prompt_tokens,
+       avg(completion_tokens) AS avg_completion_tokens,
+       sum(prompt_tokens) AS total_prompt_tokens,
+       sum(completion_tokens) AS total_completion_tokens
+FROM traces
+GROUP BY route, version, release, color, cohort",
+    },
+    ViewDoc {
+        name: "eval_fail_rate",
+        doc: "failed evaluations by evaluator, route, version, release, color and cohort; n counts those with a result, errors those where the evaluator itself failed",
+        sql: "
+SELECT eval_name(name) AS name, route, version, release, color, cohort,
+       count(passed) AS n,
+       count(*) FILTER (WHERE NOT passed) AS failed,
+       CASE WHEN count(passed) > 0
+            THEN CAST(count(*) FILTER (WHERE NOT passed) AS DOUBLE) / count(passed) END AS rate,
+       count(error_type) AS errors
+FROM evals
+GROUP BY eval_name(name), route, version, release, color, cohort",
+    },
+    ViewDoc {
+        name: "route_health",
+        doc: "health of a route by color: shares of traces with an error, timeout, retry, fallback, cache hit; exact latency quantiles in ms; failed and rate-limited attempts",
+        sql: "
+SELECT t.route, t.color, t.n, t.last_seen, t.error_rate, t.timeout_rate, t.retry_rate, t.fallback_rate,
+       t.cache_hit_rate, t.priced_share, t.p50_ms, t.p99_ms, t.avg_cost_usd,
+       a.attempts, a.attempt_error_rate, a.rate_limited_rate
+FROM (
+  SELECT route, color, count(*) AS n, max(start_time) AS last_seen,
+         avg(CASE WHEN error THEN 1.0 ELSE 0.0 END) AS error_rate,
+         avg(CASE WHEN timed_out THEN 1.0 ELSE 0.0 END) AS timeout_rate,
+         avg(CASE WHEN retries > 0 THEN 1.0 ELSE 0.0 END) AS retry_rate,
+         avg(CASE WHEN fallback THEN 1.0 ELSE 0.0 END) AS fallback_rate,
+         avg(CASE WHEN cache_hit THEN 1.0 ELSE 0.0 END) AS cache_hit_rate,
+         avg(CASE WHEN priced THEN 1.0 ELSE 0.0 END) AS priced_share,
+         percentile_cont(duration_ms, 0.5) AS p50_ms,
+         percentile_cont(duration_ms, 0.99) AS p99_ms,
+         avg(cost_usd) FILTER (WHERE priced) AS avg_cost_usd
+  FROM traces GROUP BY route, color
+) t LEFT JOIN (
+  SELECT route, color, count(*) AS attempts,
+         avg(CASE WHEN upper(status) = 'ERROR' THEN 1.0 ELSE 0.0 END) AS attempt_error_rate,
+         avg(CASE WHEN rate_limited THEN 1.0 ELSE 0.0 END) AS rate_limited_rate
+  FROM spans WHERE role = 'call' AND shadow IS NOT TRUE GROUP BY route, color
+) a ON t.route = a.route AND t.color = a.color",
+    },
+    ViewDoc {
+        name: "user_impact",
+        doc: "how many traces, users and sessions were hurt (error, timeout or failed evaluation) by release, route, color and cohort",
+        sql: "
+SELECT release, route, color, cohort,
+       count(*) AS traces, count(DISTINCT user_id) AS users, count(DISTINCT session_id) AS sessions,
+       count(*) FILTER (WHERE error OR timed_out OR evals_failed > 0) AS traces_hurt,
+       count(DISTINCT user_id) FILTER (WHERE error OR timed_out OR evals_failed > 0) AS users_hurt,
+       count(DISTINCT session_id) FILTER (WHERE error OR timed_out OR evals_failed > 0) AS sessions_hurt
+FROM traces
+GROUP BY release, route, color, cohort",
+    },
+    ViewDoc {
+        name: "release_compare",
+        doc: "blue beside green for every metric of a release, from admitted cells: means of amounts (ms, USD, tokens) with their p99, shares of rates; also release_compare('id')",
+        sql: RELEASE_COMPARE,
+    },
+    ViewDoc {
+        name: "worst_traces",
+        doc: "the 20 worst traces of every release and color, rank 1 the worst: errors, then failed evaluations, timeouts, failed attempts, duration; also worst_traces('id') and worst_traces('id', 'latency')",
+        sql: "
+SELECT * FROM (
+  SELECT release, color,
+         row_number() OVER (PARTITION BY release, color
+           ORDER BY error DESC, evals_failed DESC, timed_out DESC, attempts_failed DESC, duration_ms DESC, trace_id) AS rank,
+         trace_id, start_time, route, version, cohort, duration_ms, cost_usd, prompt_tokens, completion_tokens,
+         error, timed_out, retries, fallback, attempts_failed, evals, evals_failed, user_id, session_id
+  FROM traces
+) WHERE rank <= 20",
+    },
+];
+
+/// Cells keep integers: us and nano-USD become ms and USD.
+const RELEASE_COMPARE: &str = "
+SELECT release, route, metric, grain, n_blue, n_green, blue, green,
+       CASE WHEN blue <> 0 THEN green / blue END AS ratio, blue_p99, green_p99
+FROM (
+  SELECT release, route, metric, grain,
+         coalesce(sum(n) FILTER (WHERE color = 'blue'), 0) AS n_blue,
+         coalesce(sum(n) FILTER (WHERE color = 'green'), 0) AS n_green,
+         sum(CASE WHEN amount THEN sum ELSE events END) FILTER (WHERE color = 'blue')
+           / nullif(CAST(sum(n) FILTER (WHERE color = 'blue') AS DOUBLE), 0) / unit AS blue,
+         sum(CASE WHEN amount THEN sum ELSE events END) FILTER (WHERE color = 'green')
+           / nullif(CAST(sum(n) FILTER (WHERE color = 'green') AS DOUBLE), 0) / unit AS green,
+         hdr_quantile(hdr, 0.99) FILTER (WHERE color = 'blue') / unit AS blue_p99,
+         hdr_quantile(hdr, 0.99) FILTER (WHERE color = 'green') / unit AS green_p99
+  FROM (
+    SELECT *, metric IN ('latency', 'ttft', 'cost', 'prompt_tokens', 'completion_tokens') AS amount,
+           CASE WHEN metric IN ('latency', 'ttft') THEN 1e3 WHEN metric = 'cost' THEN 1e9 ELSE 1e0 END AS unit
+    FROM cells WHERE admitted AND release IS NOT NULL
+  )
+  GROUP BY release, route, metric, grain, unit
+)";
+
+/// What `worst_traces(id, metric)` sorts by, worst first.
+pub(crate) const WORST_BY: &[(&str, &str)] = &[
+    ("latency", "duration_ms"),
+    ("cost", "cost_usd"),
+    ("prompt_tokens", "prompt_tokens"),
+    ("completion_tokens", "completion_tokens"),
+    ("error", "error"),
+    ("timeout", "timed_out"),
+    ("retry", "retries"),
+    ("fallback", "fallback"),
+    ("attempt_error", "attempts_failed"),
+    ("eval_fail", "evals_failed"),
+];

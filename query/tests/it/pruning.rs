@@ -1,0 +1,79 @@
+//! Files that cannot hold a match are not opened; the proof is that they are gone.
+
+use crate::{
+    engine, rows, view,
+    world::{Held, World},
+};
+use proto::{Color, layout::Table};
+use std::fs;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_on_color_or_time_opens_only_files_that_may_match() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Sealed);
+    let engine = engine(dir.path());
+    let count = async |sql: &str| {
+        rows(&engine, view(&snapshot), sql).await[0][0]
+            .as_i64()
+            .unwrap()
+    };
+    let green = count("SELECT count(*) FROM spans WHERE color = 'green'").await;
+    assert_eq!(green, 40);
+    for file in snapshot.files.iter() {
+        if file.table == Table::Spans && file.color != Some(Color::Green) {
+            fs::remove_file(dir.path().join(&file.path)).unwrap();
+        }
+    }
+    for sql in [
+        "SELECT count(*) FROM spans WHERE color = 'green'",
+        "SELECT count(*) FROM spans WHERE color = 'green' AND duration_ms > 0",
+        "SELECT count(*) FROM spans WHERE 'green' = color AND route IS NOT NULL",
+        "SELECT count(*) FROM spans WHERE color IN ('green')",
+        "SELECT count(*) FROM spans WHERE color NOT IN ('blue', 'unmarked')",
+        "SELECT count(*) FROM spans WHERE upper(route) <> 'X' AND color = 'green'",
+    ] {
+        assert_eq!(count(sql).await, green, "{sql}");
+    }
+    for sql in [
+        "SELECT count(*) FROM spans WHERE start_time > TIMESTAMP '2026-11-21T00:00:00Z'",
+        "SELECT count(*) FROM spans WHERE start_time < '2026-11-20T13:59:59Z'",
+        "SELECT count(*) FROM spans WHERE start_time > to_timestamp('2026-11-21T00:00:00Z')",
+        "SELECT count(*) FROM spans WHERE start_time > now() + INTERVAL '1000000 hours'",
+        "SELECT count(*) FROM spans WHERE color IS NULL",
+    ] {
+        assert_eq!(count(sql).await, 0, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_unmarked_rows_is_opened_for_another_color_once_patched() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Patched);
+    let sealed = snapshot.files.iter().filter(|f| f.table == Table::Spans);
+    assert!(sealed.clone().any(|f| f.color == Some(Color::Unmarked)));
+    let engine = engine(dir.path());
+    let sql =
+        "SELECT count(*) FROM spans WHERE color = 'green' AND release = 'r1' AND role = 'call'";
+    assert_eq!(rows(&engine, view(&snapshot), sql).await, [[20]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantined_file_is_an_error_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 20 }.write(dir.path(), Held::Sealed);
+    let file = snapshot
+        .files
+        .iter()
+        .find(|f| f.table == Table::Spans)
+        .unwrap();
+    fs::remove_file(dir.path().join(&file.path)).unwrap();
+    let engine = engine(dir.path());
+    let failed = crate::error(
+        &engine,
+        view(&snapshot),
+        "SELECT count(duration_ms) FROM spans",
+    )
+    .await;
+    assert!(failed.to_string().contains(".parquet"), "{failed}");
+    assert!(!failed.is_callers());
+}

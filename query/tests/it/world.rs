@@ -1,0 +1,489 @@
+//! A small world of traces, and the ways a store may hold it: live, sealed, in between, patched.
+//!
+//! All numbers follow from a trace's number, so answers can be worked out by hand. Durations are multiples of 0.25 ms
+//! and sums of them exact, whatever the order.
+
+use arrow::{
+    array::{
+        ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, MapBuilder,
+        MapFieldNames, RecordBatch, StringArray, StringBuilder, StringViewArray,
+        TimestampNanosecondArray,
+    },
+    compute::cast,
+};
+use proto::{
+    Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
+    cell::{Scope, Series},
+    layout::Table,
+    schema,
+};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+use store::{
+    Layers, LiveBatch, Mark, Patch, SealInput, Snapshot, Store, StoreOptions, TraceId, declared,
+};
+
+/// 2026-11-20T14:00:00Z.
+pub const START: i64 = 1_795_183_200_000_000_000;
+const SECOND: i64 = 1_000_000_000;
+/// Records: spans come in 1..=16 by trace number, traces close at 21..=36, changes come at 41.
+const SPANS_LSN: u64 = 1;
+const TRACES_LSN: u64 = 21;
+const CHANGED_LSN: u64 = 41;
+const LAST_LSN: u64 = 50;
+
+/// One trace of the world: a root span, a call span, perhaps an evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct Trace(pub usize);
+
+impl Trace {
+    pub fn id(self) -> TraceId {
+        let mut id = [0xab; 16];
+        id[8..].copy_from_slice(&(self.0 as u64).to_be_bytes());
+        id
+    }
+
+    pub fn hex(self) -> String {
+        self.id().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    pub fn color(self) -> Color {
+        [Color::Blue, Color::Green, Color::Unmarked][[0, 1, 0, 1, 0, 2][self.0 % 6]]
+    }
+
+    pub fn cohort(self) -> Option<&'static str> {
+        [Some("free"), Some("pro"), None][self.0 % 3]
+    }
+
+    pub fn route(self) -> &'static str {
+        if self.0.is_multiple_of(4) {
+            "search"
+        } else {
+            "chat"
+        }
+    }
+
+    fn version(self) -> Option<&'static str> {
+        match self.color() {
+            Color::Blue => Some("41"),
+            Color::Green => Some("42"),
+            Color::Unmarked => None,
+        }
+    }
+
+    /// Spans that say their color and route themselves.
+    fn is_stamped(self) -> bool {
+        self.0.is_multiple_of(5)
+    }
+
+    /// Traces whose row was written again with an error found later.
+    pub fn is_changed(self) -> bool {
+        self.0 % 7 == 3
+    }
+
+    pub fn start(self) -> i64 {
+        START + self.0 as i64 * SECOND
+    }
+
+    pub fn duration_ms(self) -> f64 {
+        100.0 + (self.0 * 37 % 101) as f64 * 0.25
+    }
+
+    /// Nano-USD; every eighth trace has no price.
+    fn cost(self) -> Option<i128> {
+        (self.0 % 8 != 7).then_some(1_000_000 + self.0 as i128 * 1_000)
+    }
+
+    fn lsn(self) -> u64 {
+        (self.0 % 16) as u64
+    }
+
+    fn mark(self) -> Arc<Mark> {
+        let marked = self.color().is_marked();
+        Arc::new(Mark {
+            route: Some(self.route().into()),
+            color: self.color(),
+            unmarked_reason: (!marked).then(|| "no rule".into()),
+            version: self.version().map(Into::into),
+            release: marked.then(|| "r1".into()),
+            cohort: self.cohort().map(Into::into),
+            split_ppm: marked.then_some(250_000),
+        })
+    }
+}
+
+/// A number of traces.
+#[derive(Debug, Clone, Copy)]
+pub struct World {
+    pub traces: usize,
+}
+
+/// How the store holds the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing sealed.
+    Live,
+    /// Everything sealed at once, marks known.
+    Sealed,
+    /// The first half sealed while only every other mark was known; the rest live.
+    Half,
+    /// Sealed in two commits before any mark was known.
+    Patched,
+}
+
+impl Held {
+    pub const ALL: [Self; 4] = [Self::Live, Self::Sealed, Self::Half, Self::Patched];
+}
+
+impl World {
+    pub fn all(self) -> impl Iterator<Item = Trace> {
+        (0..self.traces).map(Trace)
+    }
+
+    fn at(self, of: u64) -> Vec<Trace> {
+        self.all().filter(|t| t.lsn() == of).collect()
+    }
+
+    /// Writes the world under `dir` as `held`, through the real store.
+    pub fn write(self, dir: &Path, held: Held) -> Arc<Snapshot> {
+        let (mut store, _) = Store::open(dir, StoreOptions::default()).unwrap();
+        let _journal = store.journal();
+        let sealer = store.sealer();
+        let mut snapshot = Snapshot {
+            seq: 1,
+            lsn: LAST_LSN,
+            cells: self.cells(),
+            ..Snapshot::default()
+        };
+        let mut replaced = Layers::default();
+        replaced.push(
+            self.all()
+                .filter(|t| t.is_changed())
+                .map(|t| (t.id(), CHANGED_LSN)),
+        );
+        let every = |_: &Trace| true;
+        let even = |t: &Trace| t.0.is_multiple_of(2);
+        let seal = |from: u64, upto: u64, marks: Layers<TraceId, Arc<Mark>>, replaced| {
+            let rows = self.rows(from, upto);
+            let input = SealInput {
+                lsn: upto,
+                sealed_at: Nanos(START),
+                spans: rows.0,
+                traces: rows.1,
+                evals: rows.2,
+                marks,
+                cell_deltas: self.cells(),
+                replaced,
+                ..SealInput::default()
+            };
+            sealer.seal(input).unwrap().files
+        };
+        match held {
+            Held::Live => {
+                (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(0, LAST_LSN);
+                snapshot.marks = self.marks(every);
+                snapshot.replaced = replaced;
+            }
+            Held::Sealed => {
+                snapshot.files = seal(0, LAST_LSN, self.marks(every), replaced);
+            }
+            Held::Half => {
+                snapshot.files = seal(0, 30, self.marks(even), Layers::default());
+                (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(30, LAST_LSN);
+                snapshot.marks = self.marks(every);
+                snapshot.patches = self.patches(|t| !even(t), 30);
+                snapshot.replaced = replaced;
+            }
+            Held::Patched => {
+                seal(0, 8, Layers::default(), Layers::default());
+                snapshot.files = seal(8, 40, Layers::default(), Layers::default());
+                (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(40, LAST_LSN);
+                snapshot.marks = self.marks(every);
+                snapshot.patches = self.patches(every, 40);
+                snapshot.replaced = replaced;
+            }
+        }
+        Arc::new(snapshot)
+    }
+
+    fn marks(self, of: impl Fn(&Trace) -> bool) -> Layers<TraceId, Arc<Mark>> {
+        let mut marks = Layers::default();
+        marks.push(self.all().filter(of).map(|t| (t.id(), t.mark())));
+        marks
+    }
+
+    fn patches(self, of: impl Fn(&Trace) -> bool, sealed: u64) -> Layers<TraceId, Patch> {
+        let mut patches = Layers::default();
+        patches.push(self.all().filter(of).map(|t| {
+            let patch = Patch {
+                mark: t.mark(),
+                first_lsn: SPANS_LSN + t.lsn(),
+                last_lsn: sealed,
+            };
+            (t.id(), patch)
+        }));
+        patches
+    }
+
+    /// Spans, traces and evaluations of the records in `from + 1..=upto`.
+    fn rows(self, from: u64, upto: u64) -> (Vec<LiveBatch>, Vec<LiveBatch>, Vec<LiveBatch>) {
+        let (mut spans, mut traces, mut evals) = (Vec::new(), Vec::new(), Vec::new());
+        let put = |table, batches: &mut Vec<LiveBatch>, lsn, rows: RecordBatch| {
+            store::live::push(table, batches, LiveBatch { lsn, rows }).unwrap();
+        };
+        for lsn in from + 1..=upto {
+            if (SPANS_LSN..SPANS_LSN + 16).contains(&lsn) {
+                let of = self.at(lsn - SPANS_LSN);
+                put(Table::Spans, &mut spans, lsn, span_rows(&of));
+                // Evaluations are few; every record's worth stays a batch of its own.
+                put(Table::Evals, &mut evals, lsn, eval_rows(&of));
+            } else if (TRACES_LSN..TRACES_LSN + 16).contains(&lsn) {
+                let of = self.at(lsn - TRACES_LSN);
+                put(Table::Traces, &mut traces, lsn, trace_rows(&of, false));
+            } else if lsn == CHANGED_LSN {
+                let of: Vec<Trace> = self.all().filter(|t| t.is_changed()).collect();
+                put(Table::Traces, &mut traces, lsn, trace_rows(&of, true));
+            }
+        }
+        (spans, traces, evals)
+    }
+
+    /// Latency cells of the closed traces.
+    pub fn cells(self) -> CellTable {
+        let mut cells = CellTable::default();
+        for t in self.all() {
+            let key = CellKey {
+                scope: Scope {
+                    route: t.route().into(),
+                    release: t.color().is_marked().then(|| "r1".into()),
+                },
+                minute: t.start() / SECOND / 60 * 60,
+                series: Series {
+                    metric: Metric::Latency,
+                    grain: Grain::Trace,
+                    cohort: t.cohort().map(Into::into),
+                    split_ppm: Some(250_000),
+                    color: t.color(),
+                    admitted: true,
+                },
+            };
+            cells.apply(&key, &Cell::amount((t.duration_ms() * 1_000.0) as u64), 1);
+            let errors = CellKey {
+                series: Series {
+                    metric: Metric::Error,
+                    ..key.series.clone()
+                },
+                ..key
+            };
+            cells.apply(&errors, &Cell::unit(t.is_changed()), 1);
+        }
+        cells
+    }
+}
+
+type Columns = BTreeMap<&'static str, ArrayRef>;
+
+/// The given columns in declared order: a subset, as a reader closes it.
+fn batch(table: Table, mut columns: Columns) -> RecordBatch {
+    let schema = declared(table);
+    let indices: Vec<usize> = (0..schema.fields().len())
+        .filter(|&i| columns.contains_key(schema.field(i).name().as_str()))
+        .collect();
+    let schema = Arc::new(schema.project(&indices).unwrap());
+    let arrays = schema
+        .fields()
+        .iter()
+        .map(|f| columns.remove(f.name().as_str()).unwrap())
+        .collect();
+    assert!(columns.is_empty(), "undeclared: {columns:?}");
+    RecordBatch::try_new(schema, arrays).unwrap()
+}
+
+fn words<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+    let text: StringArray = values.collect();
+    cast(&text, &schema::word()).unwrap()
+}
+
+fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+    Arc::new(TimestampNanosecondArray::from_iter_values(values).with_timezone("UTC"))
+}
+
+fn money(values: impl Iterator<Item = Option<i128>>) -> ArrayRef {
+    let values: Decimal128Array = values.collect();
+    Arc::new(
+        values
+            .with_precision_and_scale(schema::MONEY_PRECISION, schema::MONEY_SCALE)
+            .unwrap(),
+    )
+}
+
+fn texts(values: impl Iterator<Item = String>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(values))
+}
+
+/// Two spans a trace: the root and a call.
+fn span_rows(traces: &[Trace]) -> RecordBatch {
+    let spans: Vec<(Trace, bool)> = traces
+        .iter()
+        .flat_map(|&t| [(t, false), (t, true)])
+        .collect();
+    let each = || spans.iter().copied();
+    let end = |t: Trace| t.start() + (t.duration_ms() * 1e6) as i64;
+    let own = |t: Trace, value: Option<&'static str>| value.filter(|_| t.is_stamped());
+    let names = MapFieldNames {
+        entry: "entries".into(),
+        key: "keys".into(),
+        value: "values".into(),
+    };
+    let mut attributes = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    for (t, call) in each() {
+        if call {
+            attributes.keys().append_value("gen_ai.system");
+            attributes.values().append_value("openai");
+            attributes.keys().append_value("n");
+            attributes.values().append_value(t.0.to_string());
+        }
+        attributes.append(call).unwrap();
+    }
+    let columns: Columns = [
+        ("trace_id", texts(each().map(|(t, _)| t.hex()))),
+        (
+            "span_id",
+            texts(each().map(|(t, call)| format!("{:016x}", t.0 * 2 + usize::from(call)))),
+        ),
+        ("start_time", times(each().map(|(t, _)| t.start()))),
+        ("end_time", times(each().map(|(t, _)| end(t)))),
+        (
+            "duration_ms",
+            Arc::new(Float64Array::from_iter_values(
+                each().map(|(t, _)| t.duration_ms()),
+            )) as ArrayRef,
+        ),
+        (
+            "role",
+            words(each().map(|(_, call)| Some(if call { "call" } else { "server" }))),
+        ),
+        ("route", words(each().map(|(t, _)| own(t, Some(t.route()))))),
+        (
+            "color",
+            words(each().map(|(t, _)| own(t, t.color().is_marked().then_some(t.color().as_str())))),
+        ),
+        (
+            "prompt_tokens",
+            Arc::new(
+                each()
+                    .map(|(t, call)| call.then_some(t.0 as i64 * 10))
+                    .collect::<Int64Array>(),
+            ),
+        ),
+        (
+            "cost_usd",
+            money(each().map(|(t, call)| t.cost().filter(|_| call))),
+        ),
+        (
+            "status",
+            words(each().map(|(t, call)| {
+                Some(if call && t.is_changed() {
+                    "ERROR"
+                } else {
+                    "OK"
+                })
+            })),
+        ),
+        ("attributes", Arc::new(attributes.finish())),
+        ("received_at", times(each().map(|(t, _)| end(t) + SECOND))),
+    ]
+    .into();
+    batch(Table::Spans, columns)
+}
+
+/// An evaluation of every second trace, under two spellings; every tenth trace fails it, and one evaluator broke.
+fn eval_rows(traces: &[Trace]) -> RecordBatch {
+    let of: Vec<Trace> = traces
+        .iter()
+        .copied()
+        .filter(|t| t.0.is_multiple_of(2))
+        .collect();
+    let each = || of.iter().copied();
+    let broke = |t: Trace| t.0 == 4;
+    let name = |t: Trace| {
+        if t.0.is_multiple_of(4) {
+            "TaskCompletion"
+        } else {
+            "task_completion"
+        }
+    };
+    let columns: Columns = [
+        ("trace_id", texts(each().map(Trace::hex))),
+        ("time", times(each().map(|t| t.start() + 2 * SECOND))),
+        ("name", words(each().map(|t| Some(name(t))))),
+        (
+            "passed",
+            Arc::new(
+                each()
+                    .map(|t| (!broke(t)).then_some(t.0 % 10 != 0))
+                    .collect::<BooleanArray>(),
+            ) as ArrayRef,
+        ),
+        ("source", words(each().map(|_| Some("log")))),
+        (
+            "error_type",
+            words(each().map(|t| broke(t).then_some("timeout"))),
+        ),
+    ]
+    .into();
+    batch(Table::Evals, columns)
+}
+
+fn trace_rows(traces: &[Trace], changed: bool) -> RecordBatch {
+    let each = || traces.iter().copied();
+    let flag = |of: &dyn Fn(Trace) -> bool| -> ArrayRef {
+        Arc::new(each().map(|t| Some(of(t))).collect::<BooleanArray>())
+    };
+    let count = |of: &dyn Fn(Trace) -> i32| -> ArrayRef {
+        Arc::new(Int32Array::from_iter_values(each().map(of)))
+    };
+    let columns: Columns = [
+        ("trace_id", texts(each().map(Trace::hex))),
+        ("start_time", times(each().map(Trace::start))),
+        (
+            "duration_ms",
+            Arc::new(Float64Array::from_iter_values(
+                each().map(Trace::duration_ms),
+            )) as ArrayRef,
+        ),
+        ("route", words(each().map(|t| Some(t.route())))),
+        ("color", words(each().map(|t| Some(t.color().as_str())))),
+        ("version", words(each().map(Trace::version))),
+        (
+            "release",
+            words(each().map(|t| t.color().is_marked().then_some("r1"))),
+        ),
+        ("cohort", words(each().map(Trace::cohort))),
+        (
+            "user_id",
+            Arc::new(StringViewArray::from_iter_values(
+                each().map(|t| format!("u{}", t.0 % 10)),
+            )),
+        ),
+        ("calls", count(&|_| 1)),
+        ("attempts_failed", count(&|t| i32::from(t.is_changed()))),
+        ("error", flag(&|_| changed)),
+        ("timed_out", flag(&|_| false)),
+        (
+            "prompt_tokens",
+            Arc::new(Int64Array::from_iter_values(
+                each().map(|t| t.0 as i64 * 10),
+            )),
+        ),
+        ("cost_usd", money(each().map(Trace::cost))),
+        ("priced", flag(&|t| t.cost().is_some())),
+        ("evals", count(&|t| i32::from(t.0.is_multiple_of(2)))),
+        (
+            "evals_failed",
+            count(&|t| i32::from(t.0.is_multiple_of(10))),
+        ),
+        ("closed_by", words(each().map(|_| Some("quiet")))),
+    ]
+    .into();
+    batch(Table::Traces, columns)
+}
