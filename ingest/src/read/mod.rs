@@ -1,1 +1,522 @@
-//! read
+//! OTLP protobuf bytes to Arrow rows in one pass: no message structs, no allocation per attribute.
+//!
+//! ```text
+//! body -> wire cursor -> keys: what does this attribute mean? -> slots: best value per column (order of trust)
+//!                     \-> attributes, resource, events, links: maps of text, content left out
+//! end of span -> resolve roles, models, errors, cost -> one row in the column builders -> take() -> store::Section
+//! ```
+//!
+//! - Fields may arrive in any order, and in messages that are split; what is not known is stepped over.
+//! - A span that cannot be placed (ids, times) is rejected alone and counted; a message that cannot be read takes all
+//!   rows of its request with it, and is an error.
+//! - Unknown is NULL, never 0. Numbers may arrive as texts; what is no number, NaN or negative is NULL and counted.
+//! - Under [`ContentPolicy::Drop`] no prompt, output or tool argument reaches a builder.
+//!
+//! Words: `kind` is internal, server, client, producer or consumer, NULL if unspecified; `status` is ok, error or unset;
+//! `role` as in the glossary; a stamped `color` is blue or green, else NULL: the resolver fills it. `service.name` is
+//! `service_name`; `service.version` stays in `resource`. The status message is `attributes['otel.status_description']`.
+
+mod cells;
+mod columns;
+mod evaluation;
+mod keys;
+mod maps;
+mod priced;
+mod resolve;
+mod rows;
+mod sources;
+mod span;
+mod value;
+mod wire;
+
+use crate::{intake::Accepted, price::PriceTable};
+use keys::{KeyTable, Slots};
+use maps::Entries;
+use proto::{Nanos, layout::Table};
+use rows::{EvalRows, SpanRows};
+use serde::Deserialize;
+use sources::Slot;
+use std::{fmt::Write as _, sync::Arc};
+use store::Section;
+use value::{key_value, utf8};
+use wire::Cursor;
+
+/// Attributes kept of one span, resource, event or link; the rest only fills typed columns.
+pub const ATTRIBUTES_MAX: usize = 256;
+/// Longest value kept in a map, bytes.
+pub const VALUE_BYTES_MAX: usize = 4 << 10;
+/// Longest `input` or `output` kept, bytes.
+pub const TEXT_BYTES_MAX: usize = 1 << 20;
+/// Events kept of one span.
+pub const EVENTS_MAX: usize = 128;
+/// Links kept of one span.
+pub const LINKS_MAX: usize = 128;
+/// Longest word of a typed column (a route, a model, an id), bytes; beyond it the value is NULL and counted.
+pub const WORD_BYTES_MAX: usize = 1 << 10;
+/// How many times the size of its request the copies of a resource on every row may come to, before rows go without.
+const RESOURCE_COPIES_MAX: usize = 8;
+/// Copies of a resource that every request may have, bytes, however small it is.
+const RESOURCE_COPIES_FREE: usize = 1 << 20;
+/// Memory of the builders at which a request is refused: Arrow's offsets end at 2 GiB.
+const BYTES_MAX: usize = 1 << 30;
+/// How much larger the rows of a request may be than the request.
+const GROWTH_MAX: usize = 8;
+
+/// What to do with prompts, outputs and tool arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentPolicy {
+    /// They are never written anywhere.
+    #[default]
+    Drop,
+    /// They are kept: `input`, `output`, and the attributes as sent.
+    Keep,
+}
+
+/// Attribute keys that users add to the built-in sources of a column, in order of trust after them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtraKeys {
+    /// Sources of `route`, on spans and resources.
+    pub route: Vec<String>,
+    /// Sources of `color`, on spans and resources.
+    pub color: Vec<String>,
+    /// Sources of `version`, on spans and resources.
+    pub version: Vec<String>,
+    /// Sources of `cohort`, on spans and resources, and their copies in baggage and association properties.
+    pub cohort: Vec<String>,
+    /// Sources of `deployment`, on spans and resources.
+    pub deployment: Vec<String>,
+    /// Sources of `session_id`.
+    pub session_id: Vec<String>,
+    /// Sources of `user_id`.
+    pub user_id: Vec<String>,
+    /// Attributes that carry content, beyond the built-in ones.
+    pub content: Vec<String>,
+}
+
+impl ExtraKeys {
+    fn by_slot(&self) -> [(Slot, &[String]); 7] {
+        [
+            (Slot::Route, &self.route),
+            (Slot::Color, &self.color),
+            (Slot::Version, &self.version),
+            (Slot::Cohort, &self.cohort),
+            (Slot::Deployment, &self.deployment),
+            (Slot::Session, &self.session_id),
+            (Slot::User, &self.user_id),
+        ]
+    }
+}
+
+/// How a [`Reader`] reads.
+#[derive(Debug, Clone)]
+pub struct ReadConfig {
+    /// Prices that `cost_usd` is computed from.
+    pub prices: Arc<PriceTable>,
+    /// Sources beyond the built-in ones.
+    pub keys: ExtraKeys,
+    /// Whether content is kept.
+    pub content: ContentPolicy,
+    /// See [`ATTRIBUTES_MAX`].
+    pub attributes_max: usize,
+    /// See [`VALUE_BYTES_MAX`].
+    pub value_bytes_max: usize,
+    /// See [`TEXT_BYTES_MAX`].
+    pub text_bytes_max: usize,
+    /// See [`EVENTS_MAX`].
+    pub events_max: usize,
+    /// See [`LINKS_MAX`].
+    pub links_max: usize,
+}
+
+impl Default for ReadConfig {
+    fn default() -> Self {
+        Self {
+            prices: PriceTable::shipped(),
+            keys: ExtraKeys::default(),
+            content: ContentPolicy::default(),
+            attributes_max: ATTRIBUTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            text_bytes_max: TEXT_BYTES_MAX,
+            events_max: EVENTS_MAX,
+            links_max: LINKS_MAX,
+        }
+    }
+}
+
+/// Why a request could not be read. None of its rows is kept; sending it again cannot help, except after `Full`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// A field reaches past the end of its message.
+    #[error("a field ends after its message does")]
+    Truncated,
+    /// A varint of more than 64 bits, or a field number of more than 29.
+    #[error("a varint is longer than 64 bits")]
+    Varint,
+    /// A group, an unknown wire type, or field number 0.
+    #[error("a field has a wire type or number that protobuf does not have")]
+    WireType,
+    /// Text that is not UTF-8.
+    #[error("a text is not UTF-8")]
+    Utf8,
+    /// Values inside values, too deep.
+    #[error(
+        "an attribute value is nested more than {} levels deep",
+        value::NESTING_MAX
+    )]
+    Nested,
+    /// The builders are at their limit: take the rows, then read again.
+    #[error("the batch being gathered is full, take its rows first")]
+    Full,
+}
+
+/// Why a span was rejected alone. Index into [`ReadCounts::rejected`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reject {
+    /// `trace_id` is not 16 bytes, or zero.
+    TraceId,
+    /// `span_id` is not 8 bytes, or zero.
+    SpanId,
+    /// Start time 0, or past the year 2262.
+    StartTime,
+    /// End time before the start, or past the year 2262.
+    EndTime,
+    /// An evaluation that has no name.
+    EvaluationName,
+}
+
+impl Reject {
+    /// All of them, in the order of [`ReadCounts::rejected`].
+    pub const ALL: [Self; 5] = [
+        Self::TraceId,
+        Self::SpanId,
+        Self::StartTime,
+        Self::EndTime,
+        Self::EvaluationName,
+    ];
+
+    /// Short name, for metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TraceId => "trace_id",
+            Self::SpanId => "span_id",
+            Self::StartTime => "start_time",
+            Self::EndTime => "end_time",
+            Self::EvaluationName => "evaluation_name",
+        }
+    }
+
+    /// What to tell the sender.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::TraceId => "trace_id must be 16 bytes, not all zero",
+            Self::SpanId => "span_id must be 8 bytes, not all zero",
+            Self::StartTime => "start_time_unix_nano must be set and before the year 2262",
+            Self::EndTime => {
+                "end_time_unix_nano must not be before the start, and before the year 2262"
+            }
+            Self::EvaluationName => "an evaluation must have gen_ai.evaluation.name",
+        }
+    }
+}
+
+/// What the reader has left out since it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReadCounts {
+    /// Spans and evaluations rejected alone, by [`Reject`].
+    pub rejected: [u64; Reject::ALL.len()],
+    /// Numbers that are NULL because they could not be read as one.
+    pub numbers_unreadable: u64,
+    /// Numbers that are NULL because they were NaN or infinite.
+    pub numbers_not_finite: u64,
+    /// Numbers that are NULL because they were negative.
+    pub numbers_negative: u64,
+    /// Numbers that are NULL because their column cannot hold them.
+    pub numbers_out_of_range: u64,
+    /// Words that are NULL because they were longer than [`WORD_BYTES_MAX`].
+    pub words_too_long: u64,
+    /// Attributes beyond [`ATTRIBUTES_MAX`].
+    pub attributes_over_max: u64,
+    /// Values cut at [`VALUE_BYTES_MAX`] or [`TEXT_BYTES_MAX`].
+    pub values_cut: u64,
+    /// Events and links beyond their limits.
+    pub events_and_links_over_max: u64,
+    /// Attributes left out because they carry content.
+    pub content_dropped: u64,
+    /// Rows that go without a copy of their resource, since copies came to too much.
+    pub resources_left_out: u64,
+}
+
+/// Reads requests into rows. One per lane; not shared.
+pub struct Reader {
+    config: Arc<ReadConfig>,
+    spans: SpanRows,
+    evals: EvalRows,
+    span_keys: KeyTable,
+    resource_keys: KeyTable,
+    /// Attributes of the resource whose spans are being read.
+    resource: Entries,
+    counts: ReadCounts,
+    priced: priced::PricedCache,
+}
+
+/// What one request came to so far.
+#[derive(Default)]
+struct Tally {
+    accepted: u64,
+    rejected: [u64; Reject::ALL.len()],
+    /// Bytes that copies of resources may still take.
+    resource_copies_left: usize,
+}
+
+impl Reader {
+    /// An empty reader.
+    #[must_use]
+    pub fn new(config: Arc<ReadConfig>) -> Self {
+        Self {
+            span_keys: KeyTable::of_spans(&config.keys),
+            resource_keys: KeyTable::of_resources(&config.keys),
+            config,
+            spans: SpanRows::default(),
+            evals: EvalRows::default(),
+            resource: Entries::default(),
+            counts: ReadCounts::default(),
+            priced: priced::PricedCache::default(),
+        }
+    }
+
+    /// Reads an `ExportTraceServiceRequest`; its rows were received at `received`.
+    ///
+    /// # Errors
+    /// [`ReadError`]; nothing of the request is kept then.
+    pub fn read_traces(&mut self, body: &[u8], received: Nanos) -> Result<Accepted, ReadError> {
+        self.whole(body, |reader, tally| {
+            let mut request = Cursor::new(body);
+            let mut slots = Slots::new();
+            while let Some(resource_spans) = request.next_len(1)? {
+                reader.read_resource_spans(resource_spans, received, &mut slots, tally)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Reads an `ExportLogsServiceRequest`: evaluations and feedback become rows, other records are accepted and not
+    /// stored.
+    ///
+    /// # Errors
+    /// [`ReadError`]; nothing of the request is kept then.
+    pub fn read_logs(&mut self, body: &[u8], received: Nanos) -> Result<Accepted, ReadError> {
+        self.whole(body, |reader, tally| {
+            reader.read_log_records(body, received, tally)
+        })
+    }
+
+    /// Rows gathered so far, of all tables.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.spans.rows + self.evals.rows
+    }
+
+    /// Memory of the gathered rows, bytes, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.spans.bytes() + self.evals.bytes()
+    }
+
+    /// What was left out since the reader was made.
+    #[must_use]
+    pub const fn counts(&self) -> &ReadCounts {
+        &self.counts
+    }
+
+    /// The gathered rows, one section a table that has any; the reader is empty afterwards.
+    pub fn take(&mut self) -> Vec<Section> {
+        self.priced.clear();
+        let taken = [
+            (Table::Spans, self.spans.take()),
+            (Table::Evals, self.evals.take()),
+        ];
+        let mut sections = Vec::new();
+        for (table, rows) in taken {
+            match rows {
+                Ok(Some(rows)) => sections.push(Section { table, rows }),
+                Ok(None) => {}
+                // Every request was checked before its rows were kept, so this would be a fault of ours.
+                Err(error) => {
+                    tracing::error!(%error, table = table.as_str(), "rows do not form a batch")
+                }
+            }
+        }
+        sections
+    }
+
+    /// Reads a request whole or not at all.
+    fn whole(
+        &mut self,
+        body: &[u8],
+        read: impl FnOnce(&mut Self, &mut Tally) -> Result<(), ReadError>,
+    ) -> Result<Accepted, ReadError> {
+        if self.bytes() + body.len().saturating_mul(GROWTH_MAX) > BYTES_MAX {
+            return Err(ReadError::Full);
+        }
+        let (spans, evals) = (self.spans.rows, self.evals.rows);
+        let resource_copies_left =
+            body.len().saturating_mul(RESOURCE_COPIES_MAX) + RESOURCE_COPIES_FREE;
+        let mut tally = Tally {
+            resource_copies_left,
+            ..Tally::default()
+        };
+        let read = read(self, &mut tally).and_then(|()| {
+            let is_text = self.spans.is_text_from(spans) && self.evals.is_text_from(evals);
+            if is_text {
+                Ok(())
+            } else {
+                Err(ReadError::Utf8)
+            }
+        });
+        if let Err(error) = read {
+            self.spans.truncate(spans);
+            self.evals.truncate(evals);
+            return Err(error);
+        }
+        for (total, of_request) in self.counts.rejected.iter_mut().zip(tally.rejected) {
+            *total += of_request;
+        }
+        Ok(tally.accepted())
+    }
+
+    fn read_resource_spans<'a>(
+        &mut self,
+        message: &'a [u8],
+        received: Nanos,
+        slots: &mut Slots<'a>,
+        tally: &mut Tally,
+    ) -> Result<(), ReadError> {
+        let mut of_resource = Slots::new();
+        self.read_resource(message, &mut of_resource)?;
+        let mut scopes = Cursor::new(message);
+        while let Some(scope_spans) = scopes.next_len(2)? {
+            let scope = scope_name(scope_spans)?;
+            let mut spans = Cursor::new(scope_spans);
+            while let Some(span) = spans.next_len(2)? {
+                let context = span::Context {
+                    scope,
+                    resource: &of_resource,
+                    received,
+                };
+                self.read_span(span, &context, slots, tally)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attributes of `resource` in a `ResourceSpans`: into `self.resource` and the slots.
+    fn read_resource<'a>(
+        &mut self,
+        message: &'a [u8],
+        slots: &mut Slots<'a>,
+    ) -> Result<(), ReadError> {
+        self.resource.clear();
+        let mut resources = Cursor::new(message);
+        while let Some(resource) = resources.next_len(1)? {
+            let mut attributes = Cursor::new(resource);
+            while let Some(attribute) = attributes.next_len(1)? {
+                let (key, value) = key_value(attribute)?;
+                let meaning = self.resource_keys.meaning(key);
+                for &of in meaning.uses() {
+                    slots.offer(of, value);
+                }
+                let kept = Kept {
+                    content: meaning.content,
+                    max: self.config.attributes_max,
+                };
+                kept.push(
+                    key,
+                    &value,
+                    &mut self.resource,
+                    &self.config,
+                    &mut self.counts,
+                )?;
+            }
+        }
+        if self.resource.is_text_from(0) {
+            Ok(())
+        } else {
+            Err(ReadError::Utf8)
+        }
+    }
+}
+
+impl Tally {
+    fn reject(&mut self, why: Reject) {
+        self.rejected[why as usize] += 1;
+    }
+
+    fn accepted(&self) -> Accepted {
+        let mut message = String::new();
+        for (why, &count) in Reject::ALL
+            .iter()
+            .zip(&self.rejected)
+            .filter(|(_, count)| **count > 0)
+        {
+            let before = if message.is_empty() { "" } else { "; " };
+            let _ = write!(message, "{before}{count} rejected: {}", why.advice());
+        }
+        Accepted {
+            accepted: self.accepted,
+            rejected: self.rejected.iter().sum(),
+            message,
+        }
+    }
+}
+
+/// Which attributes of a list are kept as text.
+struct Kept {
+    content: bool,
+    max: usize,
+}
+
+impl Kept {
+    /// Appends an attribute, unless it is content or one too many; its text is checked then, since nothing else will.
+    #[inline]
+    fn push(
+        &self,
+        key: &[u8],
+        value: &value::Value<'_>,
+        to: &mut Entries,
+        config: &ReadConfig,
+        counts: &mut ReadCounts,
+    ) -> Result<(), ReadError> {
+        let is_dropped = self.content && config.content == ContentPolicy::Drop;
+        if is_dropped || to.open_len() >= self.max {
+            *(if is_dropped {
+                &mut counts.content_dropped
+            } else {
+                &mut counts.attributes_over_max
+            }) += 1;
+            utf8(key)?;
+            return value.text().map_or(Ok(()), |text| utf8(text).map(drop));
+        }
+        counts.values_cut += u64::from(to.push(key, value, config.value_bytes_max)?);
+        Ok(())
+    }
+}
+
+/// Name of `scope` in a `ScopeSpans`, wherever it stands in the message.
+fn scope_name(message: &[u8]) -> Result<&[u8], ReadError> {
+    let mut name: &[u8] = &[];
+    let mut scopes = Cursor::new(message);
+    while let Some(scope) = scopes.next_len(1)? {
+        let mut fields = Cursor::new(scope);
+        while let Some(found) = fields.next_len(1)? {
+            name = found;
+        }
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests;

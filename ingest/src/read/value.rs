@@ -1,0 +1,320 @@
+//! `KeyValue` and `AnyValue`: reading them as borrowed values, turning them into numbers, and writing them as text.
+
+use super::{
+    ReadError,
+    wire::{Cursor, FIXED64, LEN, VARINT, key},
+};
+use base64::Engine as _;
+
+/// An attribute's value, still standing in the request's bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value<'a> {
+    /// Not set.
+    Empty,
+    /// Not yet checked for UTF-8.
+    Text(&'a [u8]),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    /// `ArrayValue`.
+    Array(&'a [u8]),
+    /// `KeyValueList`.
+    Pairs(&'a [u8]),
+    Bytes(&'a [u8]),
+}
+
+/// Why a number became NULL. Index into the reader's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadNumber {
+    Unreadable,
+    NotFinite,
+    Negative,
+    OutOfRange,
+}
+
+pub(super) type Number<T> = Result<T, BadNumber>;
+
+pub(super) fn any_value(message: &[u8]) -> Result<Value<'_>, ReadError> {
+    const TEXT: u32 = key(1, LEN);
+    const BOOL: u32 = key(2, VARINT);
+    const INT: u32 = key(3, VARINT);
+    const DOUBLE: u32 = key(4, FIXED64);
+    const ARRAY: u32 = key(5, LEN);
+    const PAIRS: u32 = key(6, LEN);
+    const BYTES: u32 = key(7, LEN);
+    let mut cursor = Cursor::new(message);
+    let mut value = Value::Empty;
+    while let Some(found) = cursor.next_key()? {
+        value = match found {
+            TEXT => Value::Text(cursor.bytes()?),
+            BOOL => Value::Bool(cursor.varint()? != 0),
+            INT => Value::Int(cursor.varint()?.cast_signed()),
+            DOUBLE => Value::Double(f64::from_bits(cursor.fixed64()?)),
+            ARRAY => Value::Array(cursor.bytes()?),
+            PAIRS => Value::Pairs(cursor.bytes()?),
+            BYTES => Value::Bytes(cursor.bytes()?),
+            other => {
+                cursor.skip(other)?;
+                value
+            }
+        };
+    }
+    Ok(value)
+}
+
+#[inline]
+pub(super) fn key_value(message: &[u8]) -> Result<(&[u8], Value<'_>), ReadError> {
+    const KEY: u32 = key(1, LEN);
+    const VALUE: u32 = key(2, LEN);
+    let mut cursor = Cursor::new(message);
+    let (mut name, mut value): (&[u8], _) = (&[], Value::Empty);
+    while let Some(found) = cursor.next_key()? {
+        match found {
+            KEY => name = cursor.bytes()?,
+            VALUE => value = any_value(cursor.bytes()?)?,
+            other => cursor.skip(other)?,
+        }
+    }
+    Ok((name, value))
+}
+
+/// First text in an `ArrayValue`.
+pub(super) fn first_text(array: &[u8]) -> Result<Option<&[u8]>, ReadError> {
+    match Cursor::new(array).next_len(1)? {
+        Some(first) => Ok(match any_value(first)? {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }),
+        None => Ok(None),
+    }
+}
+
+pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ReadError> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| ReadError::Utf8)
+}
+
+/// Longest start of `text` that has at most `max` bytes and ends between characters.
+pub(super) fn cut(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}
+
+impl<'a> Value<'a> {
+    /// Whether there is anything to take. An empty text says no more than an absent attribute.
+    pub(super) fn says_something(&self) -> bool {
+        !matches!(self, Self::Empty | Self::Text([]))
+    }
+
+    pub(super) fn text(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Any finite number; texts are read as numbers.
+    pub(super) fn double(&self) -> Number<f64> {
+        let number = match self {
+            Self::Double(number) => *number,
+            #[allow(clippy::cast_precision_loss)]
+            Self::Int(number) => *number as f64,
+            Self::Text(text) => {
+                let text = std::str::from_utf8(text).map_err(|_| BadNumber::Unreadable)?;
+                text.trim()
+                    .parse::<f64>()
+                    .map_err(|_| BadNumber::Unreadable)?
+            }
+            _ => return Err(BadNumber::Unreadable),
+        };
+        if number.is_finite() {
+            Ok(number)
+        } else {
+            Err(BadNumber::NotFinite)
+        }
+    }
+
+    /// A finite number from zero up.
+    pub(super) fn amount(&self) -> Number<f64> {
+        let number = self.double()?;
+        if number < 0.0 {
+            Err(BadNumber::Negative)
+        } else {
+            Ok(number)
+        }
+    }
+
+    /// A whole number from zero up. Doubles and texts count if they are whole.
+    pub(super) fn count(&self) -> Number<i64> {
+        let number = match self {
+            Self::Int(number) => *number,
+            Self::Text(text) => {
+                let text = std::str::from_utf8(text)
+                    .map_err(|_| BadNumber::Unreadable)?
+                    .trim();
+                match text.parse() {
+                    Ok(number) => number,
+                    Err(_) => whole(text.parse::<f64>().map_err(|_| BadNumber::Unreadable)?)?,
+                }
+            }
+            Self::Double(number) => whole(*number)?,
+            _ => return Err(BadNumber::Unreadable),
+        };
+        if number < 0 {
+            Err(BadNumber::Negative)
+        } else {
+            Ok(number)
+        }
+    }
+
+    /// `true`, `false`, their texts in any case, 1 and 0.
+    pub(super) fn flag(&self) -> Number<bool> {
+        match self {
+            Self::Bool(flag) => Ok(*flag),
+            Self::Int(0) => Ok(false),
+            Self::Int(1) => Ok(true),
+            Self::Text(text) if text.eq_ignore_ascii_case(b"true") || *text == b"1" => Ok(true),
+            Self::Text(text) if text.eq_ignore_ascii_case(b"false") || *text == b"0" => Ok(false),
+            _ => Err(BadNumber::Unreadable),
+        }
+    }
+}
+
+/// Doubles beyond 2^53 are not exact: no count is that large.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+fn whole(number: f64) -> Number<i64> {
+    if !number.is_finite() {
+        Err(BadNumber::NotFinite)
+    } else if number < 0.0 {
+        Err(BadNumber::Negative)
+    } else if number > WHOLE_MAX {
+        Err(BadNumber::OutOfRange)
+    } else if number.fract() == 0.0 {
+        #[allow(clippy::cast_possible_truncation)]
+        Ok(number as i64)
+    } else {
+        Err(BadNumber::Unreadable)
+    }
+}
+
+/// Values nested deeper than this are refused: as deep as prost goes, whole request included.
+pub(super) const NESTING_MAX: usize = 64;
+
+/// Writes a number or flag as text; other values are the caller's.
+pub(super) fn write_scalar(value: &Value<'_>, out: &mut Vec<u8>) {
+    match value {
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
+        Value::Double(number) => {
+            out.extend_from_slice(ryu::Buffer::new().format(*number).as_bytes())
+        }
+        Value::Bytes(bytes) => out.extend_from_slice(
+            base64::engine::general_purpose::STANDARD
+                .encode(bytes)
+                .as_bytes(),
+        ),
+        Value::Empty | Value::Text(_) | Value::Array(_) | Value::Pairs(_) => {}
+    }
+}
+
+/// Writes an array or pairs as JSON, without recursion. Once `max` bytes are written the rest is only checked.
+pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Result<(), ReadError> {
+    let start = out.len();
+    let mut open: Vec<Level<'_>> = Vec::new();
+    write_item(value, out, &mut open)?;
+    while let Some(level) = open.last_mut() {
+        let Some(item) = level.items.next_len(1)? else {
+            out.push(level.close);
+            open.pop();
+            continue;
+        };
+        if level.any {
+            out.push(b',');
+        }
+        level.any = true;
+        let item = if level.close == b'}' {
+            let (name, value) = key_value(item)?;
+            write_text(name, out)?;
+            out.push(b':');
+            value
+        } else {
+            any_value(item)?
+        };
+        write_item(item, out, &mut open)?;
+        if out.len() - start > max.saturating_mul(2) + 64 {
+            // What was written beyond the limit goes away anyway; keep the buffer from growing with it.
+            let keep = start + cut(utf8(&out[start..])?, max.saturating_add(1)).len();
+            out.truncate(keep);
+        }
+    }
+    let keep = cut(utf8(&out[start..])?, max).len();
+    out.truncate(start + keep);
+    Ok(())
+}
+
+struct Level<'a> {
+    items: Cursor<'a>,
+    close: u8,
+    any: bool,
+}
+
+fn write_item<'a>(
+    value: Value<'a>,
+    out: &mut Vec<u8>,
+    open: &mut Vec<Level<'a>>,
+) -> Result<(), ReadError> {
+    let (items, close) = match value {
+        Value::Array(items) => (items, b']'),
+        Value::Pairs(items) => (items, b'}'),
+        Value::Text(text) => return write_text(text, out),
+        Value::Bytes(_) => {
+            out.push(b'"');
+            write_scalar(&value, out);
+            out.push(b'"');
+            return Ok(());
+        }
+        Value::Double(number) if !number.is_finite() => {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        Value::Empty => {
+            out.extend_from_slice(b"null");
+            return Ok(());
+        }
+        scalar => {
+            write_scalar(&scalar, out);
+            return Ok(());
+        }
+    };
+    if open.len() == NESTING_MAX {
+        return Err(ReadError::Nested);
+    }
+    out.push(if close == b']' { b'[' } else { b'{' });
+    open.push(Level {
+        items: Cursor::new(items),
+        close,
+        any: false,
+    });
+    Ok(())
+}
+
+fn write_text(text: &[u8], out: &mut Vec<u8>) -> Result<(), ReadError> {
+    utf8(text)?;
+    out.push(b'"');
+    for &byte in text {
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0..0x20 => {
+                let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+            }
+            _ => out.push(byte),
+        }
+    }
+    out.push(b'"');
+    Ok(())
+}

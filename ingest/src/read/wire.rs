@@ -1,0 +1,124 @@
+//! A zero-copy cursor over protobuf bytes. It never recurses and never allocates: messages inside are slices.
+//!
+//! Unknown fields are stepped over. Groups, unknown wire types, field number 0, varints past 64 bits and lengths past
+//! the end are [`ReadError`]s: what stands behind them cannot be trusted.
+
+use super::ReadError;
+
+pub(super) const VARINT: u32 = 0;
+pub(super) const FIXED64: u32 = 1;
+pub(super) const LEN: u32 = 2;
+const FIXED32: u32 = 5;
+
+/// Key of field `number` with a wire type, as it stands before the value. Matching on it checks both at once.
+pub(super) const fn key(number: u32, wire_type: u32) -> u32 {
+    number << 3 | wire_type
+}
+
+/// What is left to read of one message.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    #[inline]
+    pub(super) const fn new(message: &'a [u8]) -> Self {
+        Self { rest: message }
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u64, ReadError> {
+        match self.rest {
+            [byte, rest @ ..] if *byte < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*byte))
+            }
+            [low, high, rest @ ..] if *high < 0x80 => {
+                self.rest = rest;
+                Ok(u64::from(*low & 0x7f) | u64::from(*high) << 7)
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    #[cold]
+    fn long_varint(&mut self) -> Result<u64, ReadError> {
+        let mut value = 0;
+        for (i, &byte) in self.rest.iter().take(10).enumerate() {
+            value |= u64::from(byte & 0x7f) << (7 * i);
+            if byte < 0x80 {
+                if i == 9 && byte > 1 {
+                    return Err(ReadError::Varint);
+                }
+                self.rest = &self.rest[i + 1..];
+                return Ok(value);
+            }
+        }
+        Err(if self.rest.len() < 10 {
+            ReadError::Truncated
+        } else {
+            ReadError::Varint
+        })
+    }
+
+    /// Key of the next field, `None` at the end of the message.
+    #[inline]
+    pub(super) fn next_key(&mut self) -> Result<Option<u32>, ReadError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let key = u32::try_from(self.varint()?).map_err(|_| ReadError::Varint)?;
+        if key >> 3 == 0 {
+            return Err(ReadError::WireType);
+        }
+        Ok(Some(key))
+    }
+
+    #[inline]
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], ReadError> {
+        let len = usize::try_from(self.varint()?).map_err(|_| ReadError::Truncated)?;
+        let (bytes, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(ReadError::Truncated)?;
+        self.rest = rest;
+        Ok(bytes)
+    }
+
+    #[inline]
+    pub(super) fn fixed64(&mut self) -> Result<u64, ReadError> {
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(ReadError::Truncated)?;
+        self.rest = rest;
+        Ok(u64::from_le_bytes(*bytes))
+    }
+
+    /// Steps over the value of a field that nobody asked for.
+    pub(super) fn skip(&mut self, key: u32) -> Result<(), ReadError> {
+        match key & 7 {
+            VARINT => self.varint().map(drop),
+            FIXED64 => self.fixed64().map(drop),
+            LEN => self.bytes().map(drop),
+            FIXED32 => {
+                let (_, rest) = self
+                    .rest
+                    .split_first_chunk::<4>()
+                    .ok_or(ReadError::Truncated)?;
+                self.rest = rest;
+                Ok(())
+            }
+            _ => Err(ReadError::WireType),
+        }
+    }
+
+    /// The next length-delimited field with this number, stepping over all others.
+    pub(super) fn next_len(&mut self, number: u32) -> Result<Option<&'a [u8]>, ReadError> {
+        while let Some(found) = self.next_key()? {
+            if found == key(number, LEN) {
+                return self.bytes().map(Some);
+            }
+            self.skip(found)?;
+        }
+        Ok(None)
+    }
+}

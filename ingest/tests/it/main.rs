@@ -1,0 +1,4 @@
+//! Integration tests of the ingest crate: one binary, one module a subject.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod reader;
