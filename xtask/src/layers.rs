@@ -77,7 +77,12 @@ const FENCES: [Fence; 6] = [
         in_tests: false,
     },
     Fence {
-        words: &["reqwest::"],
+        words: &[
+            "reqwest::Client",
+            "reqwest::get",
+            "reqwest::blocking",
+            "reqwest::{",
+        ],
         within: &["gates/src/webhook", "gates/src/notify", "server/src/cli/"],
         why: "the HTTP client belongs to gates::webhook, gates::notify and server::cli",
         in_tests: false,
@@ -147,7 +152,9 @@ fn graph(root: &Path) -> Vec<String> {
     let metadata: Value = match metadata.map(|output| serde_json::from_slice(&output.stdout)) {
         Ok(Ok(metadata)) => metadata,
         _ => {
-            return vec!["`cargo metadata` gave no answer: does every Cargo.toml parse?".to_owned()];
+            return vec![
+                "`cargo metadata` gave no answer: does every Cargo.toml parse?".to_owned(),
+            ];
         }
     };
     let packages = metadata["packages"]
