@@ -6,6 +6,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod check;
+pub mod desk;
 pub mod judge;
+pub mod ledger;
+pub mod life;
+pub mod outbox;
 pub mod stats;
 pub mod webhook;

@@ -1,0 +1,613 @@
+//! The desk's own thread: owns every release, takes one message at a time, writes to the ledger before anything leaves.
+
+use super::{
+    DeskConfig, DeskError, DeskEvent, DeskView, GateInput, evidence,
+    reading::{Reader, Reading, prepare},
+    view,
+};
+use crate::{
+    check::rules_hash,
+    ledger::{
+        Actor, DecisionRow, DeliveryRow, DeliveryState, Entry, Ledger, PersonAct, Place, ReleaseRow,
+    },
+    life::{self, Command, DecisionDraft, Event, ReleaseState, Terms, named},
+    outbox::Outbox,
+    webhook,
+};
+use proto::{
+    Color, Nanos,
+    clock::Clock,
+    decision::{Action, Desired, Notice, Side, Verdict, VerdictReport},
+    release::{ReleaseBook, ReleaseSpec},
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use ulid::Ulid;
+
+/// Acts of people kept per release.
+const PEOPLE_MAX: usize = 1_000;
+
+/// One message to the desk.
+pub(super) enum Message {
+    /// New cells, or time has passed.
+    Wake,
+    /// An attempt was made.
+    Attempted(Box<DeliveryRow>),
+    /// A release is declared.
+    Declare {
+        spec: Box<ReleaseSpec>,
+        actor: String,
+        reply: oneshot::Sender<Result<(), DeskError>>,
+    },
+    /// A person decides.
+    Command {
+        release: String,
+        command: Command,
+        actor: String,
+        reason: String,
+        reply: oneshot::Sender<Result<Option<DecisionRow>, DeskError>>,
+    },
+    /// No more.
+    Stop,
+}
+
+struct Running {
+    row: ReleaseRow,
+    reader: Reader,
+    reading: Option<Reading>,
+    report: VerdictReport,
+}
+
+/// Where the desk speaks to.
+pub(super) struct Outlets {
+    pub outbox: Outbox,
+    pub book: watch::Sender<Arc<ReleaseBook>>,
+    pub view: watch::Sender<Arc<DeskView>>,
+    pub events: broadcast::Sender<DeskEvent>,
+    /// What the last cycle cost, us.
+    pub cost_us: Arc<AtomicU64>,
+}
+
+pub(super) struct Docket {
+    config: DeskConfig,
+    ledger: Arc<Ledger>,
+    inputs: watch::Receiver<Arc<GateInput>>,
+    clock: Clock,
+    out: Outlets,
+    releases: BTreeMap<String, Running>,
+    desired: BTreeMap<String, Desired>,
+    last_judged: Option<Nanos>,
+    /// Whether what was left undelivered by the last process may go: only once the backlog was judged.
+    backlog_judged: bool,
+}
+
+impl Docket {
+    pub fn open(
+        config: DeskConfig,
+        ledger: Arc<Ledger>,
+        inputs: watch::Receiver<Arc<GateInput>>,
+        clock: Clock,
+        out: Outlets,
+    ) -> Result<Self, DeskError> {
+        let mut docket = Self {
+            desired: ledger.desired()?,
+            releases: BTreeMap::new(),
+            last_judged: None,
+            backlog_judged: false,
+            config,
+            ledger,
+            inputs,
+            clock,
+            out,
+        };
+        for row in docket.ledger.releases()? {
+            docket.releases.insert(row.spec.id.clone(), running(row));
+        }
+        docket.publish_book();
+        docket.publish_view();
+        Ok(docket)
+    }
+
+    /// Until [`Message::Stop`], or until nobody can send any more.
+    pub fn run(mut self, mut messages: mpsc::Receiver<Message>) {
+        while let Some(first) = messages.blocking_recv() {
+            let mut judge = false;
+            let mut next = Some(first);
+            while let Some(message) = next {
+                match message {
+                    Message::Wake => judge = true,
+                    Message::Stop => return,
+                    other => self.handle(other),
+                }
+                next = messages.try_recv().ok();
+            }
+            if judge {
+                let begun = Instant::now();
+                self.judge_all();
+                let cost = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.out.cost_us.store(cost, Ordering::Relaxed);
+            }
+            self.publish_view();
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        match message {
+            Message::Wake | Message::Stop => {}
+            Message::Attempted(row) => self.attempted(*row),
+            Message::Declare { spec, actor, reply } => {
+                // the asker may have gone
+                let _ = reply.send(self.declare(*spec, actor));
+            }
+            Message::Command {
+                release,
+                command,
+                actor,
+                reason,
+                reply,
+            } => {
+                let _ = reply.send(self.command(&release, command, &actor, &reason));
+            }
+        }
+    }
+
+    fn declare(&mut self, spec: ReleaseSpec, actor: String) -> Result<(), DeskError> {
+        let hash = rules_hash(&spec);
+        if let Some(known) = self.releases.get(&spec.id) {
+            return if known.row.rules_hash == hash {
+                Ok(())
+            } else {
+                Err(DeskError::RulesChanged(spec.id))
+            };
+        }
+        let other = self
+            .releases
+            .values()
+            .find(|r| r.row.spec.route == spec.route && !r.row.state.phase.is_over());
+        if let Some(other) = other {
+            return Err(DeskError::RouteTaken {
+                route: spec.route,
+                by: other.row.spec.id.clone(),
+            });
+        }
+        let now = (self.clock)();
+        let row = ReleaseRow {
+            state: ReleaseState::open(&spec, now, self.config.resolution),
+            rules_hash: hash,
+            declared_at: now,
+            declared_by: actor,
+            people: Vec::new(),
+            spec,
+        };
+        self.ledger.put_release(&row)?;
+        self.releases.insert(row.spec.id.clone(), running(row));
+        self.publish_book();
+        self.publish_view();
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        id: &str,
+        command: Command,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Option<DecisionRow>, DeskError> {
+        let now = (self.clock)();
+        let Some(mut running) = self.releases.remove(id) else {
+            return Err(DeskError::UnknownRelease(id.to_owned()));
+        };
+        running.row.people.push(PersonAct {
+            at: now,
+            actor: actor.to_owned(),
+            what: command.as_str().to_owned(),
+            reason: reason.to_owned(),
+        });
+        let excess = running.row.people.len().saturating_sub(PEOPLE_MAX);
+        running.row.people.drain(..excess);
+        let event = Event::Command {
+            command,
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let outcome = self.apply(&mut running, &event, now, true);
+        self.releases.insert(id.to_owned(), running);
+        self.publish_view();
+        Ok(outcome?.into_iter().next())
+    }
+
+    fn attempted(&mut self, row: DeliveryRow) {
+        let now = (self.clock)();
+        let event = match row.state {
+            DeliveryState::Delivered => Some(Event::Delivered {
+                decision_id: row.decision_id.clone(),
+            }),
+            DeliveryState::Dead => Some(Event::Undelivered {
+                decision_id: row.decision_id.clone(),
+                error: row.last_error.clone().unwrap_or_default(),
+            }),
+            DeliveryState::Pending | DeliveryState::Superseded => None,
+        };
+        if let Some(event) = event
+            && let Some(mut running) = self.releases.remove(&row.release)
+        {
+            if let Err(e) = self.apply(&mut running, &event, now, false) {
+                tracing::error!(release = row.release, error = %e, "cannot record a delivery");
+            }
+            self.releases.insert(row.release.clone(), running);
+        }
+        // nobody may be listening
+        let _ = self.out.events.send(DeskEvent::Delivered(Arc::new(row)));
+    }
+
+    fn judge_all(&mut self) {
+        let input = Arc::clone(&self.inputs.borrow_and_update());
+        if !input.ready {
+            return;
+        }
+        let ids: Vec<String> = self
+            .releases
+            .iter()
+            .filter(|(_, r)| !r.row.state.phase.is_over())
+            .map(|(id, _)| id.clone())
+            .collect();
+        let mut clean = true;
+        for id in ids {
+            let Some(mut running) = self.releases.remove(&id) else {
+                continue;
+            };
+            if let Err(e) = self.judge(&mut running, &input) {
+                clean = false;
+                tracing::error!(release = id, error = %e, "cannot judge; nothing was decided");
+            }
+            self.releases.insert(id, running);
+        }
+        self.last_judged = Some((self.clock)());
+        if clean && !self.backlog_judged {
+            match self.ledger.pending() {
+                Ok(rows) => {
+                    self.backlog_judged = true;
+                    for row in rows {
+                        self.out.outbox.wake(&row.route);
+                    }
+                }
+                Err(e) => tracing::error!(error = %e, "cannot read what is left to deliver"),
+            }
+        }
+    }
+
+    fn judge(&mut self, running: &mut Running, input: &GateInput) -> Result<(), DeskError> {
+        let now = (self.clock)();
+        let mut late = String::new();
+        let before = running.row.state.clone();
+        if prepare(&mut running.row, &input.cells, now, &mut late)
+            && let Err(e) = self.ledger.put_release(&running.row)
+        {
+            running.row.state = before;
+            return Err(e.into());
+        }
+        let reading = running.reader.read(
+            &running.row,
+            &input.cells,
+            input.impaired.as_deref(),
+            &late,
+            now,
+            self.config.resolution,
+        );
+        let event = Event::Judged(Box::new(reading.finding.clone()));
+        running.reading = Some(reading);
+        self.apply(running, &event, now, false)?;
+        Ok(())
+    }
+
+    /// One event: the state machine, then the ledger, then the world, in this order.
+    fn apply(
+        &mut self,
+        running: &mut Running,
+        event: &Event,
+        now: Nanos,
+        force_write: bool,
+    ) -> Result<Vec<DecisionRow>, DeskError> {
+        let terms = Terms {
+            spec: &running.row.spec,
+            resolution: self.config.resolution,
+            effect_deadline: self.config.effect_deadline(running.row.spec.timeout),
+        };
+        let stepped = life::step(terms, &running.row.state, event, now);
+        if let Some(why) = stepped.refused {
+            return Err(DeskError::Refused(why));
+        }
+        let changed = stepped.state != running.row.state;
+        let moved = stepped.state.splits != running.row.state.splits
+            || stepped.state.settled != running.row.state.settled;
+        let before = std::mem::replace(&mut running.row.state, stepped.state);
+        let written = if !stepped.decisions.is_empty() {
+            self.decide(running, &stepped.decisions, now)
+        } else if changed || force_write {
+            self.ledger.put_release(&running.row).map(|()| Vec::new())
+        } else {
+            Ok(Vec::new())
+        };
+        let written = match written {
+            Ok(written) => written,
+            Err(e) => {
+                running.row.state = before;
+                return Err(e.into());
+            }
+        };
+        if matches!(event, Event::Judged(_)) || !written.is_empty() || force_write {
+            self.show(
+                running,
+                stepped.verdict,
+                &stepped.waiting,
+                !written.is_empty(),
+            );
+        }
+        // spans that start from now on must be booked before the gateway hears of it
+        if moved {
+            self.publish_book_with(Some(running));
+        }
+        for entry in &written {
+            if let Some(desired) = &entry.desired {
+                self.desired.insert(desired.route.clone(), desired.clone());
+            }
+            if entry.delivery.is_some() {
+                self.out.outbox.wake(&entry.decision.route);
+            }
+            let _ = self
+                .out
+                .events
+                .send(DeskEvent::Decided(Arc::new(entry.decision.clone())));
+        }
+        Ok(written.into_iter().map(|e| e.decision).collect())
+    }
+
+    fn decide(
+        &self,
+        running: &mut Running,
+        drafts: &[DecisionDraft],
+        now: Nanos,
+    ) -> Result<Vec<Entry>, crate::ledger::LedgerError> {
+        let reading = running.reading.as_ref();
+        let secs = i64::try_from(self.config.resolution.as_secs()).unwrap_or(60);
+        let config = &self.config;
+        self.ledger
+            .decide(&mut running.row, drafts.len(), now, |row, i, place| {
+                entry(config, row, reading, &drafts[i], place, now, secs)
+            })
+    }
+
+    fn show(&self, running: &mut Running, verdict: Verdict, waiting: &str, loud: bool) {
+        let report = view::report(&running.row, running.reading.as_ref(), verdict, waiting);
+        if loud || report != running.report {
+            let _ = self
+                .out
+                .events
+                .send(DeskEvent::Judged(Arc::new(report.clone())));
+            running.report = report;
+        }
+    }
+
+    fn publish_book(&self) {
+        self.publish_book_with(None);
+    }
+
+    /// `busy` is a release that is taken out of the map at the moment.
+    fn publish_book_with(&self, busy: Option<&Running>) {
+        let mut entries: Vec<_> = self
+            .releases
+            .values()
+            .chain(busy)
+            .map(|r| r.row.state.book_entry(&r.row.spec))
+            .collect();
+        entries.sort_by(|a, b| (a.opened, &a.id).cmp(&(b.opened, &b.id)));
+        self.out
+            .book
+            .send_replace(Arc::new(ReleaseBook { entries }));
+    }
+
+    fn publish_view(&self) {
+        self.out.view.send_replace(Arc::new(DeskView {
+            releases: self
+                .releases
+                .iter()
+                .map(|(id, r)| (id.clone(), Arc::new(r.row.clone())))
+                .collect(),
+            verdicts: self
+                .releases
+                .iter()
+                .map(|(id, r)| (id.clone(), r.report.clone()))
+                .collect(),
+            desired: self.desired.clone(),
+            last_judged: self.last_judged,
+        }));
+    }
+}
+
+fn running(row: ReleaseRow) -> Running {
+    let settled = match row.state.winner {
+        Some(Color::Green) => Verdict::Pass,
+        Some(_) => Verdict::Fail,
+        None => Verdict::Inconclusive,
+    };
+    let waiting = if row.state.phase.is_over() {
+        String::new()
+    } else {
+        "not judged yet".to_owned()
+    };
+    Running {
+        report: view::report(&row, None, settled, &waiting),
+        row,
+        reader: Reader::default(),
+        reading: None,
+    }
+}
+
+/// Gives a draft its id, number, evidence and notice.
+fn entry(
+    config: &DeskConfig,
+    row: &mut ReleaseRow,
+    reading: Option<&Reading>,
+    draft: &DecisionDraft,
+    place: &Place,
+    now: Nanos,
+    minute_secs: i64,
+) -> Entry {
+    let ulid = Ulid::from_parts(u64::try_from(now.unix_ms()).unwrap_or(0), rand::random());
+    let id = format!("dec_{ulid}");
+    row.state.last_decision = Some((id.clone(), place.seq));
+    if let Some(effect) = &mut row.state.effect
+        && effect.decision_id.is_none()
+        && effect.action == draft.action
+    {
+        effect.decision_id = Some(id.clone());
+    }
+    let decision = DecisionRow {
+        id: id.clone(),
+        seq: place.seq,
+        ordinal: place.ordinal,
+        release: row.spec.id.clone(),
+        route: row.spec.route.clone(),
+        action: draft.action,
+        cohort: draft.cohort.clone(),
+        reason: draft.reason.clone(),
+        actor: draft.actor.clone(),
+        culprits: draft
+            .culprits
+            .iter()
+            .map(|p| named(std::slice::from_ref(p)))
+            .collect(),
+        green_ppm: draft.green_ppm,
+        rules_hash: row.rules_hash.clone(),
+        decided_at: now,
+        notified: draft.notified,
+        evidence_hash: String::new(),
+        previous_hash: place.previous_hash.clone(),
+    };
+    let evidence = evidence::bundle(row, &decision, reading, minute_secs);
+    let delivery = row
+        .spec
+        .webhook
+        .as_ref()
+        .filter(|_| draft.notified)
+        .map(|webhook| {
+            let notice = notice(config, row, reading, draft, &decision);
+            DeliveryRow {
+                id: format!("msg_{ulid}"),
+                decision_id: id,
+                decision_seq: place.seq,
+                action: draft.action,
+                release: row.spec.id.clone(),
+                route: row.spec.route.clone(),
+                webhook: webhook.clone(),
+                body: webhook::body(&notice),
+                state: DeliveryState::Pending,
+                created_at: now,
+                attempts: 0,
+                next_attempt_at: now,
+                last_status: None,
+                last_error: None,
+                delivered_at: None,
+            }
+        });
+    let moves = matches!(
+        draft.action,
+        Action::Promote | Action::Advance | Action::Rollback | Action::Fallback
+    );
+    let desired = (draft.notified && moves).then(|| desired(row, draft, place.seq));
+    tracing::info!(
+        release = decision.release,
+        action = draft.action.as_str(),
+        seq = place.seq,
+        by = match &draft.actor {
+            Actor::Engine => "tracegate",
+            Actor::Person(name) => name,
+        },
+        reason = draft.reason,
+        "decided"
+    );
+    Entry {
+        decision,
+        evidence,
+        delivery,
+        desired,
+    }
+}
+
+fn desired(row: &ReleaseRow, draft: &DecisionDraft, seq: i64) -> Desired {
+    let color = row.state.active_color();
+    Desired {
+        route: row.spec.route.clone(),
+        release: row.spec.id.clone(),
+        decision_seq: seq,
+        color,
+        weights: ReleaseState::weights(draft.green_ppm),
+        manifest: side(row, color).manifest,
+        cohorts_on_blue: row
+            .state
+            .fallen
+            .iter()
+            .filter(|f| f.moved)
+            .map(|f| f.cohort.clone())
+            .collect(),
+    }
+}
+
+fn side(row: &ReleaseRow, color: Color) -> Side {
+    let manifest = match color {
+        Color::Green => &row.spec.green,
+        _ => &row.spec.blue,
+    };
+    Side {
+        color,
+        version: manifest.version.clone(),
+        manifest: manifest.clone(),
+    }
+}
+
+fn notice(
+    config: &DeskConfig,
+    row: &ReleaseRow,
+    reading: Option<&Reading>,
+    draft: &DecisionDraft,
+    decision: &DecisionRow,
+) -> Notice {
+    let active = row.state.active_color();
+    let (from, to) = match draft.action {
+        Action::Promote | Action::Advance => (Color::Blue, Color::Green),
+        Action::Rollback | Action::Fallback => (Color::Green, Color::Blue),
+        Action::Hold | Action::Settle | Action::Escalate => (active, active),
+    };
+    let mut gates = reading.map_or_else(Vec::new, |r| view::gates(&r.judgement.reports));
+    // what does not fit is cut from the end, so what failed comes first
+    gates.sort_by_key(|g| g.verdict != Verdict::Fail);
+    Notice {
+        decision_id: decision.id.clone(),
+        decision_seq: decision.seq,
+        release: decision.release.clone(),
+        route: decision.route.clone(),
+        action: draft.action,
+        cohort: draft.cohort.clone(),
+        weights: ReleaseState::weights(draft.green_ppm),
+        from: side(row, from),
+        to: side(row, to),
+        gates,
+        rules_hash: row.rules_hash.clone(),
+        evidence_url: config.address(&["api", "v1", "decisions", &decision.id]),
+        desired_url: config.address(&["api", "v1", "routes", &decision.route, "desired"]),
+        decided_at: decision.decided_at.rfc3339(),
+    }
+}
+
+/// How long to leave between two cycles: short when judging is cheap, and never more than a third of a core.
+pub(super) fn pace(cost: Duration, cycle_max: Duration) -> Duration {
+    const PACE_MIN: Duration = Duration::from_millis(20);
+    (cost * 2).max(PACE_MIN).min(cycle_max.max(PACE_MIN))
+}

@@ -1,0 +1,488 @@
+//! The desk: cells in, decisions into the ledger, notices out.
+//!
+//! ```text
+//! GateInput (watch) --pace--> docket thread: judge > life > ledger (fsync) > book, outbox, view, events
+//!                                  ^ declare, command                     <--reports-- outbox lanes
+//! ```
+//!
+//! One thread owns every release and takes one message at a time, so nothing is judged while it changes. The async side
+//! only forwards. A decision is in the ledger before the book changes, and the book has changed before the gateway hears
+//! of it.
+
+mod docket;
+mod evidence;
+mod reading;
+mod view;
+
+pub use evidence::{ALGORITHM, Verified, verify_bundle};
+pub use view::{DeskEvent, DeskView, ReleaseSummary};
+
+use crate::{
+    check::{Problem, check_spec},
+    ledger::{DecisionRow, DeliveryRow, Ledger, LedgerError, ReleaseRow},
+    life::Command,
+    outbox::Outbox,
+    webhook::{SecretSource, Sender, address::Guard},
+};
+use docket::{Docket, Message, Outlets, pace};
+use ipnet::IpNet;
+use proto::{
+    CellTable, Nanos,
+    clock::Clock,
+    decision::{Desired, VerdictReport},
+    release::{ReleaseBook, ReleaseSpec},
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Messages that may wait for the desk.
+const MESSAGES_MAX: usize = 256;
+/// Events a slow listener may lag behind before it loses some.
+const EVENTS_MAX: usize = 1_024;
+/// Rows that one list answer holds.
+pub const ROWS_MAX: usize = 1_000;
+
+/// How the desk works.
+#[derive(Debug, Clone)]
+pub struct DeskConfig {
+    /// The ledger's file.
+    pub ledger_path: PathBuf,
+    /// Width of a cell's minute, whole seconds.
+    pub resolution: Duration,
+    /// Base of the addresses in notices, `http://127.0.0.1:4320`.
+    pub public_url: String,
+    /// Networks of `[webhooks] allow`.
+    pub webhook_allow: Vec<IpNet>,
+    /// Longest time between two judgements.
+    pub cycle_max: Duration,
+    /// How long a movement may take to show in new spans before people are told; `None`: a minute or five slots,
+    /// whichever is longer, and the release's timeout.
+    pub effect_deadline: Option<Duration>,
+}
+
+impl DeskConfig {
+    /// A desk with the usual times.
+    #[must_use]
+    pub fn new(ledger_path: PathBuf, public_url: String) -> Self {
+        Self {
+            ledger_path,
+            resolution: Duration::from_secs(60),
+            public_url,
+            webhook_allow: Vec::new(),
+            cycle_max: Duration::from_millis(250),
+            effect_deadline: None,
+        }
+    }
+
+    fn effect_deadline(&self, timeout: Duration) -> Duration {
+        self.effect_deadline
+            .unwrap_or_else(|| Duration::from_secs(60).max(self.resolution * 5) + timeout)
+    }
+
+    /// An address below `public_url`, its segments encoded.
+    fn address(&self, segments: &[&str]) -> String {
+        let Ok(mut url) = url::Url::parse(&self.public_url) else {
+            return format!("{}/{}", self.public_url, segments.join("/"));
+        };
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        url.into()
+    }
+}
+
+/// What the desk reads: published by the server whenever the snapshot changed.
+#[derive(Debug, Clone, Default)]
+pub struct GateInput {
+    /// Cells of the latest snapshot.
+    pub cells: CellTable,
+    /// Whether the journal was replayed; nothing is judged and nothing old is sent before.
+    pub ready: bool,
+    /// What keeps the numbers from being trusted (an ingest outage, shed traffic above 1 %, quarantined files), in words:
+    /// every verdict is then inconclusive. The breaker still works.
+    pub impaired: Option<String>,
+}
+
+/// Why the desk did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The HTTP client.
+    #[error("cannot send webhooks: {0}")]
+    Webhook(String),
+    /// No thread.
+    #[error("cannot start the desk's thread: {0}")]
+    Thread(std::io::Error),
+    /// No such release.
+    #[error("there is no release `{0}`: `tracegate status` lists them")]
+    UnknownRelease(String),
+    /// Declared anew with other rules.
+    #[error(
+        "release `{0}` was declared with other rules: rules of a running release cannot change, declare a new id"
+    )]
+    RulesChanged(String),
+    /// Another release runs on the route.
+    #[error("route `{route}` is on trial in release `{by}`: settle or roll that back first")]
+    RouteTaken {
+        /// Route.
+        route: String,
+        /// Release that runs on it.
+        by: String,
+    },
+    /// The rules are not acceptable.
+    #[error("the release cannot run: {}", listed(.0))]
+    Rules(Vec<Problem>),
+    /// The state machine says no.
+    #[error("{0}")]
+    Refused(String),
+    /// No such delivery, or it is void.
+    #[error(
+        "delivery `{0}` cannot be replayed: there is none, or a newer decision has replaced it"
+    )]
+    NoReplay(String),
+    /// Shut down.
+    #[error("the desk is closed: tracegate is shutting down")]
+    Closed,
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let all: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
+    all.join("; ")
+}
+
+/// The way to speak with a running desk.
+#[derive(Clone)]
+pub struct DeskHandle {
+    messages: mpsc::Sender<Message>,
+    ledger: Arc<Ledger>,
+    outbox: Outbox,
+    book: watch::Receiver<Arc<ReleaseBook>>,
+    view: watch::Receiver<Arc<DeskView>>,
+    events: broadcast::Sender<DeskEvent>,
+    clock: Clock,
+    stopped: CancellationToken,
+}
+
+/// Opens the ledger and starts the desk. Must be called within a tokio runtime. Undelivered notices of the last process
+/// are sent once `inputs` is ready and has been judged.
+///
+/// # Errors
+/// If the ledger cannot be opened or no HTTP client can be built.
+pub fn start(
+    config: DeskConfig,
+    inputs: watch::Receiver<Arc<GateInput>>,
+    clock: Clock,
+    secrets: SecretSource,
+    shutdown: CancellationToken,
+) -> Result<DeskHandle, DeskError> {
+    let ledger = Arc::new(Ledger::open(&config.ledger_path)?);
+    let sender =
+        Sender::new(Guard::new(config.webhook_allow.clone())).map_err(DeskError::Webhook)?;
+    let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
+    let (reports, attempted) = mpsc::channel(MESSAGES_MAX);
+    let outbox = Outbox::new(
+        Arc::clone(&ledger),
+        sender,
+        secrets,
+        Arc::clone(&clock),
+        reports,
+        shutdown.clone(),
+    );
+    let (book_out, book) = watch::channel(Arc::default());
+    let (view_out, view) = watch::channel(Arc::default());
+    let (events, _) = broadcast::channel(EVENTS_MAX);
+    let cost_us = Arc::new(AtomicU64::new(0));
+    let cycle_max = config.cycle_max;
+    let docket = Docket::open(
+        config,
+        Arc::clone(&ledger),
+        inputs.clone(),
+        Arc::clone(&clock),
+        Outlets {
+            outbox: outbox.clone(),
+            book: book_out,
+            view: view_out,
+            events: events.clone(),
+            cost_us: Arc::clone(&cost_us),
+        },
+    )?;
+    let stopped = CancellationToken::new();
+    let done = stopped.clone().drop_guard();
+    std::thread::Builder::new()
+        .name("desk".to_owned())
+        .spawn(move || {
+            docket.run(inbox);
+            drop(done);
+        })
+        .map_err(DeskError::Thread)?;
+    tokio::spawn(forward(
+        messages.clone(),
+        inputs,
+        attempted,
+        cost_us,
+        cycle_max,
+        shutdown,
+    ));
+    Ok(DeskHandle {
+        messages,
+        ledger,
+        outbox,
+        book,
+        view,
+        events,
+        clock,
+        stopped,
+    })
+}
+
+/// Wakes the desk for changed inputs, at a pace it can keep, and at least every `cycle_max`.
+async fn forward(
+    messages: mpsc::Sender<Message>,
+    mut inputs: watch::Receiver<Arc<GateInput>>,
+    mut attempted: mpsc::Receiver<DeliveryRow>,
+    cost_us: Arc<AtomicU64>,
+    cycle_max: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut last = Instant::now();
+    let mut changed = true;
+    loop {
+        let gap = if changed {
+            pace(
+                Duration::from_micros(cost_us.load(Ordering::Relaxed)),
+                cycle_max,
+            )
+        } else {
+            cycle_max
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(row) = attempted.recv() => {
+                if messages.send(Message::Attempted(Box::new(row))).await.is_err() {
+                    return;
+                }
+            }
+            got = inputs.changed(), if !changed => {
+                if got.is_err() {
+                    break;
+                }
+                changed = true;
+            }
+            () = tokio::time::sleep_until(last + gap) => {
+                changed = false;
+                last = Instant::now();
+                inputs.mark_unchanged();
+                if messages.send(Message::Wake).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+    // the thread may have ended by itself
+    let _ = messages.send(Message::Stop).await;
+}
+
+impl DeskHandle {
+    /// The book of releases, for ingest.
+    #[must_use]
+    pub fn book(&self) -> watch::Receiver<Arc<ReleaseBook>> {
+        self.book.clone()
+    }
+
+    /// Everything that can be read without asking; also wakes those who wait for a new `desired`.
+    #[must_use]
+    pub fn view(&self) -> watch::Receiver<Arc<DeskView>> {
+        self.view.clone()
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<DeskEvent> {
+        self.events.subscribe()
+    }
+
+    /// Declares a release. Known by id and unchanged it is left alone.
+    ///
+    /// # Errors
+    /// If its rules are not acceptable, differ from those it was first declared with, or its route is taken.
+    pub async fn declare(&self, spec: ReleaseSpec, actor: &str) -> Result<(), DeskError> {
+        check_spec(&spec).map_err(DeskError::Rules)?;
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Declare {
+            spec: Box::new(spec),
+            actor: actor.to_owned(),
+            reply,
+        };
+        self.ask(message, answer).await?
+    }
+
+    /// Carries out what a person decided and returns the decision, if it made one (`resume` does not).
+    ///
+    /// # Errors
+    /// If there is no such release, or the state it is in does not allow it.
+    pub async fn command(
+        &self,
+        release: &str,
+        command: Command,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Option<DecisionRow>, DeskError> {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Command {
+            release: release.to_owned(),
+            command,
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+            reply,
+        };
+        self.ask(message, answer).await?
+    }
+
+    async fn ask<T>(&self, message: Message, answer: oneshot::Receiver<T>) -> Result<T, DeskError> {
+        self.messages
+            .send(message)
+            .await
+            .map_err(|_| DeskError::Closed)?;
+        answer.await.map_err(|_| DeskError::Closed)
+    }
+
+    /// The verdict of a release; `None` if there is no such release.
+    #[must_use]
+    pub fn verdict(&self, release: &str) -> Option<VerdictReport> {
+        self.view.borrow().verdicts.get(release).cloned()
+    }
+
+    /// All releases, by id.
+    #[must_use]
+    pub fn releases(&self) -> Vec<ReleaseSummary> {
+        let view = Arc::clone(&self.view.borrow());
+        view.releases
+            .iter()
+            .map(|(id, row)| view::summary(row, view.verdicts.get(id)))
+            .collect()
+    }
+
+    /// One release in full: rules, state, what people did.
+    #[must_use]
+    pub fn release(&self, id: &str) -> Option<Arc<ReleaseRow>> {
+        self.view.borrow().releases.get(id).cloned()
+    }
+
+    /// The release in force on a route, or the last one.
+    #[must_use]
+    pub fn release_of_route(&self, route: &str) -> Option<String> {
+        let view = Arc::clone(&self.view.borrow());
+        view.releases
+            .values()
+            .filter(|r| r.spec.route == route)
+            .max_by_key(|r| (!r.state.phase.is_over(), r.state.opened))
+            .map(|r| r.spec.id.clone())
+    }
+
+    /// What a route should be on; `None` before the first movement was decided.
+    #[must_use]
+    pub fn desired(&self, route: &str) -> Option<Desired> {
+        self.view.borrow().desired.get(route).cloned()
+    }
+
+    /// Waits until the decision of `route` is newer than `after`, or `wait` is over; then what it should be on.
+    pub async fn desired_after(
+        &self,
+        route: &str,
+        after: Option<i64>,
+        wait: Duration,
+    ) -> Option<Desired> {
+        let mut view = self.view.clone();
+        let newer = view.wait_for(|v| {
+            v.desired
+                .get(route)
+                .is_some_and(|d| after.is_none_or(|seq| d.decision_seq > seq))
+        });
+        // a timeout and a closed desk both answer with what is known
+        let _ = tokio::time::timeout(wait, newer).await;
+        self.desired(route)
+    }
+
+    /// When anything was last judged.
+    #[must_use]
+    pub fn last_judged(&self) -> Option<Nanos> {
+        self.view.borrow().last_judged
+    }
+
+    /// The newest decisions first, [`ROWS_MAX`] at most.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn decisions(&self) -> Result<Vec<DecisionRow>, DeskError> {
+        self.read(|ledger| ledger.decisions(ROWS_MAX)).await
+    }
+
+    /// One decision and its evidence bundle (JSON text, exactly as hashed); `None` if there is none.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn decision(&self, id: &str) -> Result<Option<(DecisionRow, String)>, DeskError> {
+        let id = id.to_owned();
+        self.read(move |ledger| ledger.decision(&id)).await
+    }
+
+    /// The newest deliveries first, [`ROWS_MAX`] at most.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn deliveries(&self) -> Result<Vec<DeliveryRow>, DeskError> {
+        self.read(|ledger| ledger.deliveries(ROWS_MAX)).await
+    }
+
+    /// Sends a dead notice again.
+    ///
+    /// # Errors
+    /// [`DeskError::NoReplay`] if there is no such delivery or a newer decision replaced it.
+    pub async fn replay(&self, delivery: &str) -> Result<DeliveryRow, DeskError> {
+        let id = delivery.to_owned();
+        let now = (self.clock)();
+        let row = self
+            .read(move |ledger| ledger.replay(&id, now))
+            .await?
+            .ok_or_else(|| DeskError::NoReplay(delivery.to_owned()))?;
+        self.outbox.wake(&row.route);
+        Ok(row)
+    }
+
+    /// Recomputes the hash chain of all decisions: how many, or the id of the first that was changed.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    pub async fn verify_chain(&self) -> Result<Result<u64, String>, DeskError> {
+        self.read(Ledger::verify_chain).await
+    }
+
+    /// Returns when the desk's thread has ended.
+    pub async fn stopped(&self) {
+        self.stopped.cancelled().await;
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Ledger) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, DeskError> {
+        let ledger = Arc::clone(&self.ledger);
+        match tokio::task::spawn_blocking(move || work(&ledger)).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(DeskError::Closed),
+        }
+    }
+}

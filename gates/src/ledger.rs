@@ -1,0 +1,605 @@
+//! The ledger: releases, decisions and what is still to be delivered, in one redb file, fsynced on every commit.
+//!
+//! A decision, the release state it led to, and the delivery it asks for are written in **one** transaction, before
+//! anything is sent. So after a kill at any point either none of them happened, or all did and the outbox goes on with
+//! the same id. Decisions are append-only and chained: each evidence bundle names the hash of the one before.
+//!
+//! Everything here blocks on the disk: call it from a thread that may.
+
+use crate::life::ReleaseState;
+use proto::{
+    Nanos,
+    decision::{Action, Desired, next_decision_seq},
+    release::{ReleaseSpec, WebhookSpec},
+};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, path::Path};
+
+const RELEASES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("releases");
+const DECISIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("decisions");
+const DECISION_IDS: TableDefinition<'_, &str, u64> = TableDefinition::new("decision_ids");
+const EVIDENCE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("evidence");
+const ROUTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("routes");
+const DELIVERIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("deliveries");
+/// Ids of deliveries that are still to be made, by route and number, so that a start need not read them all.
+const PENDING: TableDefinition<'_, (&str, i64), &str> = TableDefinition::new("pending");
+/// Receivers that answered 410.
+const GONE: TableDefinition<'_, &str, i64> = TableDefinition::new("gone");
+
+/// Why the ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Another process has it.
+    #[error(
+        "the ledger {0} is in use by another process: stop it, or choose another data directory"
+    )]
+    InUse(String),
+    /// Disk or format.
+    #[error("the ledger cannot be read or written: {0}")]
+    Disk(String),
+    /// A row that this version cannot read.
+    #[error("the ledger holds a {0} that this version cannot read: {1}")]
+    Row(&'static str, serde_json::Error),
+}
+
+macro_rules! disk_errors {
+    ($($kind:ty),*) => {$(
+        impl From<$kind> for LedgerError {
+            fn from(e: $kind) -> Self {
+                Self::Disk(e.to_string())
+            }
+        }
+    )*};
+}
+disk_errors!(
+    redb::TransactionError,
+    redb::TableError,
+    redb::StorageError,
+    redb::CommitError,
+    redb::DatabaseError
+);
+
+/// Who decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by", content = "name")]
+pub enum Actor {
+    /// tracegate itself, on evidence.
+    Engine,
+    /// A person, by name.
+    Person(String),
+}
+
+/// Something a person did, kept beside the release whether or not it became a decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PersonAct {
+    /// When.
+    pub at: Nanos,
+    /// Who.
+    pub actor: String,
+    /// The command's word.
+    pub what: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A release and where it stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseRow {
+    /// As declared.
+    pub spec: ReleaseSpec,
+    /// SHA-256 of the rules.
+    pub rules_hash: String,
+    /// Where it stands.
+    pub state: ReleaseState,
+    /// When it was declared.
+    pub declared_at: Nanos,
+    /// By whom.
+    pub declared_by: String,
+    /// What people did to it, oldest first.
+    pub people: Vec<PersonAct>,
+}
+
+/// A decision, without its evidence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    /// `dec_` and a ULID.
+    pub id: String,
+    /// Number, growing per route.
+    pub seq: i64,
+    /// Place in the ledger, from 0.
+    pub ordinal: u64,
+    /// Release.
+    pub release: String,
+    /// Route.
+    pub route: String,
+    /// What was decided.
+    pub action: Action,
+    /// Affected cohort of a fallback.
+    pub cohort: Option<String>,
+    /// Why, in words.
+    pub reason: String,
+    /// Who decided.
+    pub actor: Actor,
+    /// Gates (and cohorts) that led to it.
+    pub culprits: Vec<String>,
+    /// Green's share from now on, ppm.
+    pub green_ppm: u32,
+    /// SHA-256 of the rules.
+    pub rules_hash: String,
+    /// When.
+    pub decided_at: Nanos,
+    /// Whether the gateway is told (notice and `desired`).
+    pub notified: bool,
+    /// SHA-256 of the evidence bundle's bytes, hex.
+    pub evidence_hash: String,
+    /// The same of the decision before; `None` for the first.
+    pub previous_hash: Option<String>,
+}
+
+/// Where a delivery stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryState {
+    /// To be made, or made again.
+    Pending,
+    /// Answered with 2xx.
+    Delivered,
+    /// Given up, or refused by 410; a person may replay it.
+    Dead,
+    /// A newer decision of the route made it void.
+    Superseded,
+}
+
+/// One notice on its way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRow {
+    /// `webhook-id`: `msg_` and the decision's ULID, the same on every attempt and after every restart.
+    pub id: String,
+    /// Decision.
+    pub decision_id: String,
+    /// Its number.
+    pub decision_seq: i64,
+    /// What it says.
+    pub action: Action,
+    /// Release.
+    pub release: String,
+    /// Route.
+    pub route: String,
+    /// Receiver, and where its secret is found.
+    pub webhook: WebhookSpec,
+    /// Exact body.
+    pub body: String,
+    /// Where it stands.
+    pub state: DeliveryState,
+    /// When it was decided, or last replayed.
+    pub created_at: Nanos,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Not before.
+    pub next_attempt_at: Nanos,
+    /// HTTP status of the last attempt.
+    pub last_status: Option<u16>,
+    /// What went wrong with it.
+    pub last_error: Option<String>,
+    /// When a 2xx came.
+    pub delivered_at: Option<Nanos>,
+}
+
+/// Where the next decision goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Place in the ledger.
+    pub ordinal: u64,
+    /// Number on the route.
+    pub seq: i64,
+    /// Hash of the evidence before.
+    pub previous_hash: Option<String>,
+}
+
+/// A decision that is to be written.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The row; `evidence_hash` is filled in by the ledger.
+    pub decision: DecisionRow,
+    /// The bundle, as JSON text.
+    pub evidence: String,
+    /// The notice, if the gateway is told.
+    pub delivery: Option<DeliveryRow>,
+    /// What the route should now be on, if that changes.
+    pub desired: Option<Desired>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct RouteRow {
+    last_seq: Option<i64>,
+    desired: Option<Desired>,
+}
+
+/// The open ledger.
+pub struct Ledger {
+    db: Database,
+}
+
+impl Ledger {
+    /// Opens `path`, making it if it is not there.
+    ///
+    /// # Errors
+    /// If it is in use, damaged, or the disk fails.
+    pub fn open(path: &Path) -> Result<Self, LedgerError> {
+        let db = match Database::create(path) {
+            Ok(db) => db,
+            Err(redb::DatabaseError::DatabaseAlreadyOpen) => {
+                return Err(LedgerError::InUse(path.display().to_string()));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let txn = db.begin_write()?;
+        txn.open_table(RELEASES)?;
+        txn.open_table(DECISIONS)?;
+        txn.open_table(DECISION_IDS)?;
+        txn.open_table(EVIDENCE)?;
+        txn.open_table(ROUTES)?;
+        txn.open_table(DELIVERIES)?;
+        txn.open_table(PENDING)?;
+        txn.open_table(GONE)?;
+        txn.commit()?;
+        Ok(Self { db })
+    }
+
+    /// Every release, by id.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn releases(&self) -> Result<Vec<ReleaseRow>, LedgerError> {
+        let table = self.db.begin_read()?.open_table(RELEASES)?;
+        let mut out = Vec::new();
+        for row in table.iter()? {
+            out.push(read("release", row?.1.value())?);
+        }
+        Ok(out)
+    }
+
+    /// Writes a release whose state changed without a decision.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn put_release(&self, row: &ReleaseRow) -> Result<(), LedgerError> {
+        let txn = self.db.begin_write()?;
+        txn.open_table(RELEASES)?
+            .insert(row.spec.id.as_str(), write(row).as_slice())?;
+        Ok(txn.commit()?)
+    }
+
+    /// Writes a release and the decisions that led to its state, in one transaction. `build` is called once per
+    /// decision with its place, in order; it returns what to write there. A movement makes older undelivered notices of
+    /// the route void (see [`supersedes`]).
+    ///
+    /// # Errors
+    /// If the disk fails; then nothing was written.
+    pub fn decide(
+        &self,
+        row: &mut ReleaseRow,
+        count: usize,
+        now: Nanos,
+        mut build: impl FnMut(&mut ReleaseRow, usize, &Place) -> Entry,
+    ) -> Result<Vec<Entry>, LedgerError> {
+        let txn = self.db.begin_write()?;
+        let mut written = Vec::with_capacity(count);
+        {
+            let mut decisions = txn.open_table(DECISIONS)?;
+            let mut ids = txn.open_table(DECISION_IDS)?;
+            let mut evidence = txn.open_table(EVIDENCE)?;
+            let mut routes = txn.open_table(ROUTES)?;
+            let mut deliveries = txn.open_table(DELIVERIES)?;
+            let mut pending = txn.open_table(PENDING)?;
+            let gone = txn.open_table(GONE)?;
+            let route = row.spec.route.clone();
+            let mut on_route: RouteRow = match routes.get(route.as_str())? {
+                Some(bytes) => read("route", bytes.value())?,
+                None => RouteRow::default(),
+            };
+            let (mut ordinal, mut previous) = match decisions.last()? {
+                Some((at, bytes)) => {
+                    let last: DecisionRow = read("decision", bytes.value())?;
+                    (at.value() + 1, Some(last.evidence_hash))
+                }
+                None => (0, None),
+            };
+            for i in 0..count {
+                let place = Place {
+                    ordinal,
+                    seq: next_decision_seq(on_route.last_seq, now),
+                    previous_hash: previous.take(),
+                };
+                let mut entry = build(row, i, &place);
+                entry.decision.evidence_hash =
+                    hex::encode(Sha256::digest(entry.evidence.as_bytes()));
+                decisions.insert(ordinal, write(&entry.decision).as_slice())?;
+                ids.insert(entry.decision.id.as_str(), ordinal)?;
+                evidence.insert(entry.decision.id.as_str(), entry.evidence.as_bytes())?;
+                if let Some(delivery) = &mut entry.delivery {
+                    if let Some(at) = gone.get(delivery.webhook.url.as_str())? {
+                        delivery.state = DeliveryState::Dead;
+                        delivery.last_status = Some(410);
+                        delivery.last_error = Some(format!(
+                            "the receiver answered 410 at {}: replay to send again",
+                            Nanos(at.value()).rfc3339()
+                        ));
+                    } else {
+                        let older: Vec<String> = pending
+                            .range((route.as_str(), i64::MIN)..(route.as_str(), i64::MAX))?
+                            .map(|row| row.map(|(_, id)| id.value().to_owned()))
+                            .collect::<Result<_, _>>()?;
+                        for id in older {
+                            let Some(mut old) = get_delivery(&deliveries, &id)? else {
+                                continue;
+                            };
+                            if supersedes(delivery.action, old.action) {
+                                old.state = DeliveryState::Superseded;
+                                pending.remove((route.as_str(), old.decision_seq))?;
+                                deliveries.insert(id.as_str(), write(&old).as_slice())?;
+                            }
+                        }
+                        pending.insert(
+                            (route.as_str(), delivery.decision_seq),
+                            delivery.id.as_str(),
+                        )?;
+                    }
+                    deliveries.insert(delivery.id.as_str(), write(&*delivery).as_slice())?;
+                }
+                if let Some(desired) = &entry.desired {
+                    on_route.desired = Some(desired.clone());
+                }
+                on_route.last_seq = Some(place.seq);
+                previous = Some(entry.decision.evidence_hash.clone());
+                ordinal += 1;
+                written.push(entry);
+            }
+            routes.insert(route.as_str(), write(&on_route).as_slice())?;
+            txn.open_table(RELEASES)?
+                .insert(row.spec.id.as_str(), write(row).as_slice())?;
+        }
+        txn.commit()?;
+        Ok(written)
+    }
+
+    /// The newest `limit` decisions, newest first.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn decisions(&self, limit: usize) -> Result<Vec<DecisionRow>, LedgerError> {
+        let table = self.db.begin_read()?.open_table(DECISIONS)?;
+        let mut out = Vec::new();
+        for row in table.iter()?.rev().take(limit) {
+            out.push(read("decision", row?.1.value())?);
+        }
+        Ok(out)
+    }
+
+    /// One decision with its evidence bundle, exactly as it was hashed.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn decision(&self, id: &str) -> Result<Option<(DecisionRow, String)>, LedgerError> {
+        let txn = self.db.begin_read()?;
+        let Some(ordinal) = txn.open_table(DECISION_IDS)?.get(id)?.map(|o| o.value()) else {
+            return Ok(None);
+        };
+        let Some(row) = txn.open_table(DECISIONS)?.get(ordinal)? else {
+            return Ok(None);
+        };
+        let evidence = txn
+            .open_table(EVIDENCE)?
+            .get(id)?
+            .map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned());
+        Ok(Some((
+            read("decision", row.value())?,
+            evidence.unwrap_or_default(),
+        )))
+    }
+
+    /// Recomputes the hash chain over all decisions.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read. The inner result names the first decision whose bundle or link was
+    /// changed.
+    pub fn verify_chain(&self) -> Result<Result<u64, String>, LedgerError> {
+        let txn = self.db.begin_read()?;
+        let decisions = txn.open_table(DECISIONS)?;
+        let evidence = txn.open_table(EVIDENCE)?;
+        let mut previous: Option<String> = None;
+        let mut count = 0;
+        for row in decisions.iter()? {
+            let decision: DecisionRow = read("decision", row?.1.value())?;
+            let hash = evidence
+                .get(decision.id.as_str())?
+                .map(|bytes| hex::encode(Sha256::digest(bytes.value())));
+            if hash.as_ref() != Some(&decision.evidence_hash) || decision.previous_hash != previous
+            {
+                return Ok(Err(decision.id));
+            }
+            previous = Some(decision.evidence_hash);
+            count += 1;
+        }
+        Ok(Ok(count))
+    }
+
+    /// What each route should be on.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn desired(&self) -> Result<BTreeMap<String, Desired>, LedgerError> {
+        let table = self.db.begin_read()?.open_table(ROUTES)?;
+        let mut out = BTreeMap::new();
+        for row in table.iter()? {
+            let (route, bytes) = row?;
+            let row: RouteRow = read("route", bytes.value())?;
+            if let Some(desired) = row.desired {
+                out.insert(route.value().to_owned(), desired);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Deliveries, newest first (ids sort by time).
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn deliveries(&self, limit: usize) -> Result<Vec<DeliveryRow>, LedgerError> {
+        let table = self.db.begin_read()?.open_table(DELIVERIES)?;
+        let mut out = Vec::new();
+        for row in table.iter()?.rev().take(limit) {
+            out.push(read("delivery", row?.1.value())?);
+        }
+        Ok(out)
+    }
+
+    /// One delivery.
+    ///
+    /// # Errors
+    /// If the disk fails or the row cannot be read.
+    pub fn delivery(&self, id: &str) -> Result<Option<DeliveryRow>, LedgerError> {
+        get_delivery(&self.db.begin_read()?.open_table(DELIVERIES)?, id)
+    }
+
+    /// Deliveries still to be made, by route and then by number.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn pending(&self) -> Result<Vec<DeliveryRow>, LedgerError> {
+        let txn = self.db.begin_read()?;
+        let pending = txn.open_table(PENDING)?;
+        let deliveries = txn.open_table(DELIVERIES)?;
+        let mut out = Vec::new();
+        for row in pending.iter()? {
+            if let Some(delivery) = get_delivery(&deliveries, row?.1.value())? {
+                out.push(delivery);
+            }
+        }
+        Ok(out)
+    }
+
+    /// The oldest delivery of `route` that is still to be made.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn oldest_pending(&self, route: &str) -> Result<Option<DeliveryRow>, LedgerError> {
+        let txn = self.db.begin_read()?;
+        let pending = txn.open_table(PENDING)?;
+        let first = pending.range((route, i64::MIN)..(route, i64::MAX))?.next();
+        match first {
+            Some(row) => get_delivery(&txn.open_table(DELIVERIES)?, row?.1.value()),
+            None => Ok(None),
+        }
+    }
+
+    /// Writes what became of an attempt. `apply` sees the row as it stands and may change it; a row that is no longer
+    /// pending (superseded while the attempt ran) is left alone unless a receiver had accepted it.
+    ///
+    /// # Errors
+    /// If the disk fails or the row cannot be read.
+    pub fn record_attempt(
+        &self,
+        id: &str,
+        apply: impl FnOnce(&mut DeliveryRow),
+    ) -> Result<Option<DeliveryRow>, LedgerError> {
+        let txn = self.db.begin_write()?;
+        let row = {
+            let mut deliveries = txn.open_table(DELIVERIES)?;
+            let Some(mut row) = get_delivery(&deliveries, id)? else {
+                return Ok(None);
+            };
+            let before = row.state;
+            apply(&mut row);
+            if before == DeliveryState::Superseded && row.state != DeliveryState::Delivered {
+                row.state = before;
+            }
+            if row.state != DeliveryState::Pending {
+                txn.open_table(PENDING)?
+                    .remove((row.route.as_str(), row.decision_seq))?;
+            }
+            deliveries.insert(id, write(&row).as_slice())?;
+            row
+        };
+        txn.commit()?;
+        Ok(Some(row))
+    }
+
+    /// Marks a receiver as gone (410).
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn disable(&self, url: &str, now: Nanos) -> Result<(), LedgerError> {
+        let txn = self.db.begin_write()?;
+        txn.open_table(GONE)?.insert(url, now.0)?;
+        Ok(txn.commit()?)
+    }
+
+    /// Makes a dead delivery pending again and its receiver trusted again. `None` if there is no such delivery, or if a
+    /// newer notice of the route has been made since, so that this one would say what no longer holds.
+    ///
+    /// # Errors
+    /// If the disk fails or a row cannot be read.
+    pub fn replay(&self, id: &str, now: Nanos) -> Result<Option<DeliveryRow>, LedgerError> {
+        let txn = self.db.begin_write()?;
+        let row = {
+            let mut deliveries = txn.open_table(DELIVERIES)?;
+            let Some(mut row) = get_delivery(&deliveries, id)? else {
+                return Ok(None);
+            };
+            let last: RouteRow = match txn.open_table(ROUTES)?.get(row.route.as_str())? {
+                Some(bytes) => read("route", bytes.value())?,
+                None => RouteRow::default(),
+            };
+            let newest = last.desired.map(|d| d.decision_seq);
+            if newest.is_some_and(|seq| seq > row.decision_seq) {
+                return Ok(None);
+            }
+            row.state = DeliveryState::Pending;
+            row.created_at = now;
+            row.next_attempt_at = now;
+            row.attempts = 0;
+            txn.open_table(GONE)?.remove(row.webhook.url.as_str())?;
+            txn.open_table(PENDING)?
+                .insert((row.route.as_str(), row.decision_seq), row.id.as_str())?;
+            deliveries.insert(id, write(&row).as_slice())?;
+            row
+        };
+        txn.commit()?;
+        Ok(Some(row))
+    }
+}
+
+/// Whether a notice of `newer` makes an undelivered one of `older` void. Movements of the whole route do; a fallback
+/// moves one cohort only, so it leaves others standing; what moves nothing (hold, settle, escalate) waits its turn, lest a
+/// rollback be lost behind it.
+#[must_use]
+pub fn supersedes(newer: Action, older: Action) -> bool {
+    match newer {
+        Action::Promote | Action::Rollback => true,
+        Action::Advance => older != Action::Fallback,
+        Action::Fallback => matches!(older, Action::Hold | Action::Escalate),
+        Action::Hold | Action::Settle | Action::Escalate => false,
+    }
+}
+
+fn get_delivery(
+    table: &impl ReadableTable<&'static str, &'static [u8]>,
+    id: &str,
+) -> Result<Option<DeliveryRow>, LedgerError> {
+    match table.get(id)? {
+        Some(bytes) => Ok(Some(read("delivery", bytes.value())?)),
+        None => Ok(None),
+    }
+}
+
+fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, LedgerError> {
+    serde_json::from_slice(bytes).map_err(|e| LedgerError::Row(what, e))
+}
+
+fn write<T: Serialize>(row: &T) -> Vec<u8> {
+    // rows are plain structs with text keys, which always serialise
+    serde_json::to_vec(row).unwrap_or_default()
+}
