@@ -64,7 +64,10 @@ impl ServeArgs {
             }
         }
         config.insecure |= self.insecure;
-        config.journal_skip |= self.journal_recovery == JournalRecovery::Skip;
+        config.recovery = match self.journal_recovery {
+            JournalRecovery::Strict => store::JournalRecovery::Strict,
+            JournalRecovery::Skip => store::JournalRecovery::Skip,
+        };
         Ok(config)
     }
 }

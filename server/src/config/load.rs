@@ -5,11 +5,13 @@ use super::{
     address::{self, Door},
     section::{Findings, Section},
 };
+use ingest::{price::PriceList, read::ExtraKeys};
 use miette::Diagnostic;
 use proto::release::ReleaseSpec;
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 use toml::de::DeTable;
@@ -93,16 +95,34 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     for error in &errors {
         findings.add(error.span(), error.message(), None);
     }
+    if !errors.is_empty() {
+        // What a broken line meant is a guess; problems after it would be guesses too.
+        return Err(Problems { file: file.to_owned(), problems: findings.problems });
+    }
     let mut config = Config::default();
     let mut root = Section::new("the configuration", table.into_inner());
     for (name, instead) in NOT_YET {
-        if let Some(value) = root.take(name) {
-            let message = format!("section `{name}` is not built yet; remove it");
-            findings.add(Some(value.span()), message, Some(instead.to_owned()));
-        }
+        let message = format!("section `{name}` is not built yet; remove it");
+        root.refuse(name, message, Some(instead.to_owned()), &mut findings);
     }
     if let Some(section) = root.table("server", &mut findings) {
         server(section, &mut config, &mut findings);
+    }
+    if let Some(section) = root.table("attributes", &mut findings) {
+        attributes(section, &mut config.read.keys, &mut findings);
+    }
+    if let Some(mut section) = root.table("content", &mut findings) {
+        if let Some(policy) = section.read("policy", &mut findings) {
+            config.read.content = policy;
+        }
+        section.finish(&mut findings);
+    }
+    if let Some((list, span)) = root.read_spanned::<PriceList>("prices", &mut findings) {
+        let table = Arc::make_mut(&mut config.read.prices);
+        if let Err(error) = table.merge(&list) {
+            let help = "write prices in nano-USD a token: 150 is 0.15 USD per million tokens".to_owned();
+            findings.add(Some(span), error.to_string(), Some(help));
+        }
     }
     if let Some(section) = root.table("webhooks", &mut findings) {
         webhooks(section, &mut config, &mut findings);
@@ -124,9 +144,7 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     }
     let mut problems = findings.problems;
     problems.sort_by_key(|p| p.span.as_ref().map(|s| s.start));
-    if errors.is_empty() {
-        config.releases = releases(&files, &mut problems);
-    }
+    config.releases = releases(&files, &mut problems);
     if problems.is_empty() { Ok(config) } else { Err(Problems { file: file.to_owned(), problems }) }
 }
 
@@ -179,9 +197,7 @@ fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
 
 fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {
     for key in SERVER_NOT_YET {
-        if let Some(value) = section.take(key) {
-            findings.add(Some(value.span()), format!("`{key}` is not built yet; remove it"), None);
-        }
+        section.refuse(key, format!("`{key}` is not built yet; remove it"), None, findings);
     }
     if let Some(dir) = section.read::<PathBuf>("data_dir", findings) {
         config.data_dir = dir;
@@ -195,13 +211,36 @@ fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings
         config.hosts = hosts;
     }
     if let Some(width) = section.parse("cell_resolution", findings, cell_resolution) {
-        config.cell_resolution = width;
+        config.pipeline.assembly.resolution = width;
+    }
+    if let Some(age) = section.parse("seal_age", findings, duration) {
+        config.pipeline.seal_age = age;
     }
     if let Some(bytes) = section.parse("ingest_bytes_max", findings, bytes) {
-        config.ingest_bytes_max = bytes;
+        config.doors.budget_bytes = bytes;
     }
     if let Some(url) = section.parse("public_url", findings, public_url) {
         config.public_url = Some(url);
+    }
+    section.finish(findings);
+}
+
+/// Attribute keys beside the built-in ones, by column.
+fn attributes(mut section: Section<'_>, keys: &mut ExtraKeys, findings: &mut Findings) {
+    let columns: [(&'static str, &mut Vec<String>); 8] = [
+        ("route", &mut keys.route),
+        ("color", &mut keys.color),
+        ("version", &mut keys.version),
+        ("cohort", &mut keys.cohort),
+        ("deployment", &mut keys.deployment),
+        ("session_id", &mut keys.session_id),
+        ("user_id", &mut keys.user_id),
+        ("content", &mut keys.content),
+    ];
+    for (column, into) in columns {
+        if let Some(names) = section.read(column, findings) {
+            *into = names;
+        }
     }
     section.finish(findings);
 }
@@ -228,17 +267,25 @@ fn cell_resolution(text: &str) -> Result<Duration, String> {
     whole.then_some(width).ok_or_else(|| format!("`{text}` is not {hint}"))
 }
 
+fn duration(text: &str) -> Result<Duration, String> {
+    let hint = "write it as in \"60s\" or \"5m\"";
+    match humantime::parse_duration(text) {
+        Ok(zero) if zero.is_zero() => Err(format!("zero is not possible; {hint}")),
+        read => read.map_err(|error| format!("{error}; {hint}")),
+    }
+}
+
 /// Reads `256MiB`, `2GiB`, `1048576`.
-fn bytes(text: &str) -> Result<u64, String> {
+fn bytes(text: &str) -> Result<usize, String> {
     let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let factor: u64 = match text.trim()[digits.len()..].trim() {
+    let factor: usize = match text.trim()[digits.len()..].trim() {
         "" | "B" => 1,
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
         unit => return Err(format!("`{unit}` is no unit; write KiB, MiB or GiB")),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is no size; write \"256MiB\""))?;
+    let number: usize = digits.parse().map_err(|_| format!("`{text}` is no size; write \"256MiB\""))?;
     number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too large"))
 }
 

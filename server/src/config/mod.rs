@@ -4,21 +4,21 @@ pub mod address;
 mod load;
 pub mod problem;
 mod section;
+#[cfg(test)]
+mod tests;
 
 pub use address::Door;
 pub use load::{FILE_DEFAULT, LoadError};
 pub use problem::{Problem, Problems};
 
+use ingest::{door::DoorConfig, pipeline::PipelineConfig, read::ReadConfig};
 use ipnet::IpNet;
 use proto::release::ReleaseSpec;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
+use store::JournalRecovery;
 
 /// Where data go if nobody says.
 pub const DATA_DIR_DEFAULT: &str = "tracegate-data";
-/// Width of a cell if nobody says.
-pub const CELL_RESOLUTION_DEFAULT: Duration = Duration::from_secs(60);
-/// Bytes of requests that may be in flight if nobody says.
-pub const INGEST_BYTES_MAX_DEFAULT: u64 = 256 << 20;
 
 /// What an instance is started with: file, then flags.
 #[derive(Debug, Clone)]
@@ -37,12 +37,14 @@ pub struct Config {
     pub insecure: bool,
     /// Where others reach the API, `http://tracegate.internal:4320`; for links in notices. `None`: the bound address.
     pub public_url: Option<String>,
-    /// Width of a cell, whole seconds.
-    pub cell_resolution: Duration,
-    /// Bytes of requests in flight beyond which ingest pushes back.
-    pub ingest_bytes_max: u64,
-    /// Skip unreadable records in the middle of the journal.
-    pub journal_skip: bool,
+    /// Limits of the doors that OTLP comes through.
+    pub doors: DoorConfig,
+    /// What attributes mean, what becomes of content, what tokens cost.
+    pub read: ReadConfig,
+    /// Grouping, assembly, width of cells, sealing.
+    pub pipeline: PipelineConfig,
+    /// What to do about acknowledged records that cannot be read.
+    pub recovery: JournalRecovery,
     /// Networks that webhooks may go to although they are private.
     pub webhooks_allow: Vec<IpNet>,
     /// Releases of the file and its includes, checked.
@@ -59,9 +61,10 @@ impl Default for Config {
             hosts: Vec::new(),
             insecure: false,
             public_url: None,
-            cell_resolution: CELL_RESOLUTION_DEFAULT,
-            ingest_bytes_max: INGEST_BYTES_MAX_DEFAULT,
-            journal_skip: false,
+            doors: DoorConfig::default(),
+            read: ReadConfig::default(),
+            pipeline: PipelineConfig::default(),
+            recovery: JournalRecovery::Strict,
             webhooks_allow: Vec::new(),
             releases: Vec::new(),
         }
@@ -86,6 +89,13 @@ impl Config {
             Door::OtlpHttp => self.otlp_http,
             Door::Http => self.http,
         }
+    }
+
+    /// Host of the public URL, if there is one.
+    #[must_use]
+    pub fn public_host(&self) -> Option<String> {
+        let url = reqwest::Url::parse(self.public_url.as_deref()?).ok()?;
+        url.host_str().map(str::to_owned)
     }
 
     /// Every door on a free port of loopback: for tests and demonstrations.

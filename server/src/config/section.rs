@@ -55,6 +55,13 @@ impl<'i> Section<'i> {
         self.table.remove(key)
     }
 
+    /// Refuses a key that is planned and not built, so that nobody relies on it.
+    pub fn refuse(&mut self, key: &str, message: String, help: Option<String>, findings: &mut Findings) {
+        if let Some(value) = self.table.remove(key) {
+            findings.add(Some(value.span()), message, help);
+        }
+    }
+
     /// Reads the value of a key, if it is there and right.
     pub fn read<T: Deserialize<'i>>(&mut self, key: &'static str, findings: &mut Findings) -> Option<T> {
         let value = self.take(key)?;
@@ -72,7 +79,7 @@ impl<'i> Section<'i> {
     pub fn read_spanned<T: Deserialize<'i>>(
         &mut self, key: &'static str, findings: &mut Findings,
     ) -> Option<(T, Range<usize>)> {
-        let span = self.table.get(key)?.span();
+        let span = self.table.get(key).map_or(0..0, Spanned::span);
         self.read(key, findings).map(|value| (value, span))
     }
 

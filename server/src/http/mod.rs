@@ -1,14 +1,92 @@
 //! The API: health, metrics, SQL, releases, decisions, and what each route should be on.
 
 mod error;
+mod health;
 mod host;
 mod listen;
+mod metrics;
+mod sql;
 
+pub use error::ApiError;
 pub use host::Hosts;
+pub use listen::serve;
+pub use metrics::Metrics;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use http::{HeaderValue, StatusCode, header};
+use proto::clock::Clock;
+use query::{Engine, View};
+use std::{sync::Arc, time::Duration};
+use store::Snapshot;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Largest request body, bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest time to the head of an answer; longer than a long poll and than a query may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// What every handler sees.
-#[derive(Debug)]
 pub struct Api {
     /// Names the API is reached by.
     pub hosts: Hosts,
+    /// SQL.
+    pub engine: Engine,
+    /// Rows and cells.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Why ingest has stopped, if it has.
+    pub failed: watch::Receiver<Option<Arc<str>>>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when long polls should come to an end.
+    pub stopping: CancellationToken,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Api {
+    /// What a query sees now.
+    async fn view(&self) -> Result<View, ApiError> {
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        Ok(View { snapshot, ..View::default() })
+    }
+}
+
+/// Every path of the API.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/", get(health::front))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::page))
+        .route("/api/v1/sql", post(sql::ask))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(within_time))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), host::guard))
+        .with_state(api)
+}
+
+async fn no_such_path() -> ApiError {
+    ApiError::missing("no such path; GET / lists what there is")
+}
+
+async fn no_such_method() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked that way; GET / lists what there is")
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
+    let mut answer = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
+        Ok(answer) => answer,
+        Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long; ask for less").into_response(),
+    };
+    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
 }

@@ -1,0 +1,104 @@
+use super::*;
+use miette::{GraphicalReportHandler, GraphicalTheme, Report};
+
+fn shown(text: &str) -> String {
+    let problems = Config::parse(text, "tracegate.toml").unwrap_err();
+    let mut out = String::new();
+    GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor())
+        .with_width(100)
+        .render_report(&mut out, Report::new(problems).as_ref())
+        .unwrap();
+    out
+}
+
+#[test]
+fn everything_wrong_with_a_file_is_shown_at_once() {
+    let text = r#"
+databases = 1
+
+[server]
+data_dir = 7
+otlp_grpc = "4317"
+otlp-http = "127.0.0.1:4318"
+cell_resolution = "7s"
+ingest_bytes_max = "lots"
+pgwire = "127.0.0.1:4322"
+
+[webhooks]
+allow = ["10.0.0.0/8", "everywhere"]
+
+[content]
+policy = "hash"
+
+[prices.provider.openai]
+"m" = { input = -1, output = 2 }
+
+[auth]
+tokens = []
+"#;
+    insta::assert_snapshot!(shown(text));
+}
+
+#[test]
+fn broken_toml_is_shown_where_it_breaks() {
+    insta::assert_snapshot!(shown("[server\nhttp = \"127.0.0.1:1\"\n"));
+}
+
+#[test]
+fn a_missing_include_is_shown_at_its_line() {
+    insta::assert_snapshot!(shown("include = [\"no-such-folder/*.toml\"]\n"));
+}
+
+#[test]
+fn a_full_file_is_read_to_the_last_key() {
+    let text = r#"
+[server]
+data_dir = "/var/lib/tracegate"
+otlp_grpc = "0.0.0.0:14317"
+otlp_http = "localhost:14318"
+http = "[::1]:14320"
+hosts = ["tracegate.internal"]
+public_url = "https://tracegate.internal/"
+cell_resolution = "10s"
+ingest_bytes_max = "64 MiB"
+seal_age = "5m"
+
+[attributes]
+cohort = ["customer.tier"]
+
+[content]
+policy = "keep"
+
+[prices]
+version = "ours-1"
+
+[prices.provider.openai]
+"house-model" = { input = 150, output = 600 }
+
+[webhooks]
+allow = ["127.0.0.0/8"]
+"#;
+    let config = Config::parse(text, "t").unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("/var/lib/tracegate"));
+    assert_eq!(config.address(Door::OtlpHttp), "127.0.0.1:14318".parse().unwrap());
+    assert_eq!(config.http, "[::1]:14320".parse().unwrap());
+    assert_eq!(config.public_url.as_deref(), Some("https://tracegate.internal"));
+    assert_eq!((config.pipeline.assembly.resolution.as_secs(), config.doors.budget_bytes), (10, 64 << 20));
+    assert_eq!((config.pipeline.seal_age.as_secs(), config.read.keys.cohort.len()), (300, 1));
+    assert_eq!(config.read.content, ingest::read::ContentPolicy::Keep);
+    assert_eq!(config.read.prices.version(), "ours-1");
+    assert!(config.read.prices.price(Some("openai"), "house-model").is_some());
+    assert_eq!(config.webhooks_allow.len(), 1);
+}
+
+#[test]
+fn includes_are_read_relative_to_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("releases")).unwrap();
+    std::fs::write(dir.path().join("releases/a.toml"), "[server]\n").unwrap();
+    let main = dir.path().join("main.toml");
+    std::fs::write(&main, "include = [\"releases/*.toml\"]\n").unwrap();
+    let LoadError::Wrong(wrong) = Config::load(&main).unwrap_err() else { panic!("readable") };
+    assert_eq!(wrong.problems.len(), 1);
+    assert!(wrong.problems[0].message.contains("unknown key `server`"), "{}", wrong.problems[0]);
+}

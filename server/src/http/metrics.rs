@@ -1,0 +1,156 @@
+//! `GET /metrics`: what is counted, as Prometheus reads it. Everything is read when asked; nothing is counted twice.
+
+use super::Api;
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use http::header;
+use ingest::{
+    door::Door,
+    pipeline::{Counters, Durations},
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    registry::Registry,
+};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// Media type of the page.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Microseconds of a second.
+const US: f64 = 1e6;
+
+/// The page and where its figures come from.
+pub struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    /// Reads from these whenever the page is asked for.
+    #[must_use]
+    pub fn new(door: Arc<Door>, pipeline: Arc<Counters>) -> Self {
+        let mut registry = Registry::with_prefix("tracegate");
+        registry.register_collector(Box::new(Ingest { door, pipeline }));
+        Self { registry }
+    }
+}
+
+pub(super) async fn page(State(api): State<Arc<Api>>) -> Response {
+    let mut page = String::new();
+    match text::encode(&mut page, &api.metrics.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
+        Err(error) => super::ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Doors and pipeline.
+#[derive(Debug)]
+struct Ingest {
+    door: Arc<Door>,
+    pipeline: Arc<Counters>,
+}
+
+impl Collector for Ingest {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        self.doors(&mut out)?;
+        self.lane(&mut out)?;
+        self.assembly(&mut out)?;
+        self.disk(&mut out)
+    }
+}
+
+impl Ingest {
+    fn doors(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let door = self.door.counters();
+        let requests = [("grpc", get(&door.grpc_requests)), ("http", get(&door.http_requests))];
+        family(out, "requests", "export requests that came", "transport", &requests)?;
+        family(out, "requests_refused", "export requests refused", "cause", &door.refused())?;
+        counter(out, "requests_shed", "export requests refused that may be sent again", get(&door.shed_requests))?;
+        counter(out, "requests_metrics", "metrics requests, taken and not stored", get(&door.metrics_requests))?;
+        counter(out, "received_bytes", "message bytes after decompression", get(&door.bytes))?;
+        counter(out, "connections", "connections accepted", get(&door.connections))?;
+        counter(out, "connections_refused", "connections closed for want of room", get(&door.connections_refused))?;
+        gauge(out, "inflight_bytes", "bytes that requests hold now", self.door.budget_bytes_used() as u64)
+    }
+
+    fn lane(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let lane = &self.pipeline;
+        counter(out, "accepted", "spans and log records acknowledged", get(&lane.accepted))?;
+        counter(out, "rejected", "spans and log records rejected alone", get(&lane.rejected))?;
+        counter(out, "requests_acked", "requests acknowledged", get(&lane.requests_acked))?;
+        counter(out, "requests_duplicate", "requests that had come before", get(&lane.requests_duplicate))?;
+        counter(out, "requests_malformed", "requests that were no readable OTLP", get(&lane.requests_malformed))?;
+        counter(out, "requests_unwritten", "requests the journal could not take", get(&lane.requests_refused))
+    }
+
+    fn assembly(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let traces = self.pipeline.assembly();
+        gauge(out, "traces_open", "traces that are open", traces.open)?;
+        gauge(out, "traces_recent", "closed traces that can still change", traces.recent)?;
+        gauge(out, "traces_bytes", "estimated memory of both", traces.bytes)?;
+        counter(out, "traces_closed", "traces closed", traces.closed)?;
+        counter(out, "traces_evicted", "traces closed early for want of room", traces.evicted)?;
+        counter(out, "traces_changed_late", "changes of closed traces", traces.changed_late)?;
+        counter(out, "spans_duplicate", "span rows that had come before", traces.duplicate_spans)?;
+        counter(out, "spans_over_limit", "spans beyond the limit of their trace", traces.spans_over_limit)?;
+        counter(out, "evals_duplicate", "evaluations that had come before", traces.duplicate_evals)?;
+        counter(out, "evals_unplaced", "evaluations whose trace never came", traces.evals_unplaced)
+    }
+
+    fn disk(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let disk = &self.pipeline;
+        counter(out, "journal_records", "journal records written", get(&disk.groups))?;
+        counter(out, "journal_bytes", "bytes written to the journal", get(&disk.journal_bytes))?;
+        durations(out, "journal_sync_seconds", "append and fdatasync of a journal record", &disk.journal_time)?;
+        gauge(out, "durable_lsn", "last journal record on disk", get(&disk.durable_lsn))?;
+        gauge(out, "visible_lsn", "last journal record that queries see", get(&disk.published_lsn))?;
+        gauge(out, "sealed_lsn", "last journal record in Parquet", get(&disk.sealed_lsn))?;
+        gauge(out, "live_rows", "rows not yet in Parquet", get(&disk.live_rows))?;
+        counter(out, "snapshots", "snapshots published", get(&disk.publications))?;
+        counter(out, "seals", "seals done", get(&disk.seals))?;
+        counter(out, "seal_failures", "seals that failed and were put off", get(&disk.seal_failures))?;
+        durations(out, "seal_seconds", "time of a seal", &disk.seal_time)
+    }
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Relaxed)
+}
+
+fn counter(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstCounter::new(value);
+    value.encode(out.encode_descriptor(name, help, None, value.metric_type())?)
+}
+
+fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let value = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    value.encode(out.encode_descriptor(name, help, None, value.metric_type())?)
+}
+
+fn family(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
+    let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for &(word, value) in values {
+        ConstCounter::new(value).encode(family.encode_family(&[(label, word)])?)?;
+    }
+    Ok(())
+}
+
+/// As a histogram in seconds.
+fn durations(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, durations: &Durations) -> fmt::Result {
+    let (n, sum_us) = durations.total();
+    let mut edges: Vec<(f64, u64)> = durations.buckets().map(|(us, count)| (us as f64 / US, count)).collect();
+    if let Some(last) = edges.last_mut() {
+        last.0 = f64::MAX;
+    }
+    let mut encoder = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
+    encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum_us as f64 / US, n, &edges, None)
+}
