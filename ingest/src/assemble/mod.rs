@@ -1,1 +1,120 @@
-//! assemble
+//! From rows to traces and cells. Pure: batches and times go in, [`Effects`] come out.
+//!
+//! ```text
+//! RecordBatch --facts--> Span, Eval --Assembly--> Shape (tree) --resolve--> Mark
+//!                                                     |                      |
+//!                                                     +------ outcome -------+--> traces row, signed cell deltas
+//! ```
+//!
+//! The same code runs live and when the journal is replayed. Time is only what a batch's `received_at` and a tick say,
+//! and every result is a function of the *set* of spans and evaluations, so neither the order of arrival nor a kill
+//! between two records changes what a trace comes to.
+
+mod assembly;
+mod facts;
+mod outcome;
+mod resolve;
+mod row;
+mod shape;
+mod span;
+mod tally;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+pub use assembly::{Assembly, AssemblyState};
+pub use facts::{EvalFacts, FactsError, SpanFacts};
+pub use outcome::{Attempt, Outcome};
+pub use row::{TraceRow, rows_to_batch};
+pub use tally::{NO_ROUTE, Tally, minute_of};
+pub use trace::ClosedBy;
+
+use std::{sync::Arc, time::Duration};
+use store::{Mark, Patch, TraceId};
+
+/// Times and limits of assembly.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Width of a cell's minute; whole seconds.
+    pub resolution: Duration,
+    /// After the root has ended and nothing came for this long, a trace closes.
+    pub quiet: Duration,
+    /// The same for a trace whose root was not seen.
+    pub orphan_quiet: Duration,
+    /// A trace closes this long after its first span came, whatever happens.
+    pub deadline: Duration,
+    /// A trace older than this has timed out, outside any release.
+    pub timeout: Duration,
+    /// Time for late spans after the timeout, outside any release.
+    pub grace: Duration,
+    /// Open traces; beyond, the oldest is closed as `evicted`.
+    pub open_traces_max: usize,
+    /// Closed traces that late spans and evaluations can still change.
+    pub recent_traces_max: usize,
+    /// For how long they can.
+    pub recent_age: Duration,
+    /// Estimated memory of open and recent traces, bytes.
+    pub bytes_max: usize,
+    /// Spans of one trace that are assembled; further ones are rows only.
+    pub trace_spans_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            resolution: Duration::from_secs(60),
+            quiet: Duration::from_secs(5),
+            orphan_quiet: Duration::from_secs(30),
+            deadline: Duration::from_secs(600),
+            timeout: Duration::from_secs(60),
+            grace: Duration::from_secs(10),
+            open_traces_max: 100_000,
+            recent_traces_max: 100_000,
+            recent_age: Duration::from_secs(3_600),
+            bytes_max: 256 << 20,
+            trace_spans_max: 10_000,
+        }
+    }
+}
+
+/// What one batch or one tick changed.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Rows of the `spans` section that were there before, ascending.
+    pub drop_spans: Vec<usize>,
+    /// Rows of the `evals` section that were there before, ascending.
+    pub drop_evals: Vec<usize>,
+    /// Marks that are new, changed, or needed again by rows that came after a seal.
+    pub marks: Vec<(TraceId, Arc<Mark>)>,
+    /// Changed marks of traces that have sealed rows.
+    pub patches: Vec<(TraceId, Patch)>,
+    /// Traces that closed, or changed after they had.
+    pub rows: Vec<TraceRow>,
+    /// Signed deltas.
+    pub cells: Tally,
+}
+
+/// What assembly has counted since the data directory was made, and what it holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Counts {
+    /// Traces that are open.
+    pub open: u64,
+    /// Closed traces that can still change.
+    pub recent: u64,
+    /// Estimated memory of both, bytes.
+    pub bytes: u64,
+    /// Traces closed.
+    pub closed: u64,
+    /// Of these, for want of room.
+    pub evicted: u64,
+    /// Changes of closed traces.
+    pub changed_late: u64,
+    /// Span rows dropped because they had come before.
+    pub duplicate_spans: u64,
+    /// Evaluation rows dropped because they had come before.
+    pub duplicate_evals: u64,
+    /// Spans beyond the limit of their trace.
+    pub spans_over_limit: u64,
+    /// Evaluations whose trace never came or was gone: rows without effect on cells.
+    pub evals_unplaced: u64,
+}

@@ -1,1 +1,251 @@
-//! pipeline
+//! Three threads in a row, and one beside them.
+//!
+//! ```text
+//! Intake --requests--> lane --groups, ticks--> journal --durable batches, ticks--> engine --Arc<Snapshot>--> readers
+//!                       ^                        |  |                                ^ |
+//!                       +------- done -----------+  +--> acks                results | | captures
+//!                                                                                    seal
+//! ```
+//!
+//! Every channel is bounded, so whoever is slow pushes back to the doors. Ticks go through the same queues as batches:
+//! what a replay sees is what the engine saw. Nothing reaches the engine before it is on disk.
+
+mod config;
+mod counters;
+mod digests;
+mod engine;
+mod error;
+mod fold;
+mod journal;
+mod lane;
+mod seal;
+
+pub use config::PipelineConfig;
+pub use counters::{Counters, Durations};
+pub use error::PipelineError;
+
+use crate::{
+    intake::Intake,
+    read::{ReadConfig, Reader},
+};
+use crossbeam_channel::{Sender, bounded};
+use digests::{Known, Requests};
+use engine::Engine;
+use fold::Fold;
+use journal::JournalThread;
+use lane::{Lane, LaneOrder};
+use proto::{Nanos, clock::Clock, release::ReleaseBook};
+use seal::SealThread;
+use std::{fmt::Display, sync::Arc, thread::JoinHandle};
+use store::{Recovered, Snapshot, Store};
+use tokio::sync::watch;
+
+/// Groups and ticks between lane and journal.
+const ENTRIES_MAX: usize = 8;
+/// Batches and ticks between journal and engine.
+const EVENTS_MAX: usize = 64;
+
+/// Where a thread says that it cannot go on. The first reason stays.
+#[derive(Debug, Clone)]
+struct Fault(Arc<watch::Sender<Option<Arc<str>>>>);
+
+impl Fault {
+    fn raise(&self, reason: &dyn Display) {
+        tracing::error!(%reason, "ingest stops");
+        let reason: Arc<str> = reason.to_string().into();
+        self.0.send_if_modified(|raised| {
+            let first = raised.is_none();
+            raised.get_or_insert(reason);
+            first
+        });
+    }
+}
+
+/// A running pipeline. Dropping it stops the threads as a kill would: nothing is sealed, nothing more is acked.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Where doors hand requests in; clones may outlive the pipeline, and are then refused.
+    pub intake: Intake,
+    /// The latest snapshot; changes with every publication.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What was counted.
+    pub counters: Arc<Counters>,
+    /// Why it stopped by itself, if it did: the process should end and start again.
+    pub failed: watch::Receiver<Option<Arc<str>>>,
+    seal_now: Sender<()>,
+    orders: Option<Sender<LaneOrder>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Replays the journal, publishes, and starts the threads: when this returns, everything acked is visible and requests
+/// may come. It blocks for as long as the replay takes.
+///
+/// # Errors
+/// If a record or the state of the newest commit cannot be read, or a thread cannot be started.
+pub fn start(
+    mut store: Store,
+    recovered: Recovered,
+    config: PipelineConfig,
+    read: Arc<ReadConfig>,
+    mut book: watch::Receiver<Arc<ReleaseBook>>,
+    clock: Clock,
+) -> Result<Pipeline, PipelineError> {
+    let journal = store.journal().ok_or(PipelineError::JournalTaken)?;
+    let counters = Arc::new(Counters::default());
+    let sealing = SealThread::new(store.sealer(), Arc::clone(&counters))?;
+    let first_book = Arc::clone(&book.borrow_and_update());
+    let (mut fold, last) = replay(recovered, &config, first_book, &sealing)?;
+    let requests = requests_of(&fold, &config);
+
+    let (snapshot_out, snapshots) = watch::channel(fold.publish());
+    counters.set_assembly(fold.counts());
+    let (fault_out, failed) = watch::channel(None);
+    let fault = Fault(Arc::new(fault_out));
+    let (intake, envelopes) = Intake::new(config.queued_requests_max);
+    let (entries_in, entries) = bounded(ENTRIES_MAX);
+    let (events_in, events) = bounded(EVENTS_MAX);
+    let (done_in, done) = bounded(ENTRIES_MAX);
+    let (seal_now, seal_asked) = bounded(1);
+    let (captures_in, captures) = bounded(1);
+    let (results_in, results) = bounded(1);
+    let (orders_in, orders) = bounded(1);
+
+    let engine = Engine {
+        fold,
+        publish_window: config.publish_window,
+        seal_retry: config.seal_retry,
+        book,
+        events,
+        seal_now: seal_asked,
+        captures: captures_in,
+        results,
+        snapshots: snapshot_out,
+        counters: Arc::clone(&counters),
+        fault: fault.clone(),
+    };
+    let journal = JournalThread {
+        journal,
+        entries,
+        done: done_in,
+        events: events_in,
+        counters: Arc::clone(&counters),
+        fault,
+    };
+    let lane = Lane {
+        reader: Reader::new(read),
+        requests,
+        clock,
+        intake: envelopes,
+        orders,
+        entries: entries_in,
+        done,
+        counters: Arc::clone(&counters),
+        open: lane::Open::default(),
+        last,
+        config,
+    };
+    let threads = vec![
+        spawn("lane", move || lane.run())?,
+        spawn("journal", move || journal.run())?,
+        spawn("engine", move || engine.run())?,
+        spawn("seal", move || sealing.run(captures, results_in))?,
+    ];
+    Ok(Pipeline {
+        intake,
+        snapshots,
+        counters,
+        failed,
+        seal_now,
+        orders: Some(orders_in),
+        threads,
+    })
+}
+
+fn spawn(
+    name: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>, PipelineError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|source| PipelineError::Thread { name, source })
+}
+
+/// The engine as it was after the last record, and that record's time.
+fn replay(
+    recovered: Recovered,
+    config: &PipelineConfig,
+    book: Arc<ReleaseBook>,
+    sealing: &SealThread,
+) -> Result<(Fold, Nanos), PipelineError> {
+    let mut fold = Fold::new(
+        config.clone(),
+        recovered.base,
+        recovered.state.as_deref(),
+        book,
+    )?;
+    for record in recovered.records {
+        fold.apply(record?)?;
+        if fold.wants_seal_for_size()
+            && let Some(capture) = fold.capture()
+        {
+            let sealed = sealing.seal(capture)?;
+            fold.sealed(&sealed);
+        }
+    }
+    let last = fold.now();
+    Ok((fold, last))
+}
+
+fn requests_of(fold: &Fold, config: &PipelineConfig) -> Requests {
+    let mut requests = Requests::new(config.digest_age, config.digests_max);
+    for (at, digests) in fold.digests() {
+        for &digest in digests.iter() {
+            requests.insert(
+                *at,
+                digest,
+                Known {
+                    group: 0,
+                    rejected: 0,
+                },
+            );
+        }
+    }
+    requests
+}
+
+impl Pipeline {
+    /// Asks for everything to be sealed now; returns at once.
+    pub fn seal_now(&self) {
+        _ = self.seal_now.try_send(());
+    }
+
+    /// Takes what waits, acks it, seals everything and stops.
+    ///
+    /// # Errors
+    /// Why it stopped before, if it did.
+    pub fn shutdown(mut self) -> Result<(), PipelineError> {
+        if let Some(orders) = &self.orders {
+            _ = orders.send(LaneOrder::Drain);
+        }
+        self.join();
+        match self.failed.borrow().as_deref() {
+            Some(reason) => Err(PipelineError::Stopped(reason.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            _ = thread.join();
+        }
+        self.orders = None;
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.orders = None;
+        self.join();
+    }
+}

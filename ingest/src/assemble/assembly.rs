@@ -1,0 +1,545 @@
+//! The state machine of traces: open, quiet, closed, admitted, forgotten.
+
+use super::{
+    Counts, Effects, Limits,
+    facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
+    outcome::Trial,
+    resolve::resolve,
+    row::TraceRow,
+    tally::Tally,
+    trace::{ClosedBy, Trace},
+};
+use ahash::RandomState;
+use hashbrown::{HashMap, hash_map::Entry};
+use proto::{Nanos, layout::Table, release::ReleaseBook};
+use serde::{Deserialize, Serialize};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    sync::Arc,
+};
+use store::{MicroBatch, Patch, TraceId};
+
+/// What a restart needs of assembly. Capturing copies pointers; serialising it is the slow part and happens elsewhere.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct AssemblyState {
+    now: Nanos,
+    traces: Vec<(TraceId, Arc<Trace>)>,
+    waiting: BTreeMap<i64, Tally>,
+    counts: Counts,
+}
+
+/// Open and recently closed traces.
+#[derive(Debug)]
+pub struct Assembly {
+    limits: Limits,
+    book: Arc<ReleaseBook>,
+    cohort_keys: Vec<Arc<str>>,
+    /// The book changed; open traces are to be resolved again.
+    rebooked: bool,
+    now: Nanos,
+    /// Rows up to this record are sealed or being sealed, with the marks of that time.
+    captured_lsn: u64,
+    traces: HashMap<TraceId, Arc<Trace>, RandomState>,
+    /// Times to look at a trace. Never later than its due time; often earlier, because arrivals move that on.
+    queue: BinaryHeap<Reverse<(Nanos, TraceId)>>,
+    /// In order of opening; entries of traces that closed since are skipped.
+    opened: VecDeque<(Nanos, TraceId)>,
+    /// In order of closing.
+    recent: VecDeque<TraceId>,
+    /// Counts of traces that were forgotten before they were admitted, by the second (unix) they will be.
+    waiting: BTreeMap<i64, Tally>,
+    labels: LabelPool,
+    counts: Counts,
+}
+
+impl Assembly {
+    /// Empty.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            book: Arc::default(),
+            cohort_keys: Vec::new(),
+            rebooked: false,
+            now: Nanos::ZERO,
+            captured_lsn: 0,
+            traces: HashMap::default(),
+            queue: BinaryHeap::new(),
+            opened: VecDeque::new(),
+            recent: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            labels: LabelPool::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// As it was when `state` was captured, after record `captured_lsn`.
+    #[must_use]
+    pub fn restore(limits: Limits, state: AssemblyState, captured_lsn: u64) -> Self {
+        let mut this = Self::new(limits);
+        (this.now, this.captured_lsn) = (state.now, captured_lsn);
+        (this.waiting, this.counts) = (state.waiting, state.counts);
+        (this.counts.open, this.counts.recent, this.counts.bytes) = (0, 0, 0);
+        let mut closed = Vec::new();
+        for (id, mut trace) in state.traces {
+            for span in &mut Arc::make_mut(&mut trace).spans {
+                span.labels = this.labels.share((*span.labels).clone());
+            }
+            this.counts.bytes += trace.weighed;
+            match trace.closed {
+                Some((at, _)) => closed.push((at, id)),
+                None => this.opened.push_back((trace.opened, id)),
+            }
+            this.traces.insert(id, trace);
+            this.enqueue(id);
+        }
+        closed.sort_unstable();
+        this.opened.make_contiguous().sort_unstable();
+        (this.counts.open, this.counts.recent) = (this.opened.len() as u64, closed.len() as u64);
+        this.recent = closed.into_iter().map(|(_, id)| id).collect();
+        this
+    }
+
+    /// What [`Assembly::restore`] takes.
+    #[must_use]
+    pub fn capture(&self) -> AssemblyState {
+        let mut traces: Vec<_> = self
+            .traces
+            .iter()
+            .map(|(id, trace)| (*id, Arc::clone(trace)))
+            .collect();
+        traces.sort_unstable_by_key(|(id, _)| *id);
+        AssemblyState {
+            now: self.now,
+            traces,
+            waiting: self.waiting.clone(),
+            counts: self.counts,
+        }
+    }
+
+    /// Rows up to `lsn` are being sealed: later changes of their marks become patches.
+    pub fn captured(&mut self, lsn: u64) {
+        self.captured_lsn = lsn;
+    }
+
+    /// Takes another book; open traces are resolved again at the next tick.
+    pub fn set_book(&mut self, book: Arc<ReleaseBook>) {
+        let mut keys: Vec<Arc<str>> = book
+            .entries
+            .iter()
+            .filter_map(|e| e.cohort_key.clone())
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        self.cohort_keys = keys;
+        self.rebooked |= *book != *self.book;
+        self.book = book;
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Time of the last batch or tick.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        self.now
+    }
+
+    /// Takes the rows of a record. The caller ticks to the record's `received_at` first.
+    ///
+    /// # Errors
+    /// If the rows are not of the declared shape.
+    pub fn apply(&mut self, batch: &MicroBatch) -> Result<Effects, FactsError> {
+        self.now = self.now.max(batch.received_at);
+        let mut effects = Effects::default();
+        let mut touched = Vec::new();
+        for section in &batch.sections {
+            match section.table {
+                Table::Spans => {
+                    let facts = SpanFacts::new(&section.rows)?;
+                    self.take_spans(&facts, batch.lsn, &mut touched, &mut effects);
+                }
+                Table::Evals => {
+                    let facts = EvalFacts::new(&section.rows)?;
+                    self.take_evals(&facts, batch.lsn, &mut touched, &mut effects);
+                }
+                Table::Traces | Table::Cells => {}
+            }
+        }
+        touched.sort_unstable();
+        touched.dedup();
+        for id in touched {
+            self.review(id, batch.lsn, &mut effects);
+            self.enqueue(id);
+        }
+        self.make_room(batch.lsn, &mut effects);
+        Ok(effects)
+    }
+
+    fn take_spans(
+        &mut self,
+        facts: &SpanFacts<'_>,
+        lsn: u64,
+        touched: &mut Vec<TraceId>,
+        effects: &mut Effects,
+    ) {
+        let labels = self.labels.of_rows(facts, &self.cohort_keys);
+        for (row, labels) in labels.into_iter().enumerate() {
+            let (Some(trace_id), Some(id)) = (facts.trace_id(row), facts.span_id(row)) else {
+                continue;
+            };
+            let now = self.now;
+            let spans_max = self.limits.trace_spans_max;
+            let trace = self.trace(trace_id, lsn);
+            match trace.spans.binary_search_by_key(&id, |s| s.id) {
+                Ok(_) => {
+                    effects.drop_spans.push(row);
+                    self.counts.duplicate_spans += 1;
+                }
+                Err(_) if trace.spans.len() >= spans_max => self.counts.spans_over_limit += 1,
+                Err(at) => {
+                    let trace = Arc::make_mut(trace);
+                    trace.spans.insert(at, facts.span(row, id, labels));
+                    trace.touched = now;
+                    if touched.last() != Some(&trace_id) {
+                        touched.push(trace_id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_evals(
+        &mut self,
+        facts: &EvalFacts<'_>,
+        lsn: u64,
+        touched: &mut Vec<TraceId>,
+        effects: &mut Effects,
+    ) {
+        for row in 0..facts.len() {
+            let Some(trace_id) = facts.trace_id(row) else {
+                self.counts.evals_unplaced += 1;
+                continue;
+            };
+            let eval = facts.eval(row);
+            let trace = self.trace(trace_id, lsn);
+            if trace.evals.iter().any(|known| known.repeats(&eval)) {
+                effects.drop_evals.push(row);
+                self.counts.duplicate_evals += 1;
+            } else {
+                Arc::make_mut(trace).evals.push(eval);
+                touched.push(trace_id);
+            }
+        }
+    }
+
+    fn trace(&mut self, id: TraceId, lsn: u64) -> &mut Arc<Trace> {
+        match self.traces.entry(id) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let trace = Trace::new(self.now, lsn);
+                self.opened.push_back((self.now, id));
+                self.counts.open += 1;
+                entry.insert(Arc::new(trace))
+            }
+        }
+    }
+
+    /// Looks at a trace again after its spans, its evaluations or the book changed.
+    fn review(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        let trace = Arc::make_mut(trace);
+        self.counts.bytes = self.counts.bytes.saturating_add_signed(trace.weigh());
+        if trace.spans.is_empty() {
+            return;
+        }
+        let shape = trace.shape();
+        let start = shape
+            .root()
+            .map_or(trace.opened, |root| trace.spans[root].start);
+        let resolved = resolve(&trace.spans, &shape, start, &self.book);
+        trace.conflict = resolved.conflict;
+        let entry = resolved
+            .mark
+            .route
+            .as_deref()
+            .and_then(|route| self.book.in_force(route, start));
+        let (timeout, grace) = entry.map_or((self.limits.timeout, self.limits.grace), |entry| {
+            (entry.timeout, entry.grace)
+        });
+        trace.admit_at = Some(start.plus(timeout + grace));
+
+        let changed = trace
+            .mark
+            .as_ref()
+            .is_none_or(|(mark, _)| **mark != resolved.mark);
+        let mark = match &trace.mark {
+            Some((mark, _)) if !changed => Arc::clone(mark),
+            _ => Arc::new(resolved.mark),
+        };
+        if changed
+            || trace
+                .mark
+                .as_ref()
+                .is_none_or(|(_, emitted)| *emitted <= self.captured_lsn)
+        {
+            effects.marks.push((id, Arc::clone(&mark)));
+            trace.mark = Some((Arc::clone(&mark), lsn));
+        }
+        if changed && trace.first_lsn <= self.captured_lsn {
+            let patch = Patch {
+                mark: Arc::clone(&mark),
+                first_lsn: trace.first_lsn,
+                last_lsn: self.captured_lsn,
+            };
+            effects.patches.push((id, patch));
+        }
+        if trace.closed.is_some() || trace.admitted {
+            self.charge(id, lsn, effects);
+        }
+    }
+
+    /// Makes sure that the trace is looked at when it is due.
+    fn enqueue(&mut self, id: TraceId) {
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        let Some(due) = trace.due(&self.limits) else {
+            return;
+        };
+        if trace.queued.is_none_or(|queued| due < queued) {
+            Arc::make_mut(trace).queued = Some(due);
+            self.queue.push(Reverse((due, id)));
+        }
+    }
+
+    /// Brings cells (and the row, once closed) to what the trace is now.
+    fn charge(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        let trace = Arc::make_mut(trace);
+        let shape = trace.shape();
+        let (Some((mark, _)), Some(root)) = (&trace.mark, shape.root()) else {
+            return;
+        };
+        let start = trace.spans[root].start;
+        let entry = mark
+            .route
+            .as_deref()
+            .and_then(|route| self.book.in_force(route, start));
+        let (timeout, grace) = entry.map_or((self.limits.timeout, self.limits.grace), |entry| {
+            (entry.timeout, entry.grace)
+        });
+        let outcome = Trial {
+            spans: &trace.spans,
+            evals: &trace.evals,
+            shape: &shape,
+            mark,
+            conflict: trace.conflict,
+            entry,
+            timeout,
+            running_for: trace.closed.is_none().then_some(timeout + grace),
+        }
+        .outcome()
+        .map(Arc::new);
+        let changed = trace.charged != outcome;
+        if changed {
+            if let Some(before) = &trace.charged {
+                effects
+                    .cells
+                    .add(before, self.limits.resolution, trace.admitted, -1);
+            }
+            if let Some(after) = &outcome {
+                effects
+                    .cells
+                    .add(after, self.limits.resolution, trace.admitted, 1);
+            }
+            trace.charged.clone_from(&outcome);
+        }
+        if let Some((_, closed_by)) = trace.closed
+            && (changed || trace.row_lsn.is_none())
+            && (outcome.is_some() || trace.row_lsn.is_some())
+        {
+            let replaces = trace.row_lsn.replace(lsn);
+            self.counts.changed_late += u64::from(replaces.is_some());
+            effects.rows.push(TraceRow {
+                trace_id: id,
+                outcome,
+                closed_by,
+                replaces,
+            });
+        }
+    }
+
+    /// Lets time pass: closes, admits and forgets what is due. `lsn` is the last record that was applied.
+    pub fn tick(&mut self, now: Nanos, lsn: u64) -> Effects {
+        self.now = self.now.max(now);
+        let mut effects = Effects::default();
+        if std::mem::take(&mut self.rebooked) {
+            let mut open: Vec<TraceId> = self.opened.iter().map(|(_, id)| *id).collect();
+            open.retain(|id| self.traces.get(id).is_some_and(|t| t.closed.is_none()));
+            open.sort_unstable();
+            for id in open {
+                self.review(id, lsn, &mut effects);
+                self.enqueue(id);
+            }
+        }
+        let mut due = Vec::new();
+        while let Some(Reverse((_, id))) = self
+            .queue
+            .peek()
+            .copied()
+            .filter(|Reverse((at, _))| *at <= self.now)
+        {
+            self.queue.pop();
+            let Some(trace) = self.traces.get_mut(&id) else {
+                continue;
+            };
+            let Some(real) = trace.due(&self.limits) else {
+                continue;
+            };
+            Arc::make_mut(trace).queued = None;
+            if real <= self.now {
+                due.push((real, id));
+            } else {
+                self.enqueue(id);
+            }
+        }
+        due.sort_unstable();
+        due.dedup();
+        for (_, id) in due {
+            self.advance(id, lsn, &mut effects);
+        }
+        self.forget_old(lsn, &mut effects);
+        while let Some(entry) = self
+            .waiting
+            .first_entry()
+            .filter(|e| Nanos::from_secs(*e.key()) <= self.now)
+        {
+            effects.cells.admit(entry.remove());
+        }
+        effects
+    }
+
+    /// Closes and admits one trace if its time has come.
+    fn advance(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        let (closes_at, by) = trace.closes(&self.limits);
+        if trace.closed.is_none() && closes_at <= self.now {
+            if trace.spans.is_empty() {
+                self.counts.evals_unplaced += trace.evals.len() as u64;
+                self.remove(id);
+                self.counts.open -= 1;
+                return;
+            }
+            Arc::make_mut(trace).closed = Some((closes_at, by));
+            self.recent.push_back(id);
+            self.counts.open -= 1;
+            self.counts.recent += 1;
+            self.counts.closed += 1;
+            self.charge(id, lsn, effects);
+        }
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        if !trace.admitted && trace.admit_at.is_some_and(|at| at <= self.now) {
+            let trace = Arc::make_mut(trace);
+            if let Some(charged) = &trace.charged {
+                effects
+                    .cells
+                    .add(charged, self.limits.resolution, false, -1);
+                effects.cells.add(charged, self.limits.resolution, true, 1);
+            }
+            trace.admitted = true;
+            if trace.closed.is_none() {
+                self.charge(id, lsn, effects);
+            }
+        }
+        self.enqueue(id);
+    }
+
+    fn forget_old(&mut self, lsn: u64, effects: &mut Effects) {
+        while let Some(&id) = self.recent.front() {
+            let closed_at = self
+                .traces
+                .get(&id)
+                .and_then(|t| t.closed)
+                .map(|(at, _)| at);
+            let expired = closed_at.is_none_or(|at| at.plus(self.limits.recent_age) <= self.now);
+            if !expired && self.recent.len() <= self.limits.recent_traces_max {
+                break;
+            }
+            self.forget_closed(id);
+        }
+        self.make_room(lsn, effects);
+    }
+
+    /// Keeps within the limits: first the oldest closed traces go, then the oldest open ones.
+    fn make_room(&mut self, lsn: u64, effects: &mut Effects) {
+        while self.counts.bytes > self.limits.bytes_max as u64
+            && let Some(&id) = self.recent.front()
+        {
+            self.forget_closed(id);
+        }
+        while (self.counts.open > self.limits.open_traces_max as u64
+            || self.counts.bytes > self.limits.bytes_max as u64)
+            && let Some((at, id)) = self.opened.pop_front()
+        {
+            let Some(trace) = self
+                .traces
+                .get_mut(&id)
+                .filter(|t| t.closed.is_none() && t.opened == at)
+            else {
+                continue;
+            };
+            Arc::make_mut(trace).closed = Some((self.now, ClosedBy::Evicted));
+            self.counts.evals_unplaced += if trace.spans.is_empty() {
+                trace.evals.len() as u64
+            } else {
+                0
+            };
+            self.counts.evicted += 1;
+            self.counts.closed += 1;
+            self.counts.open -= 1;
+            self.charge(id, lsn, effects);
+            self.remove(id);
+        }
+        if self.opened.len() > 2 * self.counts.open as usize + 1_024 {
+            self.opened.retain(|(at, id)| {
+                self.traces
+                    .get(id)
+                    .is_some_and(|t| t.closed.is_none() && t.opened == *at)
+            });
+        }
+    }
+
+    fn forget_closed(&mut self, id: TraceId) {
+        self.recent.pop_front();
+        self.counts.recent -= 1;
+        self.remove(id);
+    }
+
+    /// Forgets a trace; what it still has to have admitted waits as plain counts.
+    fn remove(&mut self, id: TraceId) {
+        let Some(trace) = self.traces.remove(&id) else {
+            return;
+        };
+        self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
+        if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
+            let second = at.0.div_euclid(1_000_000_000) + 1;
+            self.waiting
+                .entry(second)
+                .or_default()
+                .add(charged, self.limits.resolution, false, 1);
+        }
+    }
+}

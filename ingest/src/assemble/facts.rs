@@ -1,0 +1,438 @@
+//! What assembly reads of a batch: borrowed columns of `spans` and `evals`. A column that the batch left out is `None`
+//! everywhere, so rows that were just read and rows that come back from the journal pass through the same code.
+
+use super::span::{Eval, Labels, Role, Span, Subject, Tri};
+use ahash::RandomState;
+use arrow::{
+    array::{
+        Array, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array,
+        Int64Array, MapArray, RecordBatch, StringArray, StringViewArray, TimestampNanosecondArray,
+    },
+    datatypes::Int32Type,
+};
+use hashbrown::{HashMap, HashSet};
+use proto::{Color, Nanos, cell::PPM, metric::normalise_eval_name};
+use std::sync::Arc;
+use store::TraceId;
+
+/// A batch that does not have the declared shape: a fault in the reader or a journal of another version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "column `{column}` of `{table}` is missing or of another type than declared; the record was written by another version"
+)]
+pub struct FactsError {
+    /// Table.
+    pub table: &'static str,
+    /// Column.
+    pub column: &'static str,
+}
+
+/// Attribute that gives the version when nothing better does.
+const SERVICE_VERSION: &str = "service.version";
+
+/// Text of low cardinality with its code, so that equal rows are recognised without comparing text.
+struct Words<'a> {
+    codes: &'a Int32Array,
+    values: &'a StringArray,
+}
+
+impl<'a> Words<'a> {
+    fn code(&self, row: usize) -> i32 {
+        if self.codes.is_null(row) {
+            -1
+        } else {
+            self.codes.value(row)
+        }
+    }
+
+    fn get(&self, row: usize) -> Option<&'a str> {
+        usize::try_from(self.code(row))
+            .ok()
+            .map(|code| self.values.value(code))
+    }
+}
+
+fn words<'a>(rows: &'a RecordBatch, column: &'static str) -> Option<Words<'a>> {
+    let dictionary: &DictionaryArray<Int32Type> =
+        rows.column_by_name(column)?.as_dictionary_opt()?;
+    Some(Words {
+        codes: dictionary.keys(),
+        values: dictionary.values().as_string_opt()?,
+    })
+}
+
+fn word<'a>(column: &Option<Words<'a>>, row: usize) -> Option<&'a str> {
+    column.as_ref().and_then(|c| c.get(row))
+}
+
+fn code(column: &Option<Words<'_>>, row: usize) -> i32 {
+    column.as_ref().map_or(-1, |c| c.code(row))
+}
+
+fn typed<'a, A: Array + 'static>(rows: &'a RecordBatch, column: &str) -> Option<&'a A> {
+    rows.column_by_name(column)?.as_any().downcast_ref()
+}
+
+macro_rules! value_at {
+    ($column:expr, $row:expr) => {
+        $column.and_then(|c| {
+            if c.is_null($row) {
+                None
+            } else {
+                Some(c.value($row))
+            }
+        })
+    };
+}
+
+/// Value of `key` in one row of a map column.
+fn map_value<'a>(map: Option<&'a MapArray>, row: usize, key: &str) -> Option<&'a str> {
+    let map = map?;
+    if map.is_null(row) {
+        return None;
+    }
+    let (keys, values) = (
+        map.keys().as_string_opt::<i32>()?,
+        map.values().as_string_opt::<i32>()?,
+    );
+    let (from, to) = (
+        map.value_offsets()[row] as usize,
+        map.value_offsets()[row + 1] as usize,
+    );
+    (from..to)
+        .find(|&i| keys.value(i) == key && values.is_valid(i))
+        .map(|i| values.value(i))
+}
+
+/// 32 hex digits to the 16 bytes of a trace id.
+pub(crate) fn trace_id(hex_digits: &str) -> Option<TraceId> {
+    let mut id = TraceId::default();
+    hex::decode_to_slice(hex_digits, &mut id).ok()?;
+    Some(id)
+}
+
+fn span_id(hex_digits: &str) -> Option<u64> {
+    if hex_digits.len() == 16 {
+        u64::from_str_radix(hex_digits, 16).ok()
+    } else {
+        None
+    }
+}
+
+fn ppm(share: f64) -> Option<u32> {
+    (0.0..=1.0)
+        .contains(&share)
+        .then(|| (share * f64::from(PPM)).round() as u32)
+}
+
+/// Words that every span may carry; see [`LABELS`].
+const LABELS: [&str; 9] = [
+    "route",
+    "color",
+    "version",
+    "cohort",
+    "service_name",
+    "deployment",
+    "response_model",
+    "host",
+    "prompt_version",
+];
+
+/// Columns of a `spans` batch that assembly uses.
+pub struct SpanFacts<'a> {
+    rows: usize,
+    trace_id: &'a StringArray,
+    span_id: &'a StringArray,
+    parent: Option<&'a StringArray>,
+    start: &'a TimestampNanosecondArray,
+    end: &'a TimestampNanosecondArray,
+    kind: Option<Words<'a>>,
+    role: Words<'a>,
+    status: Option<Words<'a>>,
+    labels: [Option<Words<'a>>; LABELS.len()],
+    split: Option<&'a Float64Array>,
+    shadow: Option<&'a BooleanArray>,
+    mirror_key: Option<&'a StringViewArray>,
+    session: Option<&'a StringViewArray>,
+    user: Option<&'a StringViewArray>,
+    prompt: Option<&'a Int64Array>,
+    completion: Option<&'a Int64Array>,
+    cost: Option<&'a Decimal128Array>,
+    ttft: Option<&'a Float64Array>,
+    timed_out: Option<&'a BooleanArray>,
+    rate_limited: Option<&'a BooleanArray>,
+    retries: Option<&'a Int32Array>,
+    fallback: Option<&'a BooleanArray>,
+    cache_hit: Option<&'a BooleanArray>,
+    attributes: Option<&'a MapArray>,
+    resource: Option<&'a MapArray>,
+}
+
+impl<'a> SpanFacts<'a> {
+    /// Borrows the columns.
+    ///
+    /// # Errors
+    /// If a column that every row has is not there.
+    pub fn new(rows: &'a RecordBatch) -> Result<Self, FactsError> {
+        let missing = |column| FactsError {
+            table: "spans",
+            column,
+        };
+        Ok(Self {
+            rows: rows.num_rows(),
+            trace_id: typed(rows, "trace_id").ok_or(missing("trace_id"))?,
+            span_id: typed(rows, "span_id").ok_or(missing("span_id"))?,
+            parent: typed(rows, "parent_span_id"),
+            start: typed(rows, "start_time").ok_or(missing("start_time"))?,
+            end: typed(rows, "end_time").ok_or(missing("end_time"))?,
+            kind: words(rows, "kind"),
+            role: words(rows, "role").ok_or(missing("role"))?,
+            status: words(rows, "status"),
+            labels: LABELS.map(|column| words(rows, column)),
+            split: typed(rows, "split"),
+            shadow: typed(rows, "shadow"),
+            mirror_key: typed(rows, "mirror_key"),
+            session: typed(rows, "session_id"),
+            user: typed(rows, "user_id"),
+            prompt: typed(rows, "prompt_tokens"),
+            completion: typed(rows, "completion_tokens"),
+            cost: typed(rows, "cost_usd"),
+            ttft: typed(rows, "ttft_ms"),
+            timed_out: typed(rows, "timed_out"),
+            rate_limited: typed(rows, "rate_limited"),
+            retries: typed(rows, "retries"),
+            fallback: typed(rows, "fallback"),
+            cache_hit: typed(rows, "cache_hit"),
+            attributes: typed(rows, "attributes"),
+            resource: typed(rows, "resource"),
+        })
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// True without rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Trace of a row; `None` if its ids are not hex of the right length (the row is kept, and belongs to no trace).
+    #[must_use]
+    pub fn trace_id(&self, row: usize) -> Option<TraceId> {
+        trace_id(self.trace_id.value(row))
+    }
+
+    /// Id of the span in a row.
+    #[must_use]
+    pub fn span_id(&self, row: usize) -> Option<u64> {
+        span_id(self.span_id.value(row))
+    }
+
+    /// Everything of one row that assembly keeps.
+    pub fn span(&self, row: usize, id: u64, labels: Arc<Labels>) -> Span {
+        let text = |column: Option<&StringViewArray>| value_at!(column, row).map(Arc::<str>::from);
+        let subject = Subject {
+            session: text(self.session),
+            user: text(self.user),
+            mirror_key: text(self.mirror_key),
+        };
+        let nano_usd = value_at!(self.cost, row).and_then(|cost| i64::try_from(cost).ok());
+        Span {
+            id,
+            parent: value_at!(self.parent, row).and_then(span_id),
+            start: Nanos(self.start.value(row)),
+            end: Nanos(self.end.value(row).max(self.start.value(row))),
+            role: Role::parse(self.role.get(row)),
+            entry: word(&self.kind, row).is_some_and(is_entry),
+            error: word(&self.status, row).is_some_and(is_error),
+            shadow: value_at!(self.shadow, row).unwrap_or(false),
+            timed_out: value_at!(self.timed_out, row).unwrap_or(false),
+            rate_limited: value_at!(self.rate_limited, row).unwrap_or(false),
+            retries: value_at!(self.retries, row),
+            fallback: Tri::from(value_at!(self.fallback, row)),
+            cache_hit: Tri::from(value_at!(self.cache_hit, row)),
+            prompt: value_at!(self.prompt, row),
+            completion: value_at!(self.completion, row),
+            cost: nano_usd,
+            ttft_us: value_at!(self.ttft, row)
+                .filter(|ms| *ms >= 0.0)
+                .map(|ms| (ms * 1_000.0).round() as u64),
+            labels,
+            subject: (subject != Subject::default()).then(|| Box::new(subject)),
+        }
+    }
+}
+
+/// Kinds whose span is a local root when its parent lies in another process.
+fn is_entry(kind: &str) -> bool {
+    let kind = kind.rsplit('_').next().unwrap_or(kind);
+    kind.eq_ignore_ascii_case("server") || kind.eq_ignore_ascii_case("consumer")
+}
+
+fn is_error(status: &str) -> bool {
+    status
+        .rsplit('_')
+        .next()
+        .unwrap_or(status)
+        .eq_ignore_ascii_case("error")
+}
+
+type Seen<'a> = (
+    ([i32; LABELS.len()], u64),
+    (Option<&'a str>, Vec<Option<&'a str>>),
+);
+
+/// Labels already met, so that the spans of a service share one value in memory.
+#[derive(Debug, Default)]
+pub struct LabelPool {
+    pool: HashSet<Arc<Labels>, RandomState>,
+}
+
+/// Distinct label sets that are shared; beyond, the pool starts anew (spans keep what they hold).
+const LABEL_SETS_MAX: usize = 16_384;
+
+impl LabelPool {
+    /// The shared value equal to `labels`.
+    pub fn share(&mut self, labels: Labels) -> Arc<Labels> {
+        if let Some(known) = self.pool.get(&labels) {
+            return Arc::clone(known);
+        }
+        if self.pool.len() >= LABEL_SETS_MAX {
+            self.pool.clear();
+        }
+        let labels = Arc::new(labels);
+        self.pool.insert(Arc::clone(&labels));
+        labels
+    }
+
+    /// Labels of every row, in row order. `cohort_keys` are the attributes that any release takes as its cohort.
+    pub fn of_rows(&mut self, facts: &SpanFacts<'_>, cohort_keys: &[Arc<str>]) -> Vec<Arc<Labels>> {
+        let mut memo: HashMap<Seen<'_>, Arc<Labels>, RandomState> = HashMap::default();
+        (0..facts.rows)
+            .map(|row| {
+                let codes = std::array::from_fn(|i| code(&facts.labels[i], row));
+                let split = value_at!(facts.split, row);
+                let service_version = map_value(facts.resource, row, SERVICE_VERSION);
+                let cohorts: Vec<Option<&str>> = cohort_keys
+                    .iter()
+                    .map(|key| {
+                        map_value(facts.attributes, row, key)
+                            .or_else(|| map_value(facts.resource, row, key))
+                    })
+                    .collect();
+                let seen = (
+                    (codes, split.map_or(u64::MAX, f64::to_bits)),
+                    (service_version, cohorts),
+                );
+                if let Some(known) = memo.get(&seen) {
+                    return Arc::clone(known);
+                }
+                let text = |i: usize| word(&facts.labels[i], row).map(Arc::<str>::from);
+                let labels = self.share(Labels {
+                    route: text(0),
+                    color: word(&facts.labels[1], row).and_then(Color::parse),
+                    version: text(2),
+                    cohort: text(3),
+                    service_name: text(4),
+                    deployment: text(5),
+                    response_model: text(6),
+                    host: text(7),
+                    prompt_version: text(8),
+                    service_version: service_version.map(Arc::from),
+                    split_ppm: split.and_then(ppm),
+                    attributes: std::iter::zip(cohort_keys, &seen.1.1)
+                        .filter_map(|(key, value)| {
+                            value.map(|value| (Arc::clone(key), Arc::from(value)))
+                        })
+                        .collect(),
+                });
+                memo.insert(seen, Arc::clone(&labels));
+                labels
+            })
+            .collect()
+    }
+}
+
+/// Columns of an `evals` batch that assembly uses.
+pub struct EvalFacts<'a> {
+    rows: usize,
+    trace_id: Option<&'a StringArray>,
+    span_id: Option<&'a StringArray>,
+    time: &'a TimestampNanosecondArray,
+    name: Words<'a>,
+    score: Option<&'a Float64Array>,
+    label: Option<Words<'a>>,
+    passed: Option<&'a BooleanArray>,
+    source: Option<Words<'a>>,
+    identifier: Option<&'a StringViewArray>,
+    error_type: Option<Words<'a>>,
+}
+
+impl<'a> EvalFacts<'a> {
+    /// Borrows the columns.
+    ///
+    /// # Errors
+    /// If a column that every row has is not there.
+    pub fn new(rows: &'a RecordBatch) -> Result<Self, FactsError> {
+        let missing = |column| FactsError {
+            table: "evals",
+            column,
+        };
+        Ok(Self {
+            rows: rows.num_rows(),
+            trace_id: typed(rows, "trace_id"),
+            span_id: typed(rows, "span_id"),
+            time: typed(rows, "time").ok_or(missing("time"))?,
+            name: words(rows, "name").ok_or(missing("name"))?,
+            score: typed(rows, "score"),
+            label: words(rows, "label"),
+            passed: typed(rows, "passed"),
+            source: words(rows, "source"),
+            identifier: typed(rows, "identifier"),
+            error_type: words(rows, "error_type"),
+        })
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// True without rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Trace of a row; `None` while it is not linked.
+    #[must_use]
+    pub fn trace_id(&self, row: usize) -> Option<TraceId> {
+        value_at!(self.trace_id, row).and_then(trace_id)
+    }
+
+    /// Everything of one row that assembly keeps. An evaluator's own error is not a verdict.
+    #[must_use]
+    pub fn eval(&self, row: usize) -> Eval {
+        let failed_itself = word(&self.error_type, row).is_some();
+        let name = normalise_eval_name(self.name.get(row).unwrap_or_default());
+        let told = (
+            word(&self.source, row),
+            value_at!(self.identifier, row),
+            value_at!(self.score, row).map(f64::to_bits),
+            word(&self.label, row),
+        );
+        let text = format!("{told:?}");
+        Eval {
+            span: value_at!(self.span_id, row).and_then(span_id),
+            time: Nanos(self.time.value(row)),
+            name: name.into(),
+            passed: value_at!(self.passed, row).filter(|_| !failed_itself),
+            told: xxhash_rust::xxh3::xxh3_64(text.as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Rows of `traces`: the one table that assembly writes itself. A row is complete when it is made; a trace that changes
+//! later gets another one.
+
+use super::{outcome::Outcome, trace::ClosedBy};
+use arrow::{
+    array::{
+        ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder,
+        RecordBatch, StringBuilder, StringDictionaryBuilder, StringViewBuilder,
+        TimestampNanosecondBuilder,
+    },
+    datatypes::Int32Type,
+    error::ArrowError,
+};
+use proto::{
+    Color,
+    cell::PPM,
+    schema::{self, MONEY_PRECISION, MONEY_SCALE},
+};
+use std::sync::Arc;
+use store::TraceId;
+
+/// A closed trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TraceRow {
+    /// Trace.
+    pub trace_id: TraceId,
+    /// Its numbers; `None` if a late span showed that it is a judge's own, so that its earlier row goes.
+    pub outcome: Option<Arc<Outcome>>,
+    /// Why it closed.
+    pub closed_by: ClosedBy,
+    /// Record with which its earlier row was made, which this one replaces.
+    pub replaces: Option<u64>,
+}
+
+type Word = StringDictionaryBuilder<Int32Type>;
+
+fn marked(color: Color) -> Option<&'static str> {
+    color.is_marked().then(|| color.as_str())
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+/// A batch of `traces` with all declared columns. Rows without an outcome are left out.
+///
+/// # Errors
+/// If the columns do not fit the declared schema.
+pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
+    let mut ids = StringBuilder::new();
+    let mut start = TimestampNanosecondBuilder::new().with_timezone("UTC");
+    let (mut duration, mut split) = (Float64Builder::new(), Float64Builder::new());
+    let [
+        mut route,
+        mut color,
+        mut assigned,
+        mut served,
+        mut version,
+        mut release,
+        mut cohort,
+        mut closed_by,
+    ] = std::array::from_fn(|_| Word::new());
+    let [mut mirror_key, mut session, mut user] = std::array::from_fn(|_| StringViewBuilder::new());
+    let [
+        mut calls,
+        mut failed,
+        mut retries,
+        mut evals,
+        mut evals_failed,
+    ] = std::array::from_fn(|_| Int32Builder::new());
+    let [
+        mut error,
+        mut timed_out,
+        mut fallback,
+        mut cache_hit,
+        mut priced,
+    ] = std::array::from_fn(|_| BooleanBuilder::new());
+    let [mut prompt, mut completion] = std::array::from_fn(|_| Int64Builder::new());
+    let money = || Decimal128Builder::new().with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE);
+    let (mut cost, mut shadow_cost) = (money()?, money()?);
+
+    for row in rows {
+        let Some(out) = &row.outcome else {
+            continue;
+        };
+        let mark = &out.mark;
+        ids.append_value(hex::encode(row.trace_id));
+        start.append_value(out.start.0);
+        duration.append_value(out.duration_us as f64 / 1_000.0);
+        route.append_option(mark.route.as_deref());
+        color.append_value(mark.color.as_str());
+        assigned.append_option(marked(mark.color));
+        served.append_option(marked(out.served));
+        version.append_option(mark.version.as_deref());
+        release.append_option(mark.release.as_deref());
+        cohort.append_option(mark.cohort.as_deref());
+        split.append_option(mark.split_ppm.map(|ppm| f64::from(ppm) / f64::from(PPM)));
+        mirror_key.append_option(out.subject.mirror_key.as_deref());
+        session.append_option(out.subject.session.as_deref());
+        user.append_option(out.subject.user.as_deref());
+        calls.append_value(count(out.attempts.len()));
+        failed.append_value(count(out.attempts.iter().filter(|a| a.error).count()));
+        error.append_value(out.error);
+        timed_out.append_value(out.timed_out);
+        retries.append_option(out.retries);
+        fallback.append_option(out.fallback.known());
+        cache_hit.append_option(out.cache_hit.known());
+        prompt.append_option(out.prompt);
+        completion.append_option(out.completion);
+        cost.append_option(out.cost.map(i128::from));
+        priced.append_value(out.priced);
+        shadow_cost.append_option(out.shadow_cost.map(i128::from));
+        evals.append_value(count(out.evals as usize));
+        evals_failed.append_value(count(out.evals_failed as usize));
+        closed_by.append_value(row.closed_by.as_str());
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(ids.finish()),
+        Arc::new(start.finish()),
+        Arc::new(duration.finish()),
+        Arc::new(route.finish()),
+        Arc::new(color.finish()),
+        Arc::new(assigned.finish()),
+        Arc::new(served.finish()),
+        Arc::new(version.finish()),
+        Arc::new(release.finish()),
+        Arc::new(cohort.finish()),
+        Arc::new(split.finish()),
+        Arc::new(mirror_key.finish()),
+        Arc::new(session.finish()),
+        Arc::new(user.finish()),
+        Arc::new(calls.finish()),
+        Arc::new(failed.finish()),
+        Arc::new(error.finish()),
+        Arc::new(timed_out.finish()),
+        Arc::new(retries.finish()),
+        Arc::new(fallback.finish()),
+        Arc::new(cache_hit.finish()),
+        Arc::new(prompt.finish()),
+        Arc::new(completion.finish()),
+        Arc::new(cost.finish()),
+        Arc::new(priced.finish()),
+        Arc::new(shadow_cost.finish()),
+        Arc::new(evals.finish()),
+        Arc::new(evals_failed.finish()),
+        Arc::new(closed_by.finish()),
+    ];
+    RecordBatch::try_new(Arc::clone(&schema::TRACES), columns)
+}

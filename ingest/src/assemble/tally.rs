@@ -1,0 +1,275 @@
+//! From outcomes to cells: which counts a trace adds, and the signed deltas of many of them before they reach a table.
+
+use super::outcome::Outcome;
+use ahash::RandomState;
+use hashbrown::HashMap;
+use proto::{
+    Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
+    cell::{Scope, Series},
+};
+use serde::{Deserialize, Serialize};
+use std::{sync::Arc, time::Duration};
+
+/// Route of traces that named none, so that their unmarked share has a place.
+pub const NO_ROUTE: &str = "__none__";
+
+/// Cells that share everything but the metric.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Group {
+    scope: Scope,
+    minute: i64,
+    cohort: Option<Arc<str>>,
+    split_ppm: Option<u32>,
+    color: Color,
+    admitted: bool,
+}
+
+/// Signed deltas, gathered by group: a trace touches one or two groups and about fifteen metrics of each.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    groups: HashMap<Group, Vec<(Metric, Grain, Cell)>, RandomState>,
+}
+
+fn bump(
+    cells: &mut Vec<(Metric, Grain, Cell)>,
+    metric: &Metric,
+    grain: Grain,
+    change: impl FnOnce(&mut Cell),
+) {
+    let at = cells
+        .iter()
+        .position(|(m, g, _)| m == metric && *g == grain)
+        .unwrap_or_else(|| {
+            cells.push((metric.clone(), grain, Cell::default()));
+            cells.len() - 1
+        });
+    change(&mut cells[at].2);
+}
+
+fn rate(
+    cells: &mut Vec<(Metric, Grain, Cell)>,
+    metric: &Metric,
+    grain: Grain,
+    event: bool,
+    sign: i64,
+) {
+    bump(cells, metric, grain, |cell| {
+        cell.n += sign;
+        cell.events += sign * i64::from(event);
+    });
+}
+
+fn amount(
+    cells: &mut Vec<(Metric, Grain, Cell)>,
+    metric: &Metric,
+    grain: Grain,
+    value: Option<u64>,
+    sign: i64,
+) {
+    let Some(value) = value else {
+        return;
+    };
+    bump(cells, metric, grain, |cell| {
+        cell.n += sign;
+        cell.sum = cell
+            .sum
+            .saturating_add(sign.saturating_mul(i64::try_from(value).unwrap_or(i64::MAX)));
+        cell.hdr.record(value, sign);
+    });
+}
+
+/// Start of the minute (or of the resolution in use) that holds `at`, unix seconds.
+#[must_use]
+pub fn minute_of(at: Nanos, resolution: Duration) -> i64 {
+    let width = i64::try_from(resolution.as_secs()).unwrap_or(60).max(1);
+    at.0.div_euclid(1_000_000_000).div_euclid(width) * width
+}
+
+impl Tally {
+    /// Adds (`sign` 1) or takes back (-1) all that `outcome` contributes.
+    pub fn add(&mut self, outcome: &Outcome, resolution: Duration, admitted: bool, sign: i64) {
+        if !outcome.visible {
+            return;
+        }
+        let mark = &outcome.mark;
+        let of = |color| Group {
+            scope: Scope {
+                route: mark.route.clone().unwrap_or_else(|| NO_ROUTE.into()),
+                release: mark.release.clone(),
+            },
+            minute: minute_of(outcome.start, resolution),
+            cohort: mark.cohort.clone(),
+            split_ppm: mark.split_ppm,
+            color,
+            admitted,
+        };
+        let unsigned = |value: Option<i64>| value.and_then(|v| u64::try_from(v).ok());
+        let trace = Grain::Trace;
+
+        let cells = self.groups.entry(of(mark.color)).or_default();
+        rate(cells, &Metric::Traces, trace, false, sign);
+        amount(
+            cells,
+            &Metric::Latency,
+            trace,
+            Some(outcome.duration_us),
+            sign,
+        );
+        amount(
+            cells,
+            &Metric::Cost,
+            trace,
+            unsigned(outcome.cost).filter(|_| outcome.priced),
+            sign,
+        );
+        amount(
+            cells,
+            &Metric::PromptTokens,
+            trace,
+            unsigned(outcome.prompt),
+            sign,
+        );
+        amount(
+            cells,
+            &Metric::CompletionTokens,
+            trace,
+            unsigned(outcome.completion),
+            sign,
+        );
+        rate(cells, &Metric::Error, trace, outcome.error, sign);
+        rate(cells, &Metric::Timeout, trace, outcome.timed_out, sign);
+        rate(cells, &Metric::ColorConflict, trace, outcome.conflict, sign);
+        if let Some(retries) = outcome.retries {
+            rate(cells, &Metric::Retry, trace, retries > 0, sign);
+        }
+        if let Some(fell_back) = outcome.fallback.known() {
+            rate(cells, &Metric::Fallback, trace, fell_back, sign);
+        }
+        if let Some(hit) = outcome.cache_hit.known() {
+            rate(cells, &Metric::CacheHit, trace, hit, sign);
+        }
+        for (name, failed) in &outcome.verdicts {
+            rate(
+                cells,
+                &Metric::EvalFail(Arc::clone(name)),
+                trace,
+                *failed,
+                sign,
+            );
+        }
+        let unmarked = self.groups.entry(of(Color::Unmarked)).or_default();
+        rate(
+            unmarked,
+            &Metric::Unmarked,
+            trace,
+            !mark.color.is_marked(),
+            sign,
+        );
+
+        for attempt in &outcome.attempts {
+            let cells = self.groups.entry(of(attempt.color)).or_default();
+            rate(
+                cells,
+                &Metric::AttemptError,
+                Grain::Attempt,
+                attempt.error,
+                sign,
+            );
+            rate(
+                cells,
+                &Metric::RateLimited,
+                Grain::Attempt,
+                attempt.rate_limited,
+                sign,
+            );
+            amount(cells, &Metric::Ttft, Grain::Attempt, attempt.ttft_us, sign);
+        }
+    }
+
+    /// Moves everything of `waiting`, which was counted as not admitted, to the admitted side.
+    pub fn admit(&mut self, waiting: Self) {
+        for (group, cells) in waiting.groups {
+            for (admitted, sign) in [(false, -1), (true, 1)] {
+                let into = self
+                    .groups
+                    .entry(Group {
+                        admitted,
+                        ..group.clone()
+                    })
+                    .or_default();
+                for (metric, grain, cell) in &cells {
+                    bump(into, metric, *grain, |sum| sum.merge(cell, sign));
+                }
+            }
+        }
+    }
+
+    /// Adds every delta to a table.
+    pub fn apply_to(&self, table: &mut CellTable) {
+        for (key, cell) in self.iter() {
+            table.apply(&key, cell, 1);
+        }
+    }
+
+    /// Adds every delta of `other`.
+    pub fn merge(&mut self, other: Self) {
+        if self.groups.is_empty() {
+            *self = other;
+            return;
+        }
+        for (group, cells) in other.groups {
+            let into = self.groups.entry(group).or_default();
+            for (metric, grain, cell) in &cells {
+                bump(into, metric, *grain, |sum| sum.merge(cell, 1));
+            }
+        }
+    }
+
+    /// The deltas, in no order; those that came to nothing are left out.
+    pub fn iter(&self) -> impl Iterator<Item = (CellKey, &Cell)> {
+        self.groups.iter().flat_map(|(group, cells)| {
+            cells
+                .iter()
+                .filter(|(_, _, cell)| !cell.is_zero())
+                .map(|(metric, grain, cell)| {
+                    let series = Series {
+                        metric: metric.clone(),
+                        grain: *grain,
+                        cohort: group.cohort.clone(),
+                        split_ppm: group.split_ppm,
+                        color: group.color,
+                        admitted: group.admitted,
+                    };
+                    (
+                        CellKey {
+                            scope: group.scope.clone(),
+                            minute: group.minute,
+                            series,
+                        },
+                        cell,
+                    )
+                })
+        })
+    }
+
+    /// True if no delta was recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+}
+
+/// In the state of a commit, a tally is the list of its groups.
+impl Serialize for Tally {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_seq(&self.groups)
+    }
+}
+
+impl<'de> Deserialize<'de> for Tally {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Ok(Self {
+            groups: Vec::deserialize(d)?.into_iter().collect(),
+        })
+    }
+}

@@ -1,0 +1,187 @@
+//! Batches as the reader makes them, from short descriptions.
+
+use super::at;
+use arrow::{
+    array::{
+        ArrayRef, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int64Array,
+        MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StringViewArray,
+        TimestampNanosecondArray,
+    },
+    datatypes::Int32Type,
+};
+use proto::{
+    layout::Table,
+    schema::{MONEY_PRECISION, MONEY_SCALE},
+};
+use std::sync::Arc;
+use store::Section;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct S {
+    pub trace: u8,
+    pub id: u64,
+    pub parent: Option<u64>,
+    /// Seconds after T0.
+    pub start: f64,
+    pub end: f64,
+    pub role: &'static str,
+    pub kind: Option<&'static str>,
+    pub error: bool,
+    pub route: Option<&'static str>,
+    pub color: Option<&'static str>,
+    pub version: Option<&'static str>,
+    pub service: Option<&'static str>,
+    pub deployment: Option<&'static str>,
+    pub tier: Option<&'static str>,
+    pub shadow: bool,
+    pub tokens: Option<i64>,
+    pub cost: Option<i64>,
+    pub fallback: Option<bool>,
+    pub session: Option<&'static str>,
+}
+
+/// A root that lasted from `start` to `end`.
+pub(super) fn root(trace: u8, start: f64, end: f64) -> S {
+    S {
+        trace,
+        id: 1,
+        start,
+        end,
+        role: "server",
+        ..S::default()
+    }
+}
+
+/// A call below `parent`.
+pub(super) fn call(trace: u8, id: u64, parent: u64, start: f64, end: f64) -> S {
+    S {
+        trace,
+        id,
+        parent: Some(parent),
+        start,
+        end,
+        role: "call",
+        ..S::default()
+    }
+}
+
+type Words = DictionaryArray<Int32Type>;
+
+fn column<A: arrow::array::Array + 'static>(
+    name: &'static str,
+    array: A,
+) -> (&'static str, ArrayRef, bool) {
+    (name, Arc::new(array), true)
+}
+
+pub(super) fn spans(rows: &[S]) -> Section {
+    let hex = |id: u64| format!("{id:016x}");
+    let times = |t: fn(&S) -> f64| {
+        TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(t(r)).0))
+            .with_timezone("UTC")
+    };
+    let words = |w: fn(&S) -> Option<&'static str>| Words::from_iter(rows.iter().map(w));
+    let names = MapFieldNames {
+        entry: "entries".into(),
+        key: "keys".into(),
+        value: "values".into(),
+    };
+    let mut attributes = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    for row in rows {
+        if let Some(tier) = row.tier {
+            attributes.keys().append_value("tier");
+            attributes.values().append_value(tier);
+        }
+        attributes.append(true).unwrap();
+    }
+    let cost = Decimal128Array::from_iter(rows.iter().map(|r| r.cost.map(i128::from)));
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        column(
+            "trace_id",
+            StringArray::from_iter_values(rows.iter().map(|r| format!("{:032x}", r.trace))),
+        ),
+        column(
+            "span_id",
+            StringArray::from_iter_values(rows.iter().map(|r| hex(r.id))),
+        ),
+        column(
+            "parent_span_id",
+            StringArray::from_iter(rows.iter().map(|r| r.parent.map(hex))),
+        ),
+        column("start_time", times(|r| r.start)),
+        column("end_time", times(|r| r.end)),
+        column("kind", words(|r| r.kind)),
+        column("role", words(|r| Some(r.role))),
+        column("route", words(|r| r.route)),
+        column("color", words(|r| r.color)),
+        column("version", words(|r| r.version)),
+        column("service_name", words(|r| r.service)),
+        column("deployment", words(|r| r.deployment)),
+        column(
+            "shadow",
+            BooleanArray::from_iter(rows.iter().map(|r| r.shadow.then_some(true))),
+        ),
+        column(
+            "session_id",
+            StringViewArray::from_iter(rows.iter().map(|r| r.session)),
+        ),
+        column(
+            "prompt_tokens",
+            Int64Array::from_iter(rows.iter().map(|r| r.tokens)),
+        ),
+        column(
+            "cost_usd",
+            cost.with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE)
+                .unwrap(),
+        ),
+        column("status", words(|r| r.error.then_some("error"))),
+        column(
+            "fallback",
+            BooleanArray::from_iter(rows.iter().map(|r| r.fallback)),
+        ),
+        column("attributes", attributes.finish()),
+    ])
+    .unwrap();
+    Section {
+        table: Table::Spans,
+        rows,
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct E {
+    pub trace: u8,
+    pub time: f64,
+    pub name: &'static str,
+    pub passed: Option<bool>,
+}
+
+pub(super) fn evals(rows: &[E]) -> Section {
+    let score = |r: &E| r.passed.map(f64::from);
+    let rows = RecordBatch::try_from_iter_with_nullable([
+        column(
+            "trace_id",
+            StringArray::from_iter_values(rows.iter().map(|r| format!("{:032x}", r.trace))),
+        ),
+        column(
+            "time",
+            TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(r.time).0))
+                .with_timezone("UTC"),
+        ),
+        column("name", Words::from_iter(rows.iter().map(|r| Some(r.name)))),
+        column("score", Float64Array::from_iter(rows.iter().map(score))),
+        column(
+            "passed",
+            BooleanArray::from_iter(rows.iter().map(|r| r.passed)),
+        ),
+        column(
+            "source",
+            Words::from_iter(rows.iter().map(|_| Some("otel_log"))),
+        ),
+    ])
+    .unwrap();
+    Section {
+        table: Table::Evals,
+        rows,
+    }
+}

@@ -1,0 +1,55 @@
+//! Times and limits of the pipeline, all named.
+
+use crate::assemble::Limits;
+use std::time::Duration;
+
+/// How requests are grouped, published and sealed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PipelineConfig {
+    /// Times and limits of trace assembly, and the width of a cell's minute.
+    pub assembly: Limits,
+    /// Requests that wait for the lane; one more is refused as busy.
+    pub queued_requests_max: usize,
+    /// While more requests wait, a group is kept open for at most this long.
+    pub commit_window: Duration,
+    /// A group is closed at this many rows.
+    pub commit_rows: usize,
+    /// A group is closed at about this many bytes of rows.
+    pub commit_bytes: usize,
+    /// How often time is told to the engine.
+    pub tick: Duration,
+    /// While records come without a pause, a snapshot is published this often.
+    pub publish_window: Duration,
+    /// Unsealed rows are sealed at this number.
+    pub seal_rows: usize,
+    /// Unsealed rows are sealed at about this many bytes of memory.
+    pub seal_bytes: usize,
+    /// Unsealed rows are sealed at this age.
+    pub seal_age: Duration,
+    /// After a seal failed, wait this long.
+    pub seal_retry: Duration,
+    /// How long a request is known by its digest.
+    pub digest_age: Duration,
+    /// Requests known by their digests; beyond, the oldest are forgotten.
+    pub digests_max: usize,
+}
+
+impl Default for PipelineConfig {
+    fn default() -> Self {
+        Self {
+            assembly: Limits::default(),
+            queued_requests_max: 1_024,
+            commit_window: Duration::from_millis(5),
+            commit_rows: 16_384,
+            commit_bytes: 8 << 20,
+            tick: Duration::from_millis(20),
+            publish_window: Duration::from_millis(10),
+            seal_rows: 1_000_000,
+            seal_bytes: 64 << 20,
+            seal_age: Duration::from_secs(60),
+            seal_retry: Duration::from_secs(10),
+            digest_age: Duration::from_secs(24 * 3_600),
+            digests_max: 1_000_000,
+        }
+    }
+}

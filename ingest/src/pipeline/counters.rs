@@ -1,0 +1,102 @@
+//! What the pipeline counts. Plain atomics: the metrics page reads them.
+
+use crate::assemble::Counts;
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Durations in buckets that double: bucket `i` holds those below `2^i` us (and at or above half of that).
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [AtomicU64; Self::BUCKETS],
+    sum_us: AtomicU64,
+}
+
+impl Durations {
+    /// Buckets; the last also holds everything longer.
+    pub const BUCKETS: usize = 26;
+
+    pub(super) fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (64 - us.leading_zeros() as usize).min(Self::BUCKETS - 1);
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_us.fetch_add(us, Relaxed);
+    }
+
+    /// Upper edge of every bucket in us, with its count.
+    pub fn buckets(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.buckets
+            .iter()
+            .enumerate()
+            .map(|(i, count)| (1 << i, count.load(Relaxed)))
+    }
+
+    /// How many, and their sum in us.
+    #[must_use]
+    pub fn total(&self) -> (u64, u64) {
+        (
+            self.buckets.iter().map(|b| b.load(Relaxed)).sum(),
+            self.sum_us.load(Relaxed),
+        )
+    }
+}
+
+/// Totals since start, and gauges.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Requests acknowledged (those sent again included).
+    pub requests_acked: AtomicU64,
+    /// Requests that had come before, by digest.
+    pub requests_duplicate: AtomicU64,
+    /// Requests that were no readable OTLP.
+    pub requests_malformed: AtomicU64,
+    /// Requests refused because the journal could not take them.
+    pub requests_refused: AtomicU64,
+    /// Spans and log records acknowledged.
+    pub accepted: AtomicU64,
+    /// Spans and log records rejected alone.
+    pub rejected: AtomicU64,
+    /// Records written.
+    pub groups: AtomicU64,
+    /// Bytes written to the journal.
+    pub journal_bytes: AtomicU64,
+    /// Time of append and fdatasync of a record.
+    pub journal_time: Durations,
+    /// Last record that is on disk.
+    pub durable_lsn: AtomicU64,
+    /// Last record that was published.
+    pub published_lsn: AtomicU64,
+    /// Snapshots published.
+    pub publications: AtomicU64,
+    /// Unsealed rows.
+    pub live_rows: AtomicU64,
+    /// Seals done.
+    pub seals: AtomicU64,
+    /// Seals that failed and were put off.
+    pub seal_failures: AtomicU64,
+    /// Time of a seal.
+    pub seal_time: Durations,
+    /// Last record that is sealed.
+    pub sealed_lsn: AtomicU64,
+    assembly: Mutex<Counts>,
+}
+
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Relaxed);
+}
+
+impl Counters {
+    /// What assembly counted and holds.
+    #[must_use]
+    pub fn assembly(&self) -> Counts {
+        *self.assembly.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_assembly(&self, counts: Counts) {
+        *self.assembly.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+}

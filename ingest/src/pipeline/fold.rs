@@ -1,0 +1,373 @@
+//! All that the engine holds, as a value: records and ticks go in, snapshots and captures for sealing come out. No
+//! threads, no IO; a restart feeds it the journal's records and gets where it was.
+
+use super::{config::PipelineConfig, error::PipelineError};
+use crate::assemble::{Assembly, AssemblyState, Counts, Effects, Tally, rows_to_batch};
+use ahash::RandomState;
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
+use hashbrown::HashSet;
+use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
+use serde::{Deserialize, Serialize};
+use std::{collections::VecDeque, sync::Arc};
+use store::{Layers, LiveBatch, Mark, MicroBatch, SealInput, Sealed, Snapshot, TraceId, live};
+
+/// Form of [`EngineState`]; goes up when it changes.
+const STATE_VERSION: u8 = 1;
+
+/// Requests of one record, by digest.
+pub(super) type Digests = (Nanos, Arc<[u128]>);
+
+/// The bytes that a commit record keeps for the engine.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct EngineState {
+    assembly: AssemblyState,
+    digests: VecDeque<Digests>,
+}
+
+impl EngineState {
+    pub fn encode(&self) -> Result<Vec<u8>, PipelineError> {
+        postcard::to_extend(self, vec![STATE_VERSION])
+            .map_err(|e| PipelineError::State(e.to_string()))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PipelineError> {
+        match bytes {
+            [STATE_VERSION, state @ ..] => {
+                postcard::from_bytes(state).map_err(|e| PipelineError::State(e.to_string()))
+            }
+            _ => Err(PipelineError::State(
+                "it was written by another version of tracegate".to_owned(),
+            )),
+        }
+    }
+}
+
+/// Unsealed rows.
+#[derive(Debug, Default)]
+struct Live {
+    spans: Vec<LiveBatch>,
+    evals: Vec<LiveBatch>,
+    traces: Vec<LiveBatch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Live {
+    fn push(&mut self, table: Table, lsn: u64, rows: RecordBatch) -> Result<(), PipelineError> {
+        self.rows += rows.num_rows();
+        self.bytes += rows.get_array_memory_size();
+        let batches = match table {
+            Table::Spans => &mut self.spans,
+            Table::Evals => &mut self.evals,
+            Table::Traces => &mut self.traces,
+            Table::Cells => return Ok(()),
+        };
+        Ok(live::push(table, batches, LiveBatch { lsn, rows })?)
+    }
+}
+
+fn after(first: &[LiveBatch], then: &[LiveBatch]) -> Vec<LiveBatch> {
+    [first, then].concat()
+}
+
+/// What is being sealed, until it is known whether that worked.
+#[derive(Debug)]
+struct InFlight {
+    live: Live,
+    cells: CellTable,
+    /// Replacements whose older rows are all in this seal: the file will not hold those, so they can go.
+    settled: HashSet<TraceId, RandomState>,
+}
+
+/// A seal to be done.
+#[derive(Debug)]
+pub(super) struct Capture {
+    /// Everything but the state's bytes.
+    pub input: SealInput,
+    /// To be encoded into `input.state`, which takes a while.
+    pub state: EngineState,
+}
+
+/// The engine's state.
+#[derive(Debug)]
+pub(super) struct Fold {
+    config: PipelineConfig,
+    assembly: Assembly,
+    digests: VecDeque<Digests>,
+    digest_count: usize,
+    live: Live,
+    in_flight: Option<InFlight>,
+    /// The next publication, but for its rows.
+    view: Snapshot,
+    /// Marks made since the last capture: those that stay when it is committed.
+    marks_since: Layers<TraceId, Arc<Mark>>,
+    /// Changes of cells since the last flush into `view.cells` and `cells_since`.
+    tally: Tally,
+    cells_since: CellTable,
+    /// Traces with unsealed rows only that have replacements.
+    replaced_live: HashSet<TraceId, RandomState>,
+    sealed_lsn: u64,
+    /// When the oldest change that is not being sealed came.
+    dirty_since: Option<Nanos>,
+}
+
+impl Fold {
+    /// From a commit (or nothing).
+    pub fn new(
+        config: PipelineConfig,
+        base: Snapshot,
+        state: Option<&[u8]>,
+        book: Arc<ReleaseBook>,
+    ) -> Result<Self, PipelineError> {
+        let lsn = base.lsn;
+        let (mut assembly, digests) = match state.filter(|bytes| !bytes.is_empty()) {
+            Some(bytes) => {
+                let state = EngineState::decode(bytes)?;
+                (
+                    Assembly::restore(config.assembly.clone(), state.assembly, lsn),
+                    state.digests,
+                )
+            }
+            None => (Assembly::new(config.assembly.clone()), VecDeque::new()),
+        };
+        assembly.set_book(book);
+        Ok(Self {
+            config,
+            assembly,
+            digest_count: digests.iter().map(|(_, ids)| ids.len()).sum(),
+            digests,
+            live: Live::default(),
+            in_flight: None,
+            view: base,
+            marks_since: Layers::default(),
+            tally: Tally::default(),
+            cells_since: CellTable::default(),
+            replaced_live: HashSet::default(),
+            sealed_lsn: lsn,
+            dirty_since: None,
+        })
+    }
+
+    /// Takes another book.
+    pub fn set_book(&mut self, book: Arc<ReleaseBook>) {
+        self.assembly.set_book(book);
+    }
+
+    /// Takes a record that is on disk.
+    pub fn apply(&mut self, batch: MicroBatch) -> Result<(), PipelineError> {
+        self.tick(batch.received_at)?;
+        let effects = self.assembly.apply(&batch)?;
+        let (lsn, received_at) = (batch.lsn, batch.received_at);
+        for section in batch.sections {
+            let drop = match section.table {
+                Table::Spans => &effects.drop_spans,
+                Table::Evals => &effects.drop_evals,
+                Table::Traces | Table::Cells => continue,
+            };
+            let rows = without(section.rows, drop)?;
+            if rows.num_rows() > 0 {
+                self.live.push(section.table, lsn, rows)?;
+            }
+        }
+        self.view.lsn = lsn;
+        self.dirty_since.get_or_insert(received_at);
+        if !batch.digests.is_empty() {
+            self.digest_count += batch.digests.len();
+            self.digests.push_back((received_at, batch.digests.into()));
+        }
+        self.forget_digests();
+        self.absorb(effects, lsn)
+    }
+
+    /// Lets time pass. True if that changed anything.
+    pub fn tick(&mut self, now: Nanos) -> Result<bool, PipelineError> {
+        let effects = self.assembly.tick(now, self.view.lsn);
+        let idle = effects.rows.is_empty()
+            && effects.cells.is_empty()
+            && effects.marks.is_empty()
+            && effects.patches.is_empty();
+        if idle {
+            return Ok(false);
+        }
+        self.dirty_since.get_or_insert(now);
+        self.absorb(effects, self.view.lsn)?;
+        Ok(true)
+    }
+
+    fn absorb(&mut self, effects: Effects, lsn: u64) -> Result<(), PipelineError> {
+        let replaced: Vec<_> = effects
+            .rows
+            .iter()
+            .filter_map(|row| Some((row.trace_id, row.replaces?)))
+            .collect();
+        for &(id, earlier) in &replaced {
+            let known = self.view.replaced.get(&id).is_some() && !self.replaced_live.contains(&id);
+            if earlier > self.sealed_lsn && !known {
+                self.replaced_live.insert(id);
+            } else {
+                self.replaced_live.remove(&id);
+            }
+        }
+        self.view
+            .replaced
+            .push(replaced.iter().map(|&(id, _)| (id, lsn)));
+        let rows = rows_to_batch(&effects.rows)?;
+        if rows.num_rows() > 0 {
+            self.live.push(Table::Traces, lsn, rows)?;
+        }
+        self.marks_since.push(effects.marks.iter().cloned());
+        self.view.marks.push(effects.marks);
+        self.view.patches.push(effects.patches);
+        self.tally.merge(effects.cells);
+        Ok(())
+    }
+
+    fn flush_cells(&mut self) {
+        let tally = std::mem::take(&mut self.tally);
+        tally.apply_to(&mut self.view.cells);
+        tally.apply_to(&mut self.cells_since);
+    }
+
+    fn forget_digests(&mut self) {
+        while let Some((at, ids)) = self.digests.front() {
+            let expired = at.plus(self.config.digest_age) <= self.assembly.now();
+            if !expired && self.digest_count <= self.config.digests_max {
+                break;
+            }
+            self.digest_count -= ids.len();
+            self.digests.pop_front();
+        }
+    }
+
+    /// Requests that are known, oldest first.
+    pub fn digests(&self) -> &VecDeque<Digests> {
+        &self.digests
+    }
+
+    /// What the next reader shall see.
+    pub fn publish(&mut self) -> Arc<Snapshot> {
+        self.flush_cells();
+        self.view.seq += 1;
+        let mut next = self.view.clone();
+        let none = Live::default();
+        let sealing = self.in_flight.as_ref().map_or(&none, |f| &f.live);
+        next.spans = after(&sealing.spans, &self.live.spans);
+        next.evals = after(&sealing.evals, &self.live.evals);
+        next.traces = after(&sealing.traces, &self.live.traces);
+        Arc::new(next)
+    }
+
+    /// Whether enough came together, or is old enough, to be sealed.
+    pub fn wants_seal(&self) -> bool {
+        let old = |since: Nanos| self.assembly.now().since(since) >= self.config.seal_age;
+        self.in_flight.is_none()
+            && (self.wants_seal_for_size() || self.dirty_since.is_some_and(old))
+    }
+
+    /// The same without regard to age: during a replay everything is old.
+    pub fn wants_seal_for_size(&self) -> bool {
+        self.live.rows >= self.config.seal_rows || self.live.bytes >= self.config.seal_bytes
+    }
+
+    /// Time of the last record or tick.
+    pub fn now(&self) -> Nanos {
+        self.assembly.now()
+    }
+
+    /// Takes everything that is not sealed for a seal; `None` while another one runs, or if there is nothing.
+    pub fn capture(&mut self) -> Option<Capture> {
+        if self.in_flight.is_some() || self.dirty_since.is_none() {
+            return None;
+        }
+        self.flush_cells();
+        self.dirty_since = None;
+        let lsn = self.view.lsn;
+        let live = std::mem::take(&mut self.live);
+        let cells = std::mem::take(&mut self.cells_since);
+        let input = SealInput {
+            lsn,
+            sealed_at: self.assembly.now(),
+            spans: live.spans.clone(),
+            evals: live.evals.clone(),
+            traces: live.traces.clone(),
+            marks: self.view.marks.clone(),
+            cell_deltas: cells.clone(),
+            patches: self.view.patches.clone(),
+            replaced: self.view.replaced.clone(),
+            state: Vec::new(),
+        };
+        self.marks_since = Layers::default();
+        self.assembly.captured(lsn);
+        let state = EngineState {
+            assembly: self.assembly.capture(),
+            digests: self.digests.clone(),
+        };
+        let settled = std::mem::take(&mut self.replaced_live);
+        self.sealed_lsn = lsn;
+        self.in_flight = Some(InFlight {
+            live,
+            cells,
+            settled,
+        });
+        Some(Capture { input, state })
+    }
+
+    /// The captured rows are in files now.
+    pub fn sealed(&mut self, sealed: &Sealed) {
+        let Some(in_flight) = self.in_flight.take() else {
+            return;
+        };
+        self.view.files = Arc::clone(&sealed.files);
+        self.view.marks = self.marks_since.clone();
+        if !in_flight.settled.is_empty() {
+            let gone =
+                |id: &TraceId, from: u64| from <= sealed.lsn && in_flight.settled.contains(id);
+            self.view.replaced = self.view.replaced.retained(|id, from| !gone(id, *from));
+        }
+    }
+
+    /// They are not: they stay live, and the next capture takes them again.
+    pub fn seal_failed(&mut self) -> Result<(), PipelineError> {
+        let Some(in_flight) = self.in_flight.take() else {
+            return Ok(());
+        };
+        let newer = std::mem::replace(&mut self.live, in_flight.live);
+        for (table, batches) in [
+            (Table::Spans, newer.spans),
+            (Table::Evals, newer.evals),
+            (Table::Traces, newer.traces),
+        ] {
+            for batch in batches {
+                self.live.push(table, batch.lsn, batch.rows)?;
+            }
+        }
+        self.cells_since.merge(&in_flight.cells);
+        self.dirty_since.get_or_insert(self.assembly.now());
+        Ok(())
+    }
+
+    /// What assembly counted and holds.
+    pub fn counts(&self) -> Counts {
+        self.assembly.counts()
+    }
+
+    /// Unsealed rows, those being sealed left out.
+    pub fn live_rows(&self) -> usize {
+        self.live.rows
+    }
+}
+
+/// `rows` without those at the given indices.
+fn without(rows: RecordBatch, drop: &[usize]) -> Result<RecordBatch, PipelineError> {
+    if drop.is_empty() {
+        return Ok(rows);
+    }
+    let mut keep = vec![true; rows.num_rows()];
+    for &row in drop {
+        keep[row] = false;
+    }
+    Ok(filter_record_batch(&rows, &BooleanArray::from(keep))?)
+}

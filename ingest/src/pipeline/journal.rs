@@ -1,0 +1,153 @@
+//! The journal thread: append, fdatasync, ack, pass on. What it passes on is durable, so nobody ever sees a row that a
+//! kill could take back.
+
+use super::{
+    Fault,
+    counters::{Counters, add},
+};
+use crate::intake::{Accepted, RETRY_AFTER_MS, Refusal};
+use crossbeam_channel::{Receiver, Sender};
+use proto::Nanos;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+use store::{Journal, MicroBatch, Section, StoreError};
+use tokio::sync::oneshot;
+
+/// The answer to one request, ready to be sent once it is durable.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub reply: oneshot::Sender<Result<Accepted, Refusal>>,
+    pub accepted: Accepted,
+}
+
+/// A closed group, not yet numbered.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub received_at: Nanos,
+    pub digests: Vec<u128>,
+    pub sections: Vec<Section>,
+    pub waiting: Vec<Waiting>,
+}
+
+/// From lane to journal.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Group(Group),
+    Tick(Nanos),
+    /// Nothing comes after this.
+    Stop,
+}
+
+/// From journal to engine: the same, but durable and numbered.
+#[derive(Debug)]
+pub(super) enum Event {
+    Batch(MicroBatch),
+    Tick(Nanos),
+    Stop,
+}
+
+/// From journal to lane, one for every group, in order: `Ok` once durable.
+pub(super) type Done = Result<(), Refusal>;
+
+pub(super) struct JournalThread {
+    pub journal: Journal,
+    pub entries: Receiver<Entry>,
+    pub done: Sender<Done>,
+    pub events: Sender<Event>,
+    pub counters: Arc<Counters>,
+    pub fault: Fault,
+}
+
+impl JournalThread {
+    /// Returns when told to stop, when a neighbour is gone, or when the disk failed.
+    pub fn run(mut self) {
+        for entry in &self.entries {
+            let event = match entry {
+                Entry::Tick(now) => Event::Tick(now),
+                Entry::Stop => {
+                    _ = self.events.send(Event::Stop);
+                    return;
+                }
+                Entry::Group(group) => match write(&mut self.journal, group, &self.counters) {
+                    Ok(batch) => {
+                        if self.done.send(Ok(())).is_err() {
+                            return;
+                        }
+                        Event::Batch(batch)
+                    }
+                    Err(Failed { error, refusal }) => {
+                        if !error.is_full() {
+                            self.fault.raise(&error);
+                            return;
+                        }
+                        tracing::warn!(%error, "the disk is full: requests are refused until there is room");
+                        if self.done.send(Err(refusal)).is_err() {
+                            return;
+                        }
+                        continue;
+                    }
+                },
+            };
+            if self.events.send(event).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+struct Failed {
+    error: StoreError,
+    refusal: Refusal,
+}
+
+/// Makes a group durable and answers its requests.
+fn write(journal: &mut Journal, group: Group, counters: &Counters) -> Result<MicroBatch, Failed> {
+    let Group {
+        received_at,
+        digests,
+        sections,
+        waiting,
+    } = group;
+    let batch = MicroBatch {
+        lsn: journal.next_lsn(),
+        received_at,
+        digests,
+        sections,
+    };
+    let began = Instant::now();
+    match journal
+        .append(&batch)
+        .and_then(|bytes| journal.sync().map(|()| bytes))
+    {
+        Ok(bytes) => {
+            counters.journal_time.record(began.elapsed());
+            counters.durable_lsn.store(batch.lsn, Relaxed);
+            add(&counters.journal_bytes, bytes);
+            add(&counters.groups, 1);
+            for Waiting { reply, accepted } in waiting {
+                add(&counters.requests_acked, 1);
+                add(&counters.accepted, accepted.accepted);
+                add(&counters.rejected, accepted.rejected);
+                _ = reply.send(Ok(accepted));
+            }
+            Ok(batch)
+        }
+        Err(error) => {
+            let refusal = if error.is_full() {
+                Refusal::Busy {
+                    cause: "disk space",
+                    retry_after: Duration::from_millis(RETRY_AFTER_MS),
+                }
+            } else {
+                Refusal::Unavailable(format!("the journal cannot be written: {error}"))
+            };
+            add(&counters.requests_refused, waiting.len() as u64);
+            for Waiting { reply, .. } in waiting {
+                _ = reply.send(Err(refusal.clone()));
+            }
+            Err(Failed { error, refusal })
+        }
+    }
+}
