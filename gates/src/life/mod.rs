@@ -522,6 +522,9 @@ impl Turn<'_> {
     }
 
     fn latched_verdict(&self, event: &Event) -> Verdict {
+        if self.state.course == Course::RolledBack {
+            return Verdict::Fail;
+        }
         if let Some(latch) = &self.state.latch {
             return match latch.action {
                 Action::Promote => Verdict::Pass,
@@ -530,7 +533,7 @@ impl Turn<'_> {
             };
         }
         match (self.state.course, event) {
-            (Course::RolledBack | Course::AdvisedRollback, _) => Verdict::Fail,
+            (Course::AdvisedRollback, _) => Verdict::Fail,
             _ if self.state.told.contains(&Told::SampleRatio) => Verdict::Inconclusive,
             (Course::Promoted | Course::AdvisedPromote, _) => Verdict::Pass,
             (Course::Trial, Event::Judged(f)) => {

@@ -2,4 +2,9 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod check;
+mod life;
+mod receiver;
+mod outbox;
+mod judging;
+mod stream;
 mod vectors;

@@ -1,0 +1,522 @@
+//! The life of a release as a model: whatever happens in whatever order, some things never do.
+
+use super::check::GOOD;
+use gates::{
+    judge::PairKey,
+    ledger::Actor,
+    life::{Breaker, Command, Course, Event, Finding, ReleaseState, Slot, Stepped, Terms, step},
+};
+use proptest::prelude::*;
+use proto::{
+    Nanos,
+    cell::PPM,
+    decision::{Action, Phase, Verdict},
+    release::{Mode, ReleaseSpec},
+};
+use std::time::Duration;
+
+const RESOLUTION: Duration = Duration::from_secs(1);
+
+pub fn spec(mode: Mode) -> ReleaseSpec {
+    let mut spec = gates::check::check(GOOD, "good").releases.remove(0);
+    spec.mode = mode;
+    spec.warmup = Duration::from_secs(5);
+    spec.timeout = Duration::from_secs(2);
+    spec.grace = Duration::from_secs(1);
+    for step in &mut spec.steps {
+        step.min = Duration::from_secs(5);
+    }
+    spec.min_traces = 100;
+    spec.horizon = Duration::from_secs(3_600);
+    spec
+}
+
+fn terms(spec: &ReleaseSpec) -> Terms<'_> {
+    Terms {
+        spec,
+        resolution: RESOLUTION,
+        effect_deadline: Duration::from_secs(30),
+    }
+}
+
+fn baseline() -> gates::judge::Baseline {
+    gates::judge::Baseline {
+        gates: Default::default(),
+        attempt_error: None,
+        frozen_at: Nanos::ZERO,
+        source: "test".into(),
+    }
+}
+
+fn pair(cohort: Option<&str>) -> PairKey {
+    PairKey {
+        gate: "p99 latency".into(),
+        cohort: cohort.map(str::to_owned),
+    }
+}
+
+pub fn quiet() -> Finding {
+    Finding {
+        rollback: None,
+        fallbacks: Vec::new(),
+        holds: Vec::new(),
+        any_fail: false,
+        passes: false,
+        sample_ratio_suspended: false,
+        sample_ratio_fired: false,
+        breaker: Breaker::Quiet,
+        n_blue: 1_000,
+        n_green: 1_000,
+        n_green_step: 1_000,
+        reason: "evidence below both thresholds".into(),
+        impaired: None,
+        obstacle: None,
+        traffic: Vec::new(),
+    }
+}
+
+/// A release on its way, with a gateway that does as it is told.
+struct World {
+    spec: ReleaseSpec,
+    state: ReleaseState,
+    now: Nanos,
+    decided: Vec<(Action, Actor)>,
+    obeys: bool,
+    green_ppm: u32,
+    traffic: Vec<Slot>,
+}
+
+impl World {
+    fn new(mode: Mode) -> Self {
+        let spec = spec(mode);
+        let now = Nanos::from_secs(1_000_000);
+        let mut state = ReleaseState::open(&spec, now, RESOLUTION);
+        state.baseline = Some(baseline());
+        Self {
+            green_ppm: state.green_ppm,
+            spec,
+            state,
+            now,
+            decided: Vec::new(),
+            obeys: true,
+            traffic: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: &Event) -> Stepped {
+        let out = step(terms(&self.spec), &self.state, event, self.now);
+        self.state = out.state.clone();
+        for d in &out.decisions {
+            self.decided.push((d.action, d.actor.clone()));
+            if self.obeys && d.notified {
+                self.green_ppm = d.green_ppm;
+            }
+        }
+        if let Some(effect) = &mut self.state.effect
+            && effect.decision_id.is_none()
+        {
+            effect.decision_id = Some(format!("dec_{}", self.decided.len()));
+        }
+        out
+    }
+
+    /// One second of traffic, then a judgement.
+    fn second(&mut self, mut finding: Finding) -> Stepped {
+        let at = self.now.0 / 1_000_000_000;
+        let green = i64::from(self.green_ppm) * 300 / i64::from(PPM);
+        self.traffic.push(Slot {
+            at,
+            blue: 300 - green,
+            green,
+        });
+        self.now = self.now.plus(Duration::from_secs(1));
+        finding.traffic = self.traffic.clone();
+        self.event(&Event::Judged(Box::new(finding)))
+    }
+
+    fn seconds(&mut self, n: usize, finding: &Finding) {
+        for _ in 0..n {
+            self.second(finding.clone());
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Stepped {
+        self.event(&Event::Command {
+            command,
+            actor: "ada".into(),
+            reason: "because".into(),
+        })
+    }
+
+    fn actions(&self) -> Vec<Action> {
+        self.decided.iter().map(|(a, _)| *a).collect()
+    }
+}
+
+#[test]
+fn a_good_green_walks_the_steps_is_promoted_and_settles() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(4, &quiet());
+    assert_eq!(w.state.phase, Phase::Declared);
+    w.seconds(40, &quiet());
+    assert_eq!(w.state.phase, Phase::Canary);
+    assert_eq!(w.actions(), [Action::Advance, Action::Advance]);
+    assert_eq!(w.state.green_ppm, 250_000);
+    let good = Finding {
+        passes: true,
+        ..quiet()
+    };
+    w.seconds(20, &good);
+    assert_eq!(
+        w.actions(),
+        [
+            Action::Advance,
+            Action::Advance,
+            Action::Promote,
+            Action::Settle
+        ]
+    );
+    assert_eq!(w.state.phase, Phase::Settled);
+    assert_eq!(w.state.winner, Some(proto::Color::Green));
+    // what started while traffic moved belongs to no split, and each split begins later than its notice
+    let named: Vec<Option<u32>> = w.state.splits.iter().map(|s| s.1).collect();
+    assert_eq!(
+        named,
+        [
+            Some(0),
+            None,
+            Some(50_000),
+            None,
+            Some(250_000),
+            None,
+            Some(PPM)
+        ]
+    );
+}
+
+#[test]
+fn a_bad_green_is_rolled_back_once_and_the_effect_is_proven() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(9, &quiet());
+    let bad = Finding {
+        rollback: Some(vec![pair(None)]),
+        any_fail: true,
+        ..quiet()
+    };
+    let out = w.second(bad.clone());
+    assert_eq!(out.verdict, Verdict::Fail);
+    assert_eq!(w.state.course, Course::RolledBack);
+    assert_eq!(w.state.active_color(), proto::Color::Blue);
+    assert_ne!(w.state.phase, Phase::RolledBack, "said is not done");
+    w.seconds(10, &bad);
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Rollback, Action::Settle]
+    );
+    assert_eq!(w.state.phase, Phase::RolledBack);
+}
+
+#[test]
+fn a_gateway_that_says_yes_and_does_nothing_is_escalated_within_its_deadline() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(9, &quiet());
+    w.obeys = false;
+    let bad = Finding {
+        rollback: Some(vec![pair(None)]),
+        ..quiet()
+    };
+    w.second(bad.clone());
+    let decision_id = w.state.effect.clone().unwrap().decision_id.unwrap();
+    w.event(&Event::Delivered { decision_id });
+    w.seconds(29, &bad);
+    assert!(!w.actions().contains(&Action::Escalate));
+    w.seconds(60, &bad);
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Rollback, Action::Escalate]
+    );
+    // and it is still watched: when the traffic moves at last, the release is over
+    w.green_ppm = 0;
+    w.seconds(3, &bad);
+    assert_eq!(w.state.phase, Phase::RolledBack);
+}
+
+#[test]
+fn advice_moves_nothing_and_is_given_once() {
+    let mut w = World::new(Mode::Advise);
+    w.seconds(40, &quiet());
+    assert_eq!(w.actions(), [Action::Advance]);
+    assert_eq!(w.state.green_ppm, 50_000, "a person has not followed it");
+    w.command(Command::Advance);
+    w.seconds(10, &quiet());
+    assert_eq!(w.state.green_ppm, 250_000);
+    let bad = Finding {
+        rollback: Some(vec![pair(None)]),
+        ..quiet()
+    };
+    w.seconds(200, &bad);
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Advance, Action::Rollback]
+    );
+    w.command(Command::Rollback);
+    w.seconds(5, &bad);
+    assert_eq!(w.state.phase, Phase::RolledBack);
+}
+
+#[test]
+fn a_wrong_sample_ratio_decides_nothing_and_tells_people_once() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(9, &quiet());
+    let off = Finding {
+        sample_ratio_fired: true,
+        sample_ratio_suspended: true,
+        rollback: Some(vec![pair(None)]),
+        passes: true,
+        ..quiet()
+    };
+    w.seconds(20, &off);
+    let verdict = w.second(quiet()).verdict;
+    assert_eq!(verdict, Verdict::Inconclusive);
+    w.seconds(20, &quiet());
+    assert_eq!(w.actions(), [Action::Advance, Action::Escalate]);
+}
+
+#[test]
+fn a_common_outage_holds_and_pages_and_green_alone_failing_rolls_back() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(9, &quiet());
+    let both = Finding {
+        breaker: Breaker::CommonOutage,
+        ..quiet()
+    };
+    w.seconds(5, &both);
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Hold, Action::Escalate]
+    );
+    w.second(Finding {
+        breaker: Breaker::Fired,
+        impaired: Some("ingest is shedding".into()),
+        ..quiet()
+    });
+    assert_eq!(w.actions().last(), Some(&Action::Rollback));
+}
+
+#[test]
+fn the_horizon_follows_the_policy() {
+    for (policy, expected) in [
+        (
+            proto::release::NoData::Hold,
+            vec![Action::Hold, Action::Escalate],
+        ),
+        (proto::release::NoData::Fail, vec![Action::Rollback]),
+        (proto::release::NoData::Extend, vec![]),
+    ] {
+        let mut w = World::new(Mode::Act);
+        w.spec.no_data = policy;
+        w.seconds(40, &quiet());
+        let before = w.decided.len();
+        w.now = w.now.plus(Duration::from_secs(3_600));
+        w.second(quiet());
+        assert_eq!(&w.actions()[before..], expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn a_fallen_cohort_falls_once_and_the_rest_goes_on() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(9, &quiet());
+    let bad = Finding {
+        fallbacks: vec![pair(Some("enterprise"))],
+        any_fail: true,
+        ..quiet()
+    };
+    w.seconds(3, &bad);
+    assert_eq!(w.actions(), [Action::Advance, Action::Fallback]);
+    assert_eq!(w.state.fallen[0].cohort, "enterprise");
+    assert_eq!(w.state.green_ppm, 50_000);
+}
+
+#[derive(Debug, Clone)]
+enum Happens {
+    Judged {
+        rollback: bool,
+        passes: bool,
+        fallback: bool,
+        hold: bool,
+        suspended: bool,
+        fired: bool,
+        breaker: u8,
+        impaired: bool,
+        green: u8,
+        secs: u16,
+    },
+    Delivered,
+    Undelivered,
+    Command(Command),
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    let judged = (
+        prop::bool::weighted(0.08),
+        prop::bool::weighted(0.5),
+        prop::bool::weighted(0.05),
+        prop::bool::weighted(0.03),
+        prop::bool::weighted(0.05),
+        prop::bool::weighted(0.01),
+        prop_oneof![30 => Just(0u8), 1 => Just(1u8), 1 => Just(2u8)],
+        prop::bool::weighted(0.05),
+        0u8..=100,
+        1u16..20,
+    )
+        .prop_map(
+            |(
+                rollback,
+                passes,
+                fallback,
+                hold,
+                suspended,
+                fired,
+                breaker,
+                impaired,
+                green,
+                secs,
+            )| {
+                Happens::Judged {
+                    rollback,
+                    passes,
+                    fallback,
+                    hold,
+                    suspended,
+                    fired,
+                    breaker,
+                    impaired,
+                    green,
+                    secs,
+                }
+            },
+        );
+    prop_oneof![
+        24 => judged,
+        3 => Just(Happens::Delivered),
+        1 => Just(Happens::Undelivered),
+        2 => prop_oneof![
+            Just(Command::Promote),
+            Just(Command::Advance),
+            Just(Command::Rollback),
+            Just(Command::Hold),
+            Just(Command::Resume),
+        ]
+        .prop_map(Happens::Command),
+    ]
+}
+
+fn rank(phase: Phase) -> u8 {
+    match phase {
+        Phase::Observed | Phase::Declared => 0,
+        Phase::Mirroring => 1,
+        Phase::Canary => 2,
+        Phase::Cutover => 3,
+        Phase::Watching => 4,
+        Phase::Settled | Phase::RolledBack => 5,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_people_are_not_overridden_and_nothing_is_undone(
+        mode in prop_oneof![3 => Just(Mode::Act), 1 => Just(Mode::Advise), 1 => Just(Mode::Observe)],
+        events in prop::collection::vec(happens(), 1..150),
+    ) {
+        let mut w = World::new(mode);
+        let mut rolled_back = false;
+        let mut people_acted = false;
+        for happening in events {
+            let before = w.state.clone();
+            let had = w.decided.len();
+            let mut passes_now = false;
+            let out = match happening {
+                Happens::Judged { rollback, passes, fallback, hold, suspended, fired, breaker, impaired, green, secs } => {
+                    for i in 0..secs {
+                        let at = w.now.0 / 1_000_000_000 + i64::from(i);
+                        w.traffic.push(Slot { at, blue: i64::from(100 - green), green: i64::from(green) });
+                    }
+                    w.now = w.now.plus(Duration::from_secs(u64::from(secs)));
+                    passes_now = passes && !suspended && !fired && !impaired;
+                    let finding = Finding {
+                        rollback: (rollback && !suspended && !fired).then(|| vec![pair(None)]),
+                        fallbacks: fallback.then(|| pair(Some("a"))).into_iter().collect(),
+                        holds: hold.then(|| pair(None)).into_iter().collect(),
+                        passes,
+                        sample_ratio_suspended: suspended,
+                        sample_ratio_fired: fired,
+                        breaker: [Breaker::Quiet, Breaker::Fired, Breaker::CommonOutage][usize::from(breaker)],
+                        impaired: impaired.then(|| "shed".into()),
+                        traffic: w.traffic.clone(),
+                        ..quiet()
+                    };
+                    w.event(&Event::Judged(Box::new(finding)))
+                }
+                Happens::Delivered => {
+                    let decision_id = w.state.effect.as_ref().and_then(|e| e.decision_id.clone());
+                    w.event(&Event::Delivered { decision_id: decision_id.unwrap_or_default() })
+                }
+                Happens::Undelivered if w.decided.is_empty() => continue,
+                Happens::Undelivered => w.event(&Event::Undelivered { decision_id: "dec".into(), error: "gone".into() }),
+                Happens::Command(command) => {
+                    let out = w.command(command);
+                    people_acted |= out.refused.is_none();
+                    if out.refused.is_some() {
+                        prop_assert_eq!(&before, &w.state, "a refused command changes nothing");
+                    }
+                    out
+                }
+            };
+            let by_engine: Vec<Action> = w.decided[had..]
+                .iter()
+                .filter(|(_, a)| *a == Actor::Engine)
+                .map(|(a, _)| *a)
+                .collect();
+            if before.latch.is_some() && w.state.latch.is_some() {
+                prop_assert!(
+                    by_engine.iter().all(|a| matches!(a, Action::Escalate | Action::Settle)),
+                    "a person's decision was overridden by {:?}", by_engine
+                );
+            }
+            if before.phase.is_over() {
+                prop_assert_eq!(had, w.decided.len(), "decided after the end");
+                prop_assert_eq!(&before, &w.state);
+            }
+            if mode == Mode::Observe && !people_acted {
+                prop_assert!(w.decided.is_empty(), "an observing release decided");
+            }
+            for (action, actor) in &w.decided[had..] {
+                if rolled_back {
+                    prop_assert!(
+                        matches!(action, Action::Escalate | Action::Settle),
+                        "{action:?} after a rollback"
+                    );
+                }
+                if *action == Action::Promote && *actor == Actor::Engine {
+                    prop_assert!(passes_now, "promoted without evidence");
+                }
+                if *action == Action::Rollback && out.state.course == Course::RolledBack {
+                    rolled_back = true;
+                }
+            }
+            prop_assert!(rank(w.state.phase) >= rank(before.phase), "a phase was undone");
+            prop_assert!(w.state.splits.is_sorted_by_key(|s| s.0));
+            prop_assert!(w.state.green_ppm <= PPM);
+            if w.state.course == Course::RolledBack {
+                prop_assert_eq!(w.state.green_ppm, 0);
+                prop_assert_eq!(out.verdict, Verdict::Fail);
+            }
+        }
+        // a stored state is the state
+        let text = serde_json::to_string(&w.state).unwrap();
+        prop_assert_eq!(serde_json::from_str::<ReleaseState>(&text).unwrap(), w.state);
+    }
+}
