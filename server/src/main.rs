@@ -10,8 +10,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(&miette::miette!("cannot start threads: {error}")),
     };
-    match runtime.block_on(cli::run(cli, &mut io::stdout())) {
+    let code = match runtime.block_on(cli::run(cli, &mut io::stdout())) {
         Ok(code) => code,
         Err(report) => cli::fail(&report),
-    }
+    };
+    // A seal that outlived its deadline must not hold the process: the journal has what it was sealing.
+    runtime.shutdown_background();
+    code
 }

@@ -1,6 +1,13 @@
 //! The composition root: one running instance, made of store, doors, pipeline, gates and query.
+//!
+//! ```text
+//! doors > pipeline > snapshots --feed--> desk > book > pipeline
+//!                       +--> query engine --> API <-- desk
+//! ```
 
 mod error;
+mod feed;
+mod impairment;
 mod ports;
 
 pub use error::{StartError, StopError};
@@ -9,35 +16,41 @@ pub use ports::Addresses;
 use crate::{
     config::Config,
     http::{self, Api, Hosts, Metrics},
+    secrets,
 };
+use feed::Feed;
+use gates::desk::{self, DeskConfig, DeskHandle, GateInput};
+use impairment::Impairment;
 use ingest::{
     door::{self, Door},
     pipeline::{self, Pipeline},
 };
-use proto::{clock::Clock, release::ReleaseBook};
+use ports::Ports;
+use proto::{clock::Clock, layout};
 use query::{Engine, EngineOptions};
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use store::{Recovered, Snapshot, Store, StoreOptions};
 use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+/// The desk may finish a decision it has begun.
+const DESK_WAIT: Duration = Duration::from_secs(1);
 /// The last seal may take this long; after that the journal has what is left.
-const SEAL_WAIT: Duration = Duration::from_secs(7);
+const SEAL_WAIT: Duration = Duration::from_secs(6);
+/// Who declares the releases of the configuration.
+const CONFIG_ACTOR: &str = "config";
 
 /// One running instance. Dropping it stops everything as a kill would; [`App::shutdown`] seals first.
 pub struct App {
     /// Where it listens; with port 0 asked for, the port that was found.
     pub addresses: Addresses,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    failed: watch::Receiver<Option<Arc<str>>>,
+    desk: DeskHandle,
     pipeline: Pipeline,
-    /// Doors and API; cancelled first.
-    doors: CancellationToken,
     tasks: TaskTracker,
-    book: watch::Sender<Arc<ReleaseBook>>,
+    /// Doors and API: stopped first.
+    doors: CancellationToken,
+    /// Feed, desk and outbox: stopped when nothing comes in any more.
+    gates: CancellationToken,
 }
 
 impl App {
@@ -48,50 +61,75 @@ impl App {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         // Ports first: a taken one is the likeliest mistake, and nothing has been touched yet.
         let ports = ports::bind(&config).await?;
+        let gates = CancellationToken::new();
+        let stop_if_it_fails = gates.clone().drop_guard();
+        let app = Self::start_on(ports, config, clock, gates).await?;
+        stop_if_it_fails.disarm();
+        Ok(app)
+    }
+
+    async fn start_on(ports: Ports, config: Config, clock: Clock, gates: CancellationToken) -> Result<Self, StartError> {
         let addresses = ports.addresses;
         let (store, recovered) = open(&config).await?;
+        let impairment = Impairment::new(&recovered.report);
         let engine = Engine::new(EngineOptions::new(&config.data_dir))?;
 
-        let (book_out, book) = watch::channel(Arc::new(ReleaseBook::default()));
-        let (read, pipeline_config, lane_clock) = (Arc::new(config.read.clone()), config.pipeline.clone(), Arc::clone(&clock));
-        let pipeline = blocking(move || pipeline::start(store, recovered, pipeline_config, read, book, lane_clock)).await??;
+        let (inputs_out, inputs) = watch::channel(Arc::new(GateInput::default()));
+        let (desk_config, desk_clock, desk_stop) = (desk_config(&config, addresses), Arc::clone(&clock), gates.clone());
+        let desk =
+            blocking(move || desk::start(desk_config, inputs, desk_clock, secrets::source(), desk_stop)).await??;
+        for release in &config.releases {
+            desk.declare(release.clone(), CONFIG_ACTOR).await?;
+        }
 
-        let doors = CancellationToken::new();
-        let tasks = TaskTracker::new();
+        let (read, limits) = (Arc::new(config.read.clone()), config.pipeline.clone());
+        let (book, lane_clock) = (desk.book(), Arc::clone(&clock));
+        let pipeline = blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock)).await??;
+
+        let (doors, tasks) = (CancellationToken::new(), TaskTracker::new());
         let door = Door::new(config.doors.clone(), pipeline.intake.clone()).map_err(StartError::Threads)?;
-        tasks.spawn(door::serve_grpc(ports.otlp_grpc, Arc::clone(&door), doors.clone().cancelled_owned()));
-        tasks.spawn(door::serve_http(ports.otlp_http, Arc::clone(&door), doors.clone().cancelled_owned()));
+        let feed = Feed {
+            snapshots: pipeline.snapshots.clone(),
+            failed: pipeline.failed.clone(),
+            door: Arc::clone(&door),
+            impairment,
+            clock: Arc::clone(&clock),
+            inputs: inputs_out,
+        };
+        tokio::spawn(feed.run(gates.clone()));
+        let metrics = Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters), desk.clone());
+        tokio::spawn(metrics.count_events(desk.events(), gates.clone()));
         let api = Arc::new(Api {
             hosts: Hosts::new(config.hosts.iter().cloned().chain(config.public_host())),
             engine,
+            desk: desk.clone(),
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
-            metrics: Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters)),
+            metrics,
             stopping: doors.clone(),
-            clock,
         });
+        tasks.spawn(door::serve_grpc(ports.otlp_grpc, Arc::clone(&door), doors.clone().cancelled_owned()));
+        tasks.spawn(door::serve_http(ports.otlp_http, door, doors.clone().cancelled_owned()));
         tasks.spawn(http::serve(ports.http, http::router(api), doors.clone()));
         tasks.close();
-        Ok(Self {
-            addresses,
-            snapshots: pipeline.snapshots.clone(),
-            failed: pipeline.failed.clone(),
-            pipeline,
-            doors,
-            tasks,
-            book: book_out,
-        })
+        Ok(Self { addresses, desk, pipeline, tasks, doors, gates })
+    }
+
+    /// Releases, verdicts, decisions.
+    #[must_use]
+    pub const fn desk(&self) -> &DeskHandle {
+        &self.desk
     }
 
     /// The latest snapshot of rows and cells.
     #[must_use]
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.snapshots.clone()
+        self.pipeline.snapshots.clone()
     }
 
     /// Resolves when ingest cannot go on by itself: the instance should be shut down then.
     pub async fn failed(&self) {
-        let mut failed = self.failed.clone();
+        let mut failed = self.pipeline.failed.clone();
         if failed.wait_for(Option::is_some).await.is_err() {
             tracing::error!("ingest has stopped");
         }
@@ -104,12 +142,25 @@ impl App {
     pub async fn shutdown(self) -> Result<(), StopError> {
         self.doors.cancel();
         self.tasks.wait().await;
+        self.gates.cancel();
+        if timeout(DESK_WAIT, self.desk.stopped()).await.is_err() {
+            tracing::warn!("the desk is still writing; the ledger is whole either way");
+        }
         let pipeline = self.pipeline;
         match timeout(SEAL_WAIT, spawn_blocking(move || pipeline.shutdown())).await {
             Ok(Ok(sealed)) => Ok(sealed?),
             Ok(Err(panic)) => Err(StopError::Panicked(panic.to_string())),
             Err(_) => Err(StopError::SealTooSlow(SEAL_WAIT)),
         }
+    }
+}
+
+fn desk_config(config: &Config, addresses: Addresses) -> DeskConfig {
+    let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{}", addresses.http));
+    DeskConfig {
+        resolution: config.pipeline.assembly.resolution,
+        webhook_allow: config.webhooks_allow.clone(),
+        ..DeskConfig::new(config.data_dir.join(layout::LEDGER), public_url)
     }
 }
 

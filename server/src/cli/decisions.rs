@@ -3,9 +3,10 @@
 use super::{
     Client, OutputError, ServerArgs,
     releases::{gates, segment},
-    text::{table, word},
+    text::{number, table, word},
 };
 use clap::Args;
+use proto::Nanos;
 use serde_json::Value;
 use std::io::Write;
 
@@ -69,13 +70,20 @@ pub(super) async fn explain(args: ExplainArgs, out: &mut (dyn Write + Send)) -> 
 }
 
 fn describe(bundle: &Value) -> String {
+    let at = bundle.pointer("/decision/decided_at").and_then(Value::as_i64).map_or_else(|| "-".to_owned(), |at| Nanos(at).rfc3339());
+    let by = match word(bundle, "/decision/actor/name") {
+        nobody if nobody == "-" => "tracegate".to_owned(),
+        person => person,
+    };
+    let green = bundle.pointer("/decision/green_ppm").and_then(Value::as_f64).map(|ppm| ppm / 1e4);
     let mut text = format!(
-        "{} of {} on {}, {} by {}\n  {}\n",
-        word(bundle, "/action"), word(bundle, "/release"), word(bundle, "/route"),
-        word(bundle, "/decided_at"), word(bundle, "/actor"), word(bundle, "/reason")
+        "{} of {} on {}, {at} by {by}\n  {}\n  green gets {} % from then on\n",
+        word(bundle, "/decision/action"), word(bundle, "/decision/release"), word(bundle, "/decision/route"),
+        word(bundle, "/decision/reason"), number(green)
     );
-    text.push_str(&gates(bundle.pointer("/evidence/gates").or_else(|| bundle.pointer("/gates"))));
-    text.push_str(&format!("rules {}\n", word(bundle, "/rules_hash")));
-    text.push_str("the whole bundle, with every count: add --json\n");
+    text.push_str(&gates(bundle.pointer("/judgement/reports")));
+    text.push_str(&format!("rules    {}\n", word(bundle, "/rules_hash")));
+    text.push_str(&format!("before   {}\n", word(bundle, "/previous_hash")));
+    text.push_str("the whole bundle, with the cells it was computed from: add --json\n");
     text
 }

@@ -82,7 +82,7 @@ fn describe(release: &Value, verdict: &Value) -> String {
     let mut text = format!(
         "{} on {}: {}, {} ({} -> {}), {} blue and {} green traces\n",
         word(verdict, "/release"), word(verdict, "/route"), word(verdict, "/verdict"), word(verdict, "/phase"),
-        word(release, "/blue_version"), word(release, "/green_version"), word(verdict, "/n_blue"), word(verdict, "/n_green")
+        word(release, "/blue"), word(release, "/green"), word(verdict, "/n_blue"), word(verdict, "/n_green")
     );
     match word(verdict, "/reason") {
         reason if reason.is_empty() || reason == "-" => {}
@@ -139,10 +139,11 @@ pub(super) async fn act(action: &str, args: ActArgs, out: &mut (dyn Write + Send
     };
     let path = format!("/api/v1/releases/{}/{action}", segment(&word(release, "/id")));
     let decision = client.post(&path, &json!({ "actor": actor(), "reason": args.reason })).await?;
-    let text = format!(
-        "{action} of {} on {}: decision {} ({})\n",
-        word(release, "/id"), args.route, word(&decision, "/decision_id"), word(&decision, "/action")
-    );
+    let id = word(release, "/id");
+    let text = match word(&decision, "/decision_id") {
+        none if none == "-" => format!("{action} of {id} on {}: done, nothing new to decide\n", args.route),
+        decision => format!("{action} of {id} on {}: decision {decision}\n", args.route),
+    };
     out.write_all(text.as_bytes()).map_err(OutputError)?;
     Ok(())
 }

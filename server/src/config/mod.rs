@@ -20,6 +20,9 @@ use store::JournalRecovery;
 /// Where data go if nobody says.
 pub const DATA_DIR_DEFAULT: &str = "tracegate-data";
 
+/// Open requests may finish for this long when the instance stops, ms: the last seal needs the rest of the 10 s.
+const DRAIN_MS_MAX: u64 = 2_000;
+
 /// What an instance is started with: file, then flags.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -61,7 +64,7 @@ impl Default for Config {
             hosts: Vec::new(),
             insecure: false,
             public_url: None,
-            doors: DoorConfig::default(),
+            doors: DoorConfig { drain_ms_max: DRAIN_MS_MAX, ..DoorConfig::default() },
             read: ReadConfig::default(),
             pipeline: PipelineConfig::default(),
             recovery: JournalRecovery::Strict,

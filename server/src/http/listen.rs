@@ -25,7 +25,7 @@ const STREAMS_MAX: u32 = 64;
 /// Bytes of the headers of one request.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// Open requests may finish for this long after shutdown was asked for.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed: out of file descriptors does not get better by spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 

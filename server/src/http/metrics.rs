@@ -5,6 +5,10 @@ use axum::{
     extract::State,
     response::{IntoResponse, Response},
 };
+use gates::{
+    desk::{DeskEvent, DeskHandle},
+    ledger::DeliveryState,
+};
 use http::header;
 use ingest::{
     door::Door,
@@ -13,7 +17,12 @@ use ingest::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    metrics::{
+        MetricType,
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::ConstGauge,
+    },
     registry::Registry,
 };
 use std::{
@@ -23,24 +32,61 @@ use std::{
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
 
 /// Media type of the page.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Microseconds of a second.
 const US: f64 = 1e6;
 
+/// Counts by one word.
+type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
+
 /// The page and where its figures come from.
 pub struct Metrics {
     registry: Registry,
+    decisions: ByWord,
+    attempts: ByWord,
 }
 
 impl Metrics {
     /// Reads from these whenever the page is asked for.
     #[must_use]
-    pub fn new(door: Arc<Door>, pipeline: Arc<Counters>) -> Self {
+    pub fn new(door: Arc<Door>, pipeline: Arc<Counters>, desk: DeskHandle) -> Self {
         let mut registry = Registry::with_prefix("tracegate");
         registry.register_collector(Box::new(Ingest { door, pipeline }));
-        Self { registry }
+        registry.register_collector(Box::new(Desk(desk)));
+        let (decisions, attempts) = (ByWord::default(), ByWord::default());
+        registry.register("decisions", "decisions since start", decisions.clone());
+        registry.register("delivery_attempts", "attempts to deliver a notice since start", attempts.clone());
+        Self { registry, decisions, attempts }
+    }
+
+    /// Counts what happens at the desk, until `stop`.
+    pub fn count_events(
+        &self, mut events: broadcast::Receiver<DeskEvent>, stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let (decisions, attempts) = (self.decisions.clone(), self.attempts.clone());
+        async move {
+            loop {
+                let event = tokio::select! {
+                    () = stop.cancelled() => return,
+                    event = events.recv() => event,
+                };
+                match event {
+                    Ok(DeskEvent::Decided(decision)) => {
+                        decisions.get_or_create(&[("action", decision.action.as_str())]).inc();
+                    }
+                    Ok(DeskEvent::Delivered(row)) => {
+                        let outcome = if row.state == DeliveryState::Delivered { "accepted" } else { "failed" };
+                        attempts.get_or_create(&[("outcome", outcome)]).inc();
+                    }
+                    Ok(DeskEvent::Judged(_)) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        }
     }
 }
 
@@ -49,6 +95,25 @@ pub(super) async fn page(State(api): State<Arc<Api>>) -> Response {
     match text::encode(&mut page, &api.metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
         Err(error) => super::ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Releases.
+struct Desk(DeskHandle);
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Desk")
+    }
+}
+
+impl Collector for Desk {
+    fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
+        let releases = self.0.releases();
+        let running = releases.iter().filter(|release| !release.phase.is_over()).count();
+        gauge(&mut out, "releases_running", "releases that are not over", running as u64)?;
+        let judged = self.0.last_judged().map_or(0, |at| u64::try_from(at.unix_ms() / 1_000).unwrap_or(0));
+        gauge(&mut out, "last_judged_timestamp_seconds", "when anything was last judged; 0 if never", judged)
     }
 }
 

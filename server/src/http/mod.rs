@@ -1,10 +1,14 @@
 //! The API: health, metrics, SQL, releases, decisions, and what each route should be on.
 
+mod decisions;
+mod desired;
 mod error;
 mod health;
 mod host;
+mod ledger;
 mod listen;
 mod metrics;
+mod releases;
 mod sql;
 
 pub use error::ApiError;
@@ -20,8 +24,8 @@ use axum::{
     routing::{get, post},
 };
 use http::{HeaderValue, StatusCode, header};
-use proto::clock::Clock;
-use query::{Engine, View};
+use gates::desk::DeskHandle;
+use query::Engine;
 use std::{sync::Arc, time::Duration};
 use store::Snapshot;
 use tokio::sync::watch;
@@ -38,6 +42,8 @@ pub struct Api {
     pub hosts: Hosts,
     /// SQL.
     pub engine: Engine,
+    /// Releases, verdicts, decisions.
+    pub desk: DeskHandle,
     /// Rows and cells.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Why ingest has stopped, if it has.
@@ -46,16 +52,6 @@ pub struct Api {
     pub metrics: Metrics,
     /// Cancelled when long polls should come to an end.
     pub stopping: CancellationToken,
-    /// The time.
-    pub clock: Clock,
-}
-
-impl Api {
-    /// What a query sees now.
-    async fn view(&self) -> Result<View, ApiError> {
-        let snapshot = Arc::clone(&self.snapshots.borrow());
-        Ok(View { snapshot, ..View::default() })
-    }
 }
 
 /// Every path of the API.
@@ -66,6 +62,15 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::page))
         .route("/api/v1/sql", post(sql::ask))
+        .route("/api/v1/releases", get(releases::list).post(releases::declare))
+        .route("/api/v1/releases/{id}", get(releases::one))
+        .route("/api/v1/releases/{id}/verdict", get(releases::verdict))
+        .route("/api/v1/releases/{id}/{command}", post(releases::command))
+        .route("/api/v1/decisions", get(decisions::list))
+        .route("/api/v1/decisions/{id}", get(decisions::one))
+        .route("/api/v1/deliveries/{id}/replay", post(decisions::replay))
+        .route("/api/v1/desired", get(desired::all))
+        .route("/api/v1/routes/{route}/desired", get(desired::of_route))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -1,6 +1,6 @@
 //! `POST /api/v1/sql`: one question, answered in the format that was asked for, batch by batch.
 
-use super::{Api, error::ApiError};
+use super::{Api, error::ApiError, ledger::tables};
 use axum::{
     body::{Body, Bytes},
     extract::State,
@@ -8,7 +8,7 @@ use axum::{
 };
 use http::{HeaderMap, StatusCode, header};
 use query::{
-    Bounds, QueryError,
+    Bounds, QueryError, View,
     output::{Format, encode, table},
 };
 use serde::Deserialize;
@@ -27,7 +27,9 @@ pub(super) async fn ask(State(api): State<Arc<Api>>, headers: HeaderMap, body: B
     let question: Question = serde_json::from_slice(&body)
         .map_err(|error| ApiError::bad(format!("the body is not {{\"sql\": \"SELECT ...\"}}: {error}")))?;
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let answer = api.engine.run(api.view().await?, &question.sql).await?;
+    let ledger = tables(&api.desk, &question.sql).await?;
+    let view = View { snapshot: Arc::clone(&api.snapshots.borrow()), ledger };
+    let answer = api.engine.run(view, &question.sql).await?;
     if accept.split(',').next().is_some_and(|first| first.trim().starts_with(PLAIN)) {
         let rows = answer.collect(Bounds::default()).await?;
         return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], table(&rows)?).into_response());

@@ -1,6 +1,7 @@
 //! Why an instance did not start, or did not stop cleanly, and what to do about it.
 
 use crate::config::Door;
+use gates::desk::DeskError;
 use ingest::pipeline::PipelineError;
 use miette::Diagnostic;
 use query::QueryError;
@@ -51,6 +52,9 @@ pub enum StartError {
     /// The journal's replay, or a thread of ingest.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// Ledger, or a release of the configuration.
+    #[error(transparent)]
+    Desk(#[from] DeskError),
     /// SQL.
     #[error(transparent)]
     Query(#[from] QueryError),

@@ -1,0 +1,73 @@
+//! From snapshots to the desk: cells as they change, and whether they can be trusted.
+
+use super::impairment::Impairment;
+use gates::desk::GateInput;
+use ingest::door::Door;
+use proto::clock::Clock;
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+use store::Snapshot;
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How often the doors are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What the feed reads.
+pub(super) struct Feed {
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub failed: watch::Receiver<Option<Arc<str>>>,
+    pub door: Arc<Door>,
+    pub impairment: Impairment,
+    pub clock: Clock,
+    pub inputs: watch::Sender<Arc<GateInput>>,
+}
+
+impl Feed {
+    /// Until `stop`, or until nobody publishes any more.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut look = interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut impaired = self.impaired();
+        self.publish(&impaired);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = self.snapshots.changed() => {
+                    if changed.is_err() {
+                        impaired = Some("ingest has stopped".to_owned());
+                        self.publish(&impaired);
+                        return;
+                    }
+                    self.publish(&impaired);
+                }
+                _ = look.tick() => {
+                    let now = self.impaired();
+                    if now != impaired {
+                        impaired = now;
+                        self.publish(&impaired);
+                    }
+                }
+            }
+        }
+    }
+
+    fn impaired(&mut self) -> Option<String> {
+        if let Some(reason) = &*self.failed.borrow() {
+            return Some(format!("ingest has stopped: {reason}"));
+        }
+        let counters = self.door.counters();
+        let requests = counters.grpc_requests.load(Relaxed) + counters.http_requests.load(Relaxed);
+        self.impairment.observe((self.clock)(), requests, counters.shed_requests.load(Relaxed))
+    }
+
+    fn publish(&mut self, impaired: &Option<String>) {
+        let cells = self.snapshots.borrow_and_update().cells.clone();
+        self.inputs.send_replace(Arc::new(GateInput { cells, ready: true, impaired: impaired.clone() }));
+    }
+}
