@@ -98,11 +98,13 @@ impl Commit {
         let dir = root.join(layout::COMMITS);
         let name = format!("{:020}.commit", self.seq);
         let (tmp, path) = (root.join(layout::TMP).join(&name), dir.join(&name));
-        let mut file = disk.create(&tmp).at("create", &tmp)?;
-        file.write_all(&bytes).at("write to", &tmp)?;
-        file.sync().synced(&tmp)?;
-        drop(file);
-        disk.rename(&tmp, &path).at("rename to", &path)?;
+        let written = || -> Result<(), StoreError> {
+            let mut file = disk.create(&tmp).at("create", &tmp)?;
+            file.write_all(&bytes).at("write to", &tmp)?;
+            file.sync().synced(&tmp)?;
+            disk.rename(&tmp, &path).at("rename to", &path)
+        };
+        written().inspect_err(|_| _ = disk.remove(&tmp))?;
         disk.sync_dir(&dir).synced(&dir)?;
         Ok(bytes.len() as u64)
     }

@@ -76,6 +76,9 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// Two seals at once.
+    #[error("a seal is under way: wait for it")]
+    Busy,
     /// A record out of turn: a mistake of the caller.
     #[error("journal record {got} is out of turn, {expected} comes next")]
     OutOfTurn {
@@ -110,8 +113,17 @@ impl StoreError {
     /// True if the disk was full: the same call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        let cause = match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Parquet(ParquetError::External(source)) => source.downcast_ref::<io::Error>(),
+            _ => None,
+        };
+        cause.is_some_and(|cause| {
+            matches!(
+                cause.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        })
     }
 }
 

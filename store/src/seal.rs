@@ -35,7 +35,7 @@ use std::{
     io::BufWriter,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -86,7 +86,7 @@ pub struct Sealed {
     pub segments_removed: u64,
 }
 
-/// Seals into one data directory; clones share it. Calls take turns.
+/// Seals into one data directory; clones share it. One call at a time.
 #[derive(Debug, Clone)]
 pub struct Sealer {
     inner: Arc<Inner>,
@@ -142,7 +142,12 @@ impl Sealer {
     /// After a fatal one ([`StoreError::is_fatal`]) every call fails.
     pub fn seal(&self, input: SealInput) -> Result<Sealed, StoreError> {
         let inner = &*self.inner;
-        let mut head = inner.head.lock().unwrap_or_else(PoisonError::into_inner);
+        // Waiting here could wait for oneself: a rayon worker takes up other work while its files are written.
+        let mut head = match inner.head.try_lock() {
+            Ok(head) => head,
+            Err(TryLockError::Poisoned(head)) => head.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy),
+        };
         if head.poisoned {
             return Err(StoreError::Poisoned);
         }
@@ -215,7 +220,11 @@ impl Inner {
             None => self.move_in(&added, &mut folders),
         };
         if let Err(e) = moved {
-            self.discard(&added);
+            self.discard(
+                added
+                    .iter()
+                    .flat_map(|(file, tmp)| [tmp.clone(), self.root.join(&file.path)]),
+            );
             return Err(e);
         }
         let added: Vec<SealedFile> = added.into_iter().map(|(file, _)| file).collect();
@@ -239,7 +248,18 @@ impl Inner {
         };
         commit.patches.sort_unstable_by_key(|(id, _)| *id);
         commit.replaced.sort_unstable_by_key(|(id, _)| *id);
-        let commit_bytes = commit.write(self.disk.as_ref(), &self.root)?;
+        let commit_bytes = commit
+            .write(self.disk.as_ref(), &self.root)
+            .inspect_err(|e| {
+                // After a failed sync the record may be there, and then its files must be.
+                if !e.is_fatal() {
+                    self.discard(
+                        commit.files[head.files.len()..]
+                            .iter()
+                            .map(|f| self.root.join(&f.path)),
+                    );
+                }
+            })?;
         let sealed = Sealed {
             seq: commit.seq,
             lsn,
@@ -261,12 +281,46 @@ impl Inner {
     ) -> Result<(SealedFile, PathBuf), StoreError> {
         let name = self.name(sealed_at);
         let tmp = self.root.join(layout::TMP).join(&name);
+        let bytes = self
+            .write_to(&tmp, table, job, (lsn_min, lsn_max))
+            .inspect_err(|_| _ = self.disk.remove(&tmp))?;
         let (color, received, rows) = match job {
             Job::Rows(_, color, hour, rows) => (Some(*color), Nanos(*hour), rows.len()),
             Job::Cells(cells) => (None, sealed_at, cells.num_rows()),
         };
+        let (start_min, start_max) = match job {
+            Job::Rows(_, _, _, rows) => bounds(rows.iter().map(|row| row.start)),
+            Job::Cells(cells) => bounds(minutes(cells)),
+        };
+        let path = format!("{}/{name}", layout::partition(table, color, received));
+        let file = SealedFile {
+            table,
+            path,
+            color,
+            bytes,
+            rows: rows as u64,
+            start_min,
+            start_max,
+            lsn_min,
+            lsn_max,
+        };
+        Ok((file, tmp))
+    }
+
+    /// Writes and syncs the rows of `job`; returns the bytes of the file.
+    fn write_to(
+        &self,
+        tmp: &Path,
+        table: Table,
+        job: &Job<'_>,
+        (lsn_min, lsn_max): (u64, u64),
+    ) -> Result<u64, StoreError> {
+        let rows = match job {
+            Job::Rows(_, _, _, rows) => rows.len(),
+            Job::Cells(cells) => cells.num_rows(),
+        };
         let counted = Counted {
-            file: BufWriter::with_capacity(1 << 20, self.disk.create(&tmp).at("create", &tmp)?),
+            file: BufWriter::with_capacity(1 << 20, self.disk.create(tmp).at("create", tmp)?),
             bytes: 0,
         };
         let properties = file::properties(table, rows, lsn_min, lsn_max)?;
@@ -286,25 +340,9 @@ impl Inner {
             .file
             .into_inner()
             .map_err(std::io::IntoInnerError::into_error)
-            .at("write to", &tmp)?;
-        out.sync().synced(&tmp)?;
-        let (start_min, start_max) = match job {
-            Job::Rows(_, _, _, rows) => bounds(rows.iter().map(|row| row.start)),
-            Job::Cells(cells) => bounds(minutes(cells)),
-        };
-        let path = format!("{}/{name}", layout::partition(table, color, received));
-        let file = SealedFile {
-            table,
-            path,
-            color,
-            bytes,
-            rows: rows as u64,
-            start_min,
-            start_max,
-            lsn_min,
-            lsn_max,
-        };
-        Ok((file, tmp))
+            .at("write to", tmp)?;
+        out.sync().synced(tmp)?;
+        Ok(bytes)
     }
 
     /// Moves finished files into their folders and makes the names durable.
@@ -326,10 +364,9 @@ impl Inner {
     }
 
     /// Removes what a failed seal left. What cannot be removed now is an orphan, and goes at the next start.
-    fn discard(&self, files: &[(SealedFile, PathBuf)]) {
-        for (file, tmp) in files {
-            _ = self.disk.remove(tmp);
-            _ = self.disk.remove(&self.root.join(&file.path));
+    fn discard(&self, paths: impl Iterator<Item = PathBuf>) {
+        for path in paths {
+            _ = self.disk.remove(&path);
         }
     }
 

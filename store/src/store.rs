@@ -286,8 +286,10 @@ fn cut_tail(
     file.truncate(*bytes).at("truncate", path)?;
     file.sync().synced(path)?;
     disk.sync_dir(journal).synced(journal)?;
-    // A segment's name must be its first record's; one that lies behind the commit cannot be gone on with.
-    let goes_on = scan.tail_next == scan.last_lsn + 1 && *bytes < segment_bytes_max;
+    // Records of a segment follow each other: not so if it ends before the commit's position, or has holes.
+    let goes_on = scan.tail_next == scan.last_lsn + 1
+        && scan.skipped_bytes == 0
+        && *bytes < segment_bytes_max;
     Ok(goes_on.then(|| (path.clone(), *bytes)))
 }
 

@@ -1,0 +1,227 @@
+//! Opening: the lock, a damaged commit record, a damaged file, reading beside a server.
+
+use crate::{
+    journal::options,
+    rows::{micro, rng},
+};
+use proto::{
+    Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
+    cell::{Scope, Series},
+    layout::Table,
+};
+use std::{fs, path::Path};
+use store::{LiveBatch, SealInput, Store, StoreError, StoreOptions};
+use tempfile::TempDir;
+
+fn cells(n: i64) -> CellTable {
+    let key = CellKey {
+        scope: Scope {
+            route: "chat".into(),
+            release: None,
+        },
+        minute: 60,
+        series: Series {
+            metric: Metric::Error,
+            grain: Grain::Trace,
+            cohort: None,
+            split_ppm: None,
+            color: Color::Blue,
+            admitted: true,
+        },
+    };
+    let mut table = CellTable::default();
+    table.apply(
+        &key,
+        &Cell {
+            n,
+            ..Cell::default()
+        },
+        1,
+    );
+    table
+}
+
+/// Three commits of three records each, and two records behind them.
+fn three_commits(dir: &Path) {
+    let small = StoreOptions {
+        segment_bytes_max: 4_000,
+        ..options()
+    };
+    let (mut store, _) = Store::open(dir, small).unwrap();
+    let (mut journal, sealer) = (store.journal().unwrap(), store.sealer());
+    let (mut rng, mut spans) = (rng(1), 0);
+    let mut live = Vec::new();
+    for lsn in 1..=11 {
+        let batch = micro(&mut rng, lsn, &mut spans);
+        journal.append(&batch).unwrap();
+        journal.sync().unwrap();
+        live.push(LiveBatch {
+            lsn,
+            rows: batch.sections[0].rows.clone(),
+        });
+        if lsn % 3 == 0 {
+            let sealed = sealer.seal(SealInput {
+                lsn,
+                sealed_at: Nanos(crate::rows::T0),
+                spans: std::mem::take(&mut live),
+                cell_deltas: cells(3),
+                state: vec![lsn as u8],
+                ..SealInput::default()
+            });
+            assert_eq!(sealed.unwrap().seq, lsn / 3);
+        }
+    }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn one_process_at_a_time() {
+    let dir = TempDir::new().unwrap();
+    let (mut first, found) = Store::open(dir.path(), options()).unwrap();
+    assert!(found.state.is_none() && found.lsn == 0);
+    let refused = Store::open(dir.path(), options()).unwrap_err();
+    assert!(matches!(refused, StoreError::Locked { .. }));
+    assert!(
+        refused
+            .to_string()
+            .contains("another tracegate is using this data directory"),
+        "{refused}"
+    );
+    let journal = first.journal();
+    assert!(journal.is_some() && first.journal().is_none());
+    drop(first);
+    assert!(
+        Store::open(dir.path(), options()).is_err(),
+        "the journal still writes"
+    );
+    drop(journal);
+    Store::open(dir.path(), options()).unwrap();
+}
+
+#[test]
+fn the_newest_commit_counts_and_the_journal_behind_it() {
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    assert_eq!(names(&dir.path().join("commits")).len(), 2);
+    let (_store, found) = Store::open(dir.path(), options()).unwrap();
+    assert_eq!(
+        (found.lsn, found.state, found.report.commit_seq),
+        (9, Some(vec![9]), 3)
+    );
+    assert_eq!(found.base.cells, cells(9));
+    let lsns: Vec<u64> = found.records.map(|r| r.unwrap().lsn).collect();
+    assert_eq!(lsns, [10, 11]);
+}
+
+#[test]
+fn a_damaged_newest_commit_falls_back_to_the_one_before() {
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    let newest = dir
+        .path()
+        .join("commits")
+        .join(names(&dir.path().join("commits")).pop().unwrap());
+    let whole = fs::read(&newest).unwrap();
+    for damage in 0..2 {
+        let mut bytes = whole.clone();
+        if damage == 0 {
+            bytes.truncate(whole.len() / 2)
+        } else {
+            bytes[20] ^= 4
+        }
+        fs::write(&newest, bytes).unwrap();
+        let (_store, found) = Store::open(dir.path(), options()).unwrap();
+        assert_eq!(
+            (found.lsn, found.state, found.report.commits_damaged),
+            (6, Some(vec![6]), 1)
+        );
+        assert_eq!(found.base.cells, cells(6));
+        let lsns: Vec<u64> = found.records.map(|r| r.unwrap().lsn).collect();
+        assert_eq!(
+            lsns,
+            [7, 8, 9, 10, 11],
+            "the journal was trimmed only up to the commit before"
+        );
+        assert_eq!(
+            found.report.orphans_removed > 0,
+            damage == 0,
+            "the files it named are journal again"
+        );
+    }
+    for name in names(&dir.path().join("commits")) {
+        let path = dir.path().join("commits").join(name);
+        fs::write(&path, b"nothing").unwrap();
+    }
+    assert!(matches!(
+        Store::open(dir.path(), options()),
+        Err(StoreError::NoCommit { .. })
+    ));
+    assert!(
+        !names(&dir.path().join("spans")).is_empty(),
+        "refusing changes nothing"
+    );
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_the_rest_answers() {
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    let (_, found) = Store::open(dir.path(), options()).unwrap();
+    let all = found.base.files.len();
+    let of = |table| found.base.files.iter().find(|f| f.table == table).unwrap();
+    fs::remove_file(dir.path().join(&of(Table::Spans).path)).unwrap();
+    let mut bytes = fs::read(dir.path().join(&of(Table::Cells).path)).unwrap();
+    let end = bytes.len();
+    bytes[end - 60..end - 8].fill(0xff);
+    fs::write(dir.path().join(&of(Table::Cells).path), bytes).unwrap();
+    for _ in 0..2 {
+        let (store, found) = Store::open(dir.path(), options()).unwrap();
+        assert_eq!(
+            (found.report.quarantined.len(), found.base.files.len()),
+            (2, all - 2)
+        );
+        assert_eq!(found.base.cells, cells(6));
+        // The next commit remembers them too.
+        store
+            .sealer()
+            .seal(SealInput {
+                lsn: found.lsn,
+                ..SealInput::default()
+            })
+            .unwrap();
+    }
+    assert!(
+        dir.path().join(&of(Table::Cells).path).exists(),
+        "set aside, not removed"
+    );
+}
+
+#[test]
+fn reading_beside_a_server_changes_nothing() {
+    let dir = TempDir::new().unwrap();
+    assert!(Store::open_read_only(dir.path()).is_err());
+    three_commits(dir.path());
+    let _server = Store::open(dir.path(), options()).unwrap();
+    let torn = dir
+        .path()
+        .join("journal")
+        .join(names(&dir.path().join("journal")).pop().unwrap());
+    let mut bytes = fs::read(&torn).unwrap();
+    bytes.extend_from_slice(b"TGJ1 half a record");
+    fs::write(&torn, &bytes).unwrap();
+    fs::write(dir.path().join("tmp/x.parquet"), b"x").unwrap();
+    let snapshot = Store::open_read_only(dir.path()).unwrap();
+    assert_eq!(snapshot.lsn, 11);
+    assert_eq!(snapshot.cells, cells(9));
+    assert!(!snapshot.spans.is_empty() && snapshot.files.iter().any(|f| f.table == Table::Spans));
+    assert_eq!(fs::read(&torn).unwrap(), bytes);
+    assert!(dir.path().join("tmp/x.parquet").exists());
+}
