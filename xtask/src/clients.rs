@@ -72,7 +72,7 @@ fn works(python: &Path) -> bool {
 
 fn create(folder: &Path) -> Result<(), String> {
     if !is_there("python3", &["--version"]) {
-        return Err("python3 is missing: install Python 3.10 or newer".to_owned());
+        return Err("python3 is missing: install Python 3.11 or newer".to_owned());
     }
     let venv = || {
         Command::new("python3")

@@ -1,0 +1,265 @@
+//! Load on one server over loopback: every request is new bytes, every answer is timed, the server's CPU is counted.
+//!
+//! Identical payloads would be answered from the table of digests, so trace and span ids and times are patched into
+//! pre-encoded bytes for every request. What is reported: spans a second, spans a CPU-second *of the server*, ack
+//! latency, peak memory of the server, and the bare fdatasync latency of the same folder beside it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod measure;
+mod payload;
+mod served;
+mod wire;
+
+use clap::Parser;
+use hdrhistogram::Histogram;
+use measure::{Usage, fdatasync};
+use payload::Payload;
+use served::Served;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use wire::{Sender, Sent};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "loadgen",
+    about = "Load on one server over loopback",
+    after_help = "Examples:\n  \
+        loadgen --serve target/release/tracegate --spans 512 --seconds 30\n  \
+        loadgen --grpc 127.0.0.1:4317 --pid $(pidof tracegate) --spans 64 --connections 8\n  \
+        loadgen --http 127.0.0.1:4318 --requests 1000"
+)]
+struct Args {
+    /// Start this binary on free ports and a folder of its own, and stop it at the end
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["grpc", "http", "pid"])]
+    serve: Option<PathBuf>,
+    /// Where a running server takes OTLP/gRPC
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:4317",
+        conflicts_with = "http"
+    )]
+    grpc: SocketAddr,
+    /// Send OTLP/HTTP to this address instead
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// With --serve: send OTLP/HTTP
+    #[arg(long, requires = "serve")]
+    over_http: bool,
+    /// Process of a running server, for its CPU and memory
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Spans a request
+    #[arg(long, default_value_t = 512)]
+    spans: usize,
+    /// Connections, each with one request at a time
+    #[arg(long, default_value_t = 8)]
+    connections: usize,
+    /// How long to measure, seconds
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Stop after this many requests
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Not measured at the start, seconds
+    #[arg(long, default_value_t = 2)]
+    warmup: u64,
+    /// Spans a second to offer; as many as possible by default
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Where the folder of a started server goes, and where fdatasync is timed
+    #[arg(long, default_value = "target")]
+    dir: PathBuf,
+    /// Seed of all ids
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// What one connection saw.
+struct Seen {
+    ack_us: Histogram<u64>,
+    acked: u64,
+    refused: u64,
+}
+
+/// What all connections share.
+struct Plan {
+    next: AtomicU64,
+    requests_max: u64,
+    measured_from: Instant,
+    until: Instant,
+    /// Pause between the requests of one connection, if a rate is asked for.
+    pace: Option<Duration>,
+    seed: u64,
+    acked_in_all: AtomicU64,
+}
+
+fn main() -> Result<(), Failure> {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: Args) -> Result<(), Failure> {
+    let served = match &args.serve {
+        Some(binary) => Some(Served::start(binary, &args.dir)?),
+        None => None,
+    };
+    let pid = served
+        .as_ref()
+        .map_or(args.pid, |served| Some(served.pid()));
+    let (address, http) = match (&served, args.http) {
+        (Some(served), _) if args.over_http => (served.http, true),
+        (Some(served), _) => (served.grpc, false),
+        (None, Some(address)) => (address, true),
+        (None, None) => (args.grpc, false),
+    };
+    if !address.ip().is_loopback() {
+        return Err(format!("{address} is not loopback: this loads a machine of one's own").into());
+    }
+    let payload = Arc::new(Payload::new(args.spans));
+    println!(
+        "seed {}, {} B a span, {} B a request",
+        args.seed,
+        payload.len() / args.spans,
+        payload.len()
+    );
+
+    let disk = fdatasync(&args.dir, payload.len())?;
+    let measured_from = Instant::now() + Duration::from_secs(args.warmup);
+    let per_connection = |rate: u64| args.spans as f64 * args.connections as f64 / rate as f64;
+    let plan = Arc::new(Plan {
+        next: AtomicU64::new(0),
+        requests_max: args.requests.unwrap_or(u64::MAX),
+        measured_from,
+        until: measured_from + Duration::from_secs(args.seconds),
+        pace: args
+            .rate
+            .map(|rate| Duration::from_secs_f64(per_connection(rate))),
+        seed: args.seed,
+        acked_in_all: AtomicU64::new(0),
+    });
+    let mut connections = Vec::new();
+    for _ in 0..args.connections {
+        let sender = Sender::connect(address, http).await?;
+        connections.push(tokio::spawn(connection(
+            sender,
+            Arc::clone(&payload),
+            Arc::clone(&plan),
+        )));
+    }
+    tokio::time::sleep_until(measured_from.into()).await;
+    let before = pid.map(Usage::of).transpose()?;
+    let began = Instant::now();
+    let mut ack_us = Histogram::<u64>::new(3)?;
+    let (mut acked, mut refused) = (0, 0);
+    for connection in connections {
+        let seen = connection.await??;
+        ack_us.add(seen.ack_us)?;
+        acked += seen.acked;
+        refused += seen.refused;
+    }
+    let took = began.elapsed().as_secs_f64();
+    let after = pid.map(Usage::of).transpose()?;
+    let cpu_s = before
+        .zip(after)
+        .map(|(before, after)| after.cpu_s - before.cpu_s);
+    let stored = match &served {
+        Some(served) => Some(served.count_spans()?),
+        None => None,
+    };
+    let acked_in_all = plan.acked_in_all.load(Ordering::Relaxed) * args.spans as u64;
+    let spans = (acked * args.spans as u64) as f64;
+    let ms = |us: u64| us as f64 / 1_000.0;
+    let report = serde_json::json!({
+        "transport": if http { "http" } else { "grpc" },
+        "spans_per_request": args.spans,
+        "bytes_per_span": payload.len() / args.spans,
+        "connections": args.connections,
+        "seconds": round(took),
+        "requests_acked": acked,
+        "requests_refused": refused,
+        "spans_per_s": round(spans / took),
+        "server_cpu_s": cpu_s.map(round),
+        "spans_per_server_cpu_s": cpu_s.filter(|cpu| *cpu > 0.0).map(|cpu| round(spans / cpu)),
+        "ack_p50_ms": ms(ack_us.value_at_quantile(0.5)),
+        "ack_p99_ms": ms(ack_us.value_at_quantile(0.99)),
+        "server_rss_peak_mib": after.map(|after| round(after.rss_peak_kib as f64 / 1024.0)),
+        "fdatasync_p50_ms": ms(disk.value_at_quantile(0.5)),
+        "fdatasync_p99_ms": ms(disk.value_at_quantile(0.99)),
+        "spans_acked_with_warmup": acked_in_all,
+        "spans_stored": stored,
+    });
+    for (name, value) in report.as_object().into_iter().flatten() {
+        println!("{name:>26}  {value}");
+    }
+    println!("{report}");
+    if let Some(stored) = stored
+        && stored != acked_in_all
+    {
+        return Err(
+            format!("{acked_in_all} spans were acknowledged and {stored} are stored").into(),
+        );
+    }
+    Ok(())
+}
+
+fn round(value: f64) -> f64 {
+    if value.abs() >= 100.0 {
+        value.round()
+    } else {
+        (value * 100.0).round() / 100.0
+    }
+}
+
+async fn connection(
+    mut sender: Sender,
+    payload: Arc<Payload>,
+    plan: Arc<Plan>,
+) -> Result<Seen, Failure> {
+    let mut seen = Seen {
+        ack_us: Histogram::new(3)?,
+        acked: 0,
+        refused: 0,
+    };
+    let mut due = Instant::now();
+    while Instant::now() < plan.until {
+        let number = plan.next.fetch_add(1, Ordering::Relaxed);
+        if number >= plan.requests_max {
+            break;
+        }
+        if let Some(pace) = plan.pace {
+            tokio::time::sleep_until(due.into()).await;
+            due += pace;
+        }
+        let body = payload.request(plan.seed, number);
+        let began = Instant::now();
+        let sent = sender.send(body).await?;
+        let measured = began >= plan.measured_from;
+        match sent {
+            Sent::Acked => {
+                plan.acked_in_all.fetch_add(1, Ordering::Relaxed);
+                if measured {
+                    seen.acked += 1;
+                    seen.ack_us
+                        .saturating_record(u64::try_from(began.elapsed().as_micros())?.max(1));
+                }
+            }
+            Sent::Refused => {
+                seen.refused += u64::from(measured);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    Ok(seen)
+}

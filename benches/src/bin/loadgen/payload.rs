@@ -1,0 +1,245 @@
+//! Pre-encoded requests whose ids and times are patched: encoding costs nothing while the clock runs.
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::{
+    AnyValue, InstrumentationScope, KeyValue, any_value::Value,
+};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
+use prost::Message;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Spans of one trace: a root that knows its color, an agent, a call and a tool below it.
+const SPANS_A_TRACE: usize = 4;
+/// Marks of what is patched; each is followed by the number of its span.
+const TRACE_MARK: [u8; 12] = *b"\xfetrace-mark-";
+const SPAN_MARK: [u8; 4] = *b"\xfes-\xfe";
+const START_MARK: [u8; 4] = *b"\xfeb-\xfe";
+const END_MARK: [u8; 4] = *b"\xfee-\xfe";
+/// A call takes this long, ns.
+const DURATION_NS: u64 = 750_000_000;
+
+/// One request as bytes, and where its ids and times are.
+pub(crate) struct Payload {
+    bytes: Vec<u8>,
+    traces: Vec<(usize, u32)>,
+    spans: Vec<(usize, u32)>,
+    starts: Vec<usize>,
+    ends: Vec<usize>,
+}
+
+impl Payload {
+    pub(crate) fn new(spans: usize) -> Self {
+        let bytes = request(spans).encode_to_vec();
+        let (mut traces, mut ids, mut starts, mut ends) = (vec![], vec![], vec![], vec![]);
+        for at in 0..bytes.len() {
+            let rest = &bytes[at..];
+            let number = |skip: usize| {
+                rest.get(skip..skip + 4)
+                    .and_then(|n| n.try_into().ok())
+                    .map_or(0, u32::from_be_bytes)
+            };
+            if rest.starts_with(&TRACE_MARK) {
+                traces.push((at, number(TRACE_MARK.len())));
+            } else if rest.starts_with(&SPAN_MARK) {
+                ids.push((at, number(SPAN_MARK.len())));
+            } else if rest.starts_with(&START_MARK) {
+                starts.push(at);
+            } else if rest.starts_with(&END_MARK) {
+                ends.push(at);
+            }
+        }
+        Self {
+            bytes,
+            traces,
+            spans: ids,
+            starts,
+            ends,
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The `number`th request of a seed: ids that no other has, times of now.
+    pub(crate) fn request(&self, seed: u64, number: u64) -> Bytes {
+        let mut bytes = self.bytes.clone();
+        let id = |low: u64| {
+            mix(mix(seed).wrapping_add(number).wrapping_mul(0x1_0000_0001)).wrapping_add(low)
+        };
+        for (at, trace) in &self.traces {
+            bytes[*at..at + 8].copy_from_slice(&id(0).to_be_bytes());
+            bytes[at + 8..at + 16].copy_from_slice(&mix(id(u64::from(*trace))).to_be_bytes());
+        }
+        for (at, span) in &self.spans {
+            bytes[*at..at + 8].copy_from_slice(&mix(!id(u64::from(*span))).to_be_bytes());
+        }
+        let end = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |now| now.as_nanos() as u64);
+        for (ats, time) in [(&self.starts, end - DURATION_NS), (&self.ends, end)] {
+            for at in ats {
+                bytes[*at..at + 8].copy_from_slice(&time.to_le_bytes());
+            }
+        }
+        bytes.into()
+    }
+}
+
+/// SplitMix64.
+const fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    let value = Some(AnyValue {
+        value: Some(Value::StringValue(value.to_owned())),
+    });
+    KeyValue {
+        key: key.to_owned(),
+        value,
+        ..KeyValue::default()
+    }
+}
+
+fn int(key: &str, value: i64) -> KeyValue {
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue {
+            value: Some(Value::IntValue(value)),
+        }),
+        ..KeyValue::default()
+    }
+}
+
+fn id(mark: &[u8], number: usize) -> Vec<u8> {
+    [mark, &(number as u32).to_be_bytes()].concat()
+}
+
+/// A time that is found again: fixed64 is little endian.
+fn time(mark: [u8; 4]) -> u64 {
+    u64::from_le_bytes([mark[0], mark[1], mark[2], mark[3], 0, 0, 0, 0])
+}
+
+fn span(number: usize) -> Span {
+    let place = number % SPANS_A_TRACE;
+    let root = number - place;
+    let trace = root / SPANS_A_TRACE;
+    let (color, version) = [("blue", "41"), ("green", "42")][trace % 2];
+    let (name, operation) = [
+        ("POST /v1/chat/completions", "other"),
+        ("invoke_agent support", "invoke_agent"),
+        ("chat gpt-4o-mini", "chat"),
+        ("execute_tool search_orders", "execute_tool"),
+    ][place];
+    let mut attributes = vec![
+        text("gen_ai.operation.name", operation),
+        text("gen_ai.conversation.id", "conv-5f1c9a0e"),
+        text("gen_ai.agent.name", "support"),
+        text("customer.tier", ["gold", "silver", "bronze"][trace % 3]),
+        text("gen_ai.provider.name", "openai"),
+        text("gen_ai.request.model", "gpt-4o-mini"),
+        text("gen_ai.response.model", "gpt-4o-mini-2024-07-18"),
+        text("gen_ai.response.id", "chatcmpl-9xYzAbCdEfGhIjKl"),
+        text("server.address", "api.openai.com"),
+        int("server.port", 443),
+        int("gen_ai.request.max_tokens", 1024),
+        text("gen_ai.request.temperature", "0.2"),
+    ];
+    if place == 2 {
+        attributes.push(int("gen_ai.usage.input_tokens", 1200 + trace as i64 % 7));
+        attributes.push(int("gen_ai.usage.output_tokens", 300));
+        attributes.push(int("gen_ai.usage.cache_read.input_tokens", 200));
+    } else {
+        attributes.push(text("gateway.route.name", "support-chat"));
+        attributes.push(text("gateway.route.color", color));
+        attributes.push(text("gateway.route.version", version));
+    }
+    Span {
+        trace_id: id(&TRACE_MARK, trace),
+        span_id: id(&SPAN_MARK, number),
+        parent_span_id: if place == 0 {
+            vec![]
+        } else {
+            id(&SPAN_MARK, root)
+        },
+        name: name.to_owned(),
+        kind: if place == 0 { 2 } else { 3 },
+        start_time_unix_nano: time(START_MARK),
+        end_time_unix_nano: time(END_MARK),
+        attributes,
+        ..Span::default()
+    }
+}
+
+fn request(spans: usize) -> ExportTraceServiceRequest {
+    let scope = InstrumentationScope {
+        name: "loadgen".to_owned(),
+        ..InstrumentationScope::default()
+    };
+    let scope_spans = vec![ScopeSpans {
+        scope: Some(scope),
+        spans: (0..spans).map(span).collect(),
+        ..ScopeSpans::default()
+    }];
+    let resource = Resource {
+        attributes: vec![text("service.name", "shop")],
+        ..Resource::default()
+    };
+    let resource_spans = vec![ResourceSpans {
+        resource: Some(resource),
+        scope_spans,
+        ..ResourceSpans::default()
+    }];
+    ExportTraceServiceRequest { resource_spans }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_request_has_ids_of_its_own_and_parents_within_its_traces() {
+        let payload = Payload::new(64);
+        assert!(
+            (550..=650).contains(&(payload.len() / 64)),
+            "{} B a span",
+            payload.len() / 64
+        );
+        let (mut traces, mut ids) = (HashSet::new(), HashSet::new());
+        for number in 0..50 {
+            let request = ExportTraceServiceRequest::decode(payload.request(7, number)).unwrap();
+            let spans = &request.resource_spans[0].scope_spans[0].spans;
+            for four in spans.chunks(SPANS_A_TRACE) {
+                assert!(
+                    traces.insert(four[0].trace_id.clone()),
+                    "a trace id came twice"
+                );
+                assert!(
+                    four.iter().all(
+                        |span| span.trace_id == four[0].trace_id && span.attributes.len() == 15
+                    )
+                );
+                assert!(
+                    four[1..]
+                        .iter()
+                        .all(|span| span.parent_span_id == four[0].span_id)
+                );
+                assert!(
+                    four.iter().all(|span| ids.insert(span.span_id.clone())),
+                    "a span id came twice"
+                );
+                assert!(
+                    four.iter()
+                        .all(|s| s.end_time_unix_nano - s.start_time_unix_nano == DURATION_NS)
+                );
+            }
+        }
+    }
+}
