@@ -1,4 +1,5 @@
 //! Integration tests of the ingest crate: one binary, one module a subject.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod pipeline;
 mod reader;

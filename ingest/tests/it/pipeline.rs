@@ -1,0 +1,160 @@
+//! The pipeline with real files: what a kill, a seal or a client's retry must not change.
+
+mod bench;
+mod faults;
+mod traffic;
+
+use bench::{Bench, Picture, T0};
+use ingest::pipeline::PipelineConfig;
+use traffic::{Request, captured, chat};
+
+/// What happens to the requests, in order. Positions are shares of the whole.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Seal,
+    /// Sealing is asked for and not waited for.
+    SealAndKill,
+    Kill,
+}
+
+/// Sends every request `times` times, the repetitions a few requests later, with `fates` in between.
+fn play(requests: &[Request], times: usize, fates: &[(f64, Fate)]) -> Picture {
+    let mut bench = Bench::open();
+    let mut sent_lately: Vec<&Request> = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        bench.at(T0 + 1.0 + i as f64 * 0.05);
+        assert!(bench.send(request).accepted > 0, "request {i}");
+        sent_lately.push(request);
+        for (share, fate) in fates {
+            if (share * requests.len() as f64) as usize != i {
+                continue;
+            }
+            match fate {
+                Fate::Seal => bench.seal(),
+                Fate::SealAndKill => {
+                    bench.pipeline().seal_now();
+                    bench.reopen();
+                }
+                Fate::Kill => bench.reopen(),
+            }
+        }
+        if sent_lately.len() == 7 || i + 1 == requests.len() {
+            for _ in 1..times {
+                for again in &sent_lately {
+                    assert_eq!(bench.send(again).accepted, 0, "sent again");
+                }
+            }
+            sent_lately.clear();
+        }
+    }
+    bench.settle()
+}
+
+#[test]
+fn a_kill_without_a_seal_changes_nothing() {
+    let requests = chat(60);
+    let quiet = play(&requests, 1, &[]);
+    let killed = play(
+        &requests,
+        1,
+        &[
+            (0.1, Fate::Kill),
+            (0.5, Fate::Kill),
+            (0.52, Fate::Kill),
+            (0.99, Fate::Kill),
+        ],
+    );
+    assert_eq!(quiet.live_spans.len(), 60 * 3);
+    assert_eq!(quiet, killed);
+}
+
+#[test]
+fn kills_and_seals_in_any_mix_end_in_the_same_cells_and_as_many_rows() {
+    let requests = chat(60);
+    let quiet = play(&requests, 1, &[]);
+    let fates = [
+        (0.2, Fate::Seal),
+        (0.4, Fate::SealAndKill),
+        (0.6, Fate::Kill),
+        (0.7, Fate::Seal),
+        (0.8, Fate::SealAndKill),
+        (0.9, Fate::Seal),
+    ];
+    let harried = play(&requests, 1, &fates);
+    assert_eq!(quiet.cells, harried.cells);
+    assert_eq!(quiet.span_rows, harried.span_rows);
+    assert_eq!(quiet.eval_rows, harried.eval_rows);
+    assert_eq!(quiet.trace_ids, harried.trace_ids);
+}
+
+#[test]
+fn requests_sent_three_times_count_once_also_across_a_kill() {
+    let requests = chat(30);
+    let once = play(&requests, 1, &[]);
+    let thrice = play(&requests, 3, &[(0.3, Fate::Kill), (0.75, Fate::Kill)]);
+    assert_eq!(once, thrice);
+    let sealed = play(
+        &requests,
+        3,
+        &[
+            (0.3, Fate::Seal),
+            (0.5, Fate::Kill),
+            (0.75, Fate::SealAndKill),
+        ],
+    );
+    assert_eq!(
+        (once.cells, once.span_rows),
+        (sealed.cells, sealed.span_rows)
+    );
+}
+
+#[test]
+fn captured_requests_of_real_clients_survive_a_kill() {
+    let requests = captured();
+    let quiet = play(&requests, 1, &[]);
+    let killed = play(&requests, 2, &[(0.33, Fate::Kill), (0.8, Fate::Kill)]);
+    assert!(quiet.span_rows > 100);
+    assert_eq!(quiet, killed);
+}
+
+#[test]
+fn a_clean_stop_seals_everything_and_open_traces_go_on() {
+    let requests = chat(12);
+    let quiet = play(&requests, 1, &[]);
+    let mut bench = Bench::open();
+    for (i, request) in requests.iter().enumerate() {
+        bench.at(T0 + 1.0 + i as f64 * 0.05);
+        bench.send(request);
+        if i == requests.len() / 2 {
+            bench.shutdown();
+            let snapshot = bench.snapshot();
+            assert!(snapshot.spans.is_empty() && !snapshot.files.is_empty());
+        }
+    }
+    let stopped = bench.settle();
+    assert_eq!(
+        (quiet.cells, quiet.span_rows),
+        (stopped.cells, stopped.span_rows)
+    );
+}
+
+#[test]
+fn rows_are_sealed_by_size_while_requests_go_on() {
+    let requests = chat(60);
+    let quiet = play(&requests, 1, &[]);
+    let config = PipelineConfig {
+        seal_rows: 20,
+        ..Bench::config()
+    };
+    let mut bench = Bench::open_with(config);
+    for (i, request) in requests.iter().enumerate() {
+        bench.at(T0 + 1.0 + i as f64 * 0.05);
+        bench.send(request);
+    }
+    let sealed = bench.settle();
+    assert!(bench.snapshot().files.len() > 4);
+    assert_eq!(
+        (quiet.cells, quiet.span_rows),
+        (sealed.cells, sealed.span_rows)
+    );
+}

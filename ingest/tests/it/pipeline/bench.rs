@@ -1,0 +1,283 @@
+//! A pipeline on a temporary directory, with a clock that the test sets.
+
+use super::traffic::Request;
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Int32Type, TimestampNanosecondType},
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use ingest::{
+    intake::{Accepted, Refusal},
+    pipeline::{self, Pipeline, PipelineConfig},
+    read::ReadConfig,
+};
+use proto::{
+    CellTable, Metric, Nanos,
+    layout::Table,
+    release::{BookEntry, Manifest, Match, ReleaseBook},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use store::{LiveBatch, Snapshot, Store, StoreOptions, overlay};
+use tempfile::TempDir;
+use tokio::{runtime::Runtime, sync::watch};
+
+/// Unix time of the first moment, seconds.
+pub const T0: f64 = 1_800_000_000.0;
+
+/// Longest wait for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What can be seen at the end.
+#[derive(Debug, PartialEq)]
+pub struct Picture {
+    pub cells: CellTable,
+    /// Trace, span, color and route of every live span, as a query sees them.
+    pub live_spans: BTreeSet<[String; 4]>,
+    /// Columns of every live trace.
+    pub live_traces: BTreeMap<String, Vec<String>>,
+    /// Spans, live and sealed.
+    pub span_rows: usize,
+    pub eval_rows: usize,
+    /// Traces counted in cells.
+    pub trace_ids: i64,
+}
+
+pub struct Bench {
+    dir: TempDir,
+    config: PipelineConfig,
+    options: StoreOptions,
+    now: Arc<AtomicI64>,
+    book: watch::Sender<Arc<ReleaseBook>>,
+    runtime: Runtime,
+    pipeline: Option<Pipeline>,
+}
+
+fn manifest(version: &str) -> Manifest {
+    let text = String::new;
+    Manifest {
+        version: version.to_owned(),
+        provider: text(),
+        model: text(),
+        prompt: text(),
+        tools: text(),
+        guardrails: text(),
+        cache: text(),
+        fallback: Vec::new(),
+        policy: text(),
+        logging: text(),
+        pii: text(),
+        matches: Match::default(),
+    }
+}
+
+fn book() -> ReleaseBook {
+    ReleaseBook {
+        entries: vec![BookEntry {
+            route: "chat".into(),
+            id: "chat-42".into(),
+            blue: manifest("41"),
+            green: manifest("42"),
+            cohort_key: Some("tier".into()),
+            timeout: Duration::from_secs(2),
+            grace: Duration::from_secs(1),
+            opened: Nanos::ZERO,
+            settled: None,
+            winner: None,
+            splits: vec![(Nanos::ZERO, Some(500_000))],
+        }],
+    }
+}
+
+impl Bench {
+    /// Sealing happens only when asked for.
+    pub fn config() -> PipelineConfig {
+        let long = Duration::from_secs(1_000_000);
+        PipelineConfig {
+            seal_age: long,
+            tick: Duration::from_millis(2),
+            ..PipelineConfig::default()
+        }
+    }
+
+    pub fn open() -> Self {
+        Self::open_with(Self::config())
+    }
+
+    pub fn open_with(config: PipelineConfig) -> Self {
+        Self::open_on(config, StoreOptions::default())
+    }
+
+    pub fn open_on(config: PipelineConfig, options: StoreOptions) -> Self {
+        let mut bench = Self {
+            dir: TempDir::new().unwrap(),
+            config,
+            options,
+            now: Arc::new(AtomicI64::new((T0 * 1e9) as i64)),
+            book: watch::channel(Arc::new(book())).0,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()
+                .unwrap(),
+            pipeline: None,
+        };
+        bench.reopen();
+        bench
+    }
+
+    /// Drops what runs, as a kill would, and opens the directory again.
+    pub fn reopen(&mut self) {
+        drop(self.pipeline.take());
+        let (store, recovered) = Store::open(self.dir.path(), self.options.clone()).unwrap();
+        let now = Arc::clone(&self.now);
+        self.pipeline = Some(
+            pipeline::start(
+                store,
+                recovered,
+                self.config.clone(),
+                Arc::new(ReadConfig::default()),
+                self.book.subscribe(),
+                Arc::new(move || Nanos(now.load(SeqCst))),
+            )
+            .unwrap(),
+        );
+    }
+
+    pub fn shutdown(&mut self) {
+        self.pipeline.take().unwrap().shutdown().unwrap();
+        self.reopen();
+    }
+
+    pub fn use_disk(&mut self, options: StoreOptions) {
+        self.options = options;
+    }
+
+    pub fn pipeline(&self) -> &Pipeline {
+        self.pipeline.as_ref().unwrap()
+    }
+
+    pub fn at(&self, seconds: f64) {
+        self.now.store((seconds * 1e9) as i64, SeqCst);
+    }
+
+    pub fn send(&self, request: &Request) -> Accepted {
+        self.try_send(request).unwrap()
+    }
+
+    pub fn try_send(&self, request: &Request) -> Result<Accepted, Refusal> {
+        let submit = self
+            .pipeline()
+            .intake
+            .submit(request.signal, request.body.clone());
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, submit).await.unwrap() })
+    }
+
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.pipeline().snapshots.borrow())
+    }
+
+    pub fn wait_for(&self, holds: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+        let mut snapshots = self.pipeline().snapshots.clone();
+        self.runtime.block_on(async {
+            let found = tokio::time::timeout(PATIENCE, snapshots.wait_for(|s| holds(s))).await;
+            Arc::clone(&found.expect("it must come").unwrap())
+        })
+    }
+
+    pub fn wait_for_failure(&self) -> Arc<str> {
+        let mut failed = self.pipeline().failed.clone();
+        self.runtime.block_on(async {
+            let found = tokio::time::timeout(PATIENCE, failed.wait_for(|f| f.is_some())).await;
+            found.expect("it must fail").unwrap().clone().unwrap()
+        })
+    }
+
+    /// Seals, and waits until it is done.
+    pub fn seal(&self) {
+        let before = self.snapshot().files.len();
+        self.pipeline().seal_now();
+        self.wait_for(|s| s.files.len() > before);
+    }
+
+    /// Lets everything close and be admitted.
+    pub fn settle(&mut self) -> Picture {
+        self.at(T0 + 100_000.0);
+        let open = || self.pipeline().counters.assembly().open;
+        self.wait_for(|s| open() == 0 && s.cells.iter().all(|(key, _)| key.series.admitted));
+        self.picture()
+    }
+
+    fn picture(&self) -> Picture {
+        let snapshot = self.snapshot();
+        let sealed = |table| -> usize {
+            snapshot
+                .files
+                .iter()
+                .filter(|f| f.table == table)
+                .map(|f| f.rows as usize)
+                .sum()
+        };
+        let live =
+            |batches: &[LiveBatch]| -> usize { batches.iter().map(|b| b.rows.num_rows()).sum() };
+        let mut live_spans = BTreeSet::new();
+        for batch in &snapshot.spans {
+            let mark = |id: &_| snapshot.marks.get(id).cloned();
+            let rows = overlay::marked(Table::Spans, &batch.rows, None, &mark).unwrap();
+            for row in 0..rows.num_rows() {
+                let seen = ["trace_id", "span_id", "color", "route"].map(|c| text(&rows, c, row));
+                assert!(live_spans.insert(seen), "a span twice");
+            }
+        }
+        let mut live_traces = BTreeMap::new();
+        for batch in &snapshot.traces {
+            let rows = overlay::current(&batch.rows, batch.lsn, &snapshot.replaced).unwrap();
+            for row in 0..rows.num_rows() {
+                let columns = (0..rows.num_columns())
+                    .map(|c| show(rows.column(c), row))
+                    .collect();
+                let twice = live_traces.insert(text(&rows, "trace_id", row), columns);
+                assert!(twice.is_none(), "a trace twice");
+            }
+        }
+        let traces = snapshot
+            .cells
+            .iter()
+            .filter(|(key, _)| key.series.metric == Metric::Traces);
+        Picture {
+            trace_ids: traces.map(|(_, cell)| cell.n).sum(),
+            cells: snapshot.cells.clone(),
+            live_spans,
+            live_traces,
+            span_rows: sealed(Table::Spans) + live(&snapshot.spans),
+            eval_rows: sealed(Table::Evals) + live(&snapshot.evals),
+        }
+    }
+}
+
+fn show(column: &dyn Array, row: usize) -> String {
+    if let Some(times) = column.as_primitive_opt::<TimestampNanosecondType>() {
+        return times.value(row).to_string();
+    }
+    let format = FormatOptions::default();
+    ArrayFormatter::try_new(column, &format)
+        .unwrap()
+        .value(row)
+        .to_string()
+}
+
+fn text(rows: &RecordBatch, column: &str, row: usize) -> String {
+    let column = rows.column_by_name(column).unwrap();
+    if let Some(words) = column.as_dictionary_opt::<Int32Type>() {
+        return words.key(row).map_or(String::new(), |k| {
+            words.values().as_string::<i32>().value(k).to_owned()
+        });
+    }
+    column.as_string::<i32>().value(row).to_owned()
+}
