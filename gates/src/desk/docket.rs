@@ -218,6 +218,9 @@ impl Docket {
             reason: reason.to_owned(),
         };
         let outcome = self.apply(&mut running, &event, now, true);
+        if outcome.is_err() {
+            running.row.people.pop();
+        }
         self.releases.insert(id.to_owned(), running);
         self.publish_view();
         Ok(outcome?.into_iter().next())
@@ -609,5 +612,5 @@ fn notice(
 /// How long to leave between two cycles: short when judging is cheap, and never more than a third of a core.
 pub(super) fn pace(cost: Duration, cycle_max: Duration) -> Duration {
     const PACE_MIN: Duration = Duration::from_millis(20);
-    (cost * 2).max(PACE_MIN).min(cycle_max.max(PACE_MIN))
+    (cost * 2).max(PACE_MIN).min(cycle_max)
 }

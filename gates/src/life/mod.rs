@@ -119,7 +119,8 @@ impl Turn<'_> {
             self.observe_only(f);
             return;
         }
-        if f.sample_ratio_fired && !self.state.told.contains(&Told::SampleRatio) {
+        // once rolled back, the ratio is meant to be off
+        if f.sample_ratio_fired && self.state.course != Course::RolledBack {
             self.tell(
                 Told::SampleRatio,
                 "sample ratio: traffic is not split as declared, so nothing can be concluded",
