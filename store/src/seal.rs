@@ -196,14 +196,16 @@ impl Inner {
                 Job::Cells(cells_to_batch(&input.cell_deltas)?),
             ));
         }
-        let lsn_min = [&input.spans, &input.evals, &input.traces]
-            .into_iter()
-            .flatten()
-            .map(|batch| batch.lsn)
-            .fold(head.lsn + 1, u64::min);
+        let lsns = |table| match table {
+            // Replacements compare with what the rows themselves say.
+            Table::Traces => input.traces.iter().fold((u64::MAX, 0), |(min, max), b| {
+                (min.min(b.lsn), max.max(b.lsn))
+            }),
+            _ => (head.lsn.min(lsn.saturating_sub(1)) + 1, lsn),
+        };
         let written: Vec<Result<(SealedFile, PathBuf), StoreError>> = jobs
             .par_iter()
-            .map(|(table, job)| self.write(*table, job, (lsn_min.min(lsn), lsn), sealed_at))
+            .map(|(table, job)| self.write(*table, job, lsns(*table), sealed_at))
             .collect();
         let mut added = Vec::with_capacity(written.len());
         let mut folders = BTreeSet::new();

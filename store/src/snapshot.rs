@@ -70,7 +70,7 @@ pub struct SealedFile {
     pub start_min: Nanos,
     /// Latest.
     pub start_max: Nanos,
-    /// Smallest and largest record whose rows are inside.
+    /// Smallest and largest record whose rows are inside. Of `traces`: of the live batches they came from.
     pub lsn_min: u64,
     /// Largest.
     pub lsn_max: u64,

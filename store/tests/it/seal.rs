@@ -252,6 +252,7 @@ fn a_sealed_trace_has_one_row_a_file_and_a_later_one_hides_it() {
                 .map(move |rows| (file, rows))
         })
         .flat_map(|(file, rows)| {
+            assert!([(1, 3), (7, 7)].contains(&(file.lsn_min, file.lsn_max)));
             assert_eq!(
                 file.color.is_some_and(Color::is_marked),
                 !file.path.contains("color=unmarked")
