@@ -111,6 +111,12 @@ pub fn check_files(files: &[(String, String)]) -> Checked {
     }
 }
 
+/// Checks one release given as JSON in the shape of a file's `[[release]]`, as the API takes it.
+#[must_use]
+pub fn check_json(release: &serde_json::Value) -> Checked {
+    check(&release::as_file(release.clone()), "declared release")
+}
+
 /// Checks one release that was declared as a value, not as text, by writing it down and reading it back.
 ///
 /// # Errors

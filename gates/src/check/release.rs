@@ -515,14 +515,19 @@ fn webhook(fields: &Fields<'_>) -> Option<WebhookSpec> {
 
 /// The release as a file says it, for declarations that come as values.
 pub(super) fn written(spec: &ReleaseSpec) -> String {
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    criterion::unfold(&mut value);
+    as_file(value)
+}
+
+/// One release in JSON as the text of a file; what TOML cannot say becomes an empty file with an empty release.
+pub(super) fn as_file(mut release: serde_json::Value) -> String {
     #[derive(serde::Serialize)]
     struct File {
         release: [serde_json::Value; 1],
     }
-    let mut value = serde_json::to_value(spec).unwrap_or_default();
-    criterion::unfold(&mut value);
-    strip_nulls(&mut value);
-    toml::to_string(&File { release: [value] }).unwrap_or_default()
+    strip_nulls(&mut release);
+    toml::to_string(&File { release: [release] }).unwrap_or_else(|_| "[[release]]\n".to_owned())
 }
 
 fn strip_nulls(value: &mut serde_json::Value) {

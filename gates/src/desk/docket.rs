@@ -31,6 +31,8 @@ use std::{
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use ulid::Ulid;
 
+/// What a cycle that failed is said to have cost, so that the next one does not follow at once.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Acts of people kept per release.
 const PEOPLE_MAX: usize = 1_000;
 
@@ -62,7 +64,10 @@ struct Running {
     row: ReleaseRow,
     reader: Reader,
     reading: Option<Reading>,
-    report: VerdictReport,
+    report: Arc<VerdictReport>,
+    /// The row as the view shows it; made anew when the row has changed.
+    shown: Arc<ReleaseRow>,
+    changed: bool,
 }
 
 /// Where the desk speaks to.
@@ -130,9 +135,13 @@ impl Docket {
             }
             if judge {
                 let begun = Instant::now();
-                self.judge_all();
-                let cost = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.out.cost_us.store(cost, Ordering::Relaxed);
+                let cost = if self.judge_all() {
+                    begun.elapsed()
+                } else {
+                    PAUSE_AFTER_ERROR
+                };
+                let cost_us = u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
+                self.out.cost_us.store(cost_us, Ordering::Relaxed);
             }
             self.publish_view();
         }
@@ -250,10 +259,11 @@ impl Docket {
         let _ = self.out.events.send(DeskEvent::Delivered(Arc::new(row)));
     }
 
-    fn judge_all(&mut self) {
+    /// False if anything could not be judged or written.
+    fn judge_all(&mut self) -> bool {
         let input = Arc::clone(&self.inputs.borrow_and_update());
         if !input.ready {
-            return;
+            return true;
         }
         let ids: Vec<String> = self
             .releases
@@ -281,20 +291,25 @@ impl Docket {
                         self.out.outbox.wake(&row.route);
                     }
                 }
-                Err(e) => tracing::error!(error = %e, "cannot read what is left to deliver"),
+                Err(e) => {
+                    clean = false;
+                    tracing::error!(error = %e, "cannot read what is left to deliver");
+                }
             }
         }
+        clean
     }
 
     fn judge(&mut self, running: &mut Running, input: &GateInput) -> Result<(), DeskError> {
         let now = (self.clock)();
         let mut late = String::new();
         let before = running.row.state.clone();
-        if prepare(&mut running.row, &input.cells, now, &mut late)
-            && let Err(e) = self.ledger.put_release(&running.row)
-        {
-            running.row.state = before;
-            return Err(e.into());
+        if prepare(&mut running.row, &input.cells, now, &mut late) {
+            running.changed = true;
+            if let Err(e) = self.ledger.put_release(&running.row) {
+                running.row.state = before;
+                return Err(e.into());
+            }
         }
         let reading = running.reader.read(
             &running.row,
@@ -328,6 +343,7 @@ impl Docket {
             return Err(DeskError::Refused(why));
         }
         let changed = stepped.state != running.row.state;
+        running.changed |= changed || force_write;
         let moved = stepped.state.splits != running.row.state.splits
             || stepped.state.settled != running.row.state.settled;
         let before = std::mem::replace(&mut running.row.state, stepped.state);
@@ -389,12 +405,10 @@ impl Docket {
 
     fn show(&self, running: &mut Running, verdict: Verdict, waiting: &str, loud: bool) {
         let report = view::report(&running.row, running.reading.as_ref(), verdict, waiting);
-        if loud || report != running.report {
-            let _ = self
-                .out
-                .events
-                .send(DeskEvent::Judged(Arc::new(report.clone())));
-            running.report = report;
+        if loud || report != *running.report {
+            running.report = Arc::new(report);
+            let shown = Arc::clone(&running.report);
+            let _ = self.out.events.send(DeskEvent::Judged(shown));
         }
     }
 
@@ -416,17 +430,21 @@ impl Docket {
             .send_replace(Arc::new(ReleaseBook { entries }));
     }
 
-    fn publish_view(&self) {
+    fn publish_view(&mut self) {
+        for running in self.releases.values_mut().filter(|r| r.changed) {
+            running.shown = Arc::new(running.row.clone());
+            running.changed = false;
+        }
         self.out.view.send_replace(Arc::new(DeskView {
             releases: self
                 .releases
                 .iter()
-                .map(|(id, r)| (id.clone(), Arc::new(r.row.clone())))
+                .map(|(id, r)| (id.clone(), Arc::clone(&r.shown)))
                 .collect(),
             verdicts: self
                 .releases
                 .iter()
-                .map(|(id, r)| (id.clone(), r.report.clone()))
+                .map(|(id, r)| (id.clone(), Arc::clone(&r.report)))
                 .collect(),
             desired: self.desired.clone(),
             last_judged: self.last_judged,
@@ -446,7 +464,9 @@ fn running(row: ReleaseRow) -> Running {
         "not judged yet".to_owned()
     };
     Running {
-        report: view::report(&row, None, settled, &waiting),
+        report: Arc::new(view::report(&row, None, settled, &waiting)),
+        shown: Arc::new(row.clone()),
+        changed: false,
         row,
         reader: Reader::default(),
         reading: None,
@@ -612,5 +632,5 @@ fn notice(
 /// How long to leave between two cycles: short when judging is cheap, and never more than a third of a core.
 pub(super) fn pace(cost: Duration, cycle_max: Duration) -> Duration {
     const PACE_MIN: Duration = Duration::from_millis(20);
-    (cost * 2).max(PACE_MIN).min(cycle_max)
+    cost.saturating_mul(2).max(PACE_MIN).min(cycle_max)
 }

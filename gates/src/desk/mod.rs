@@ -362,7 +362,8 @@ impl DeskHandle {
     /// The verdict of a release; `None` if there is no such release.
     #[must_use]
     pub fn verdict(&self, release: &str) -> Option<VerdictReport> {
-        self.view.borrow().verdicts.get(release).cloned()
+        let view = self.view.borrow();
+        view.verdicts.get(release).map(|r| (**r).clone())
     }
 
     /// All releases, by id.
@@ -371,7 +372,7 @@ impl DeskHandle {
         let view = Arc::clone(&self.view.borrow());
         view.releases
             .iter()
-            .map(|(id, row)| view::summary(row, view.verdicts.get(id)))
+            .map(|(id, row)| view::summary(row, view.verdicts.get(id).map(|r| &**r)))
             .collect()
     }
 

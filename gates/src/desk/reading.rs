@@ -382,3 +382,104 @@ impl Tally {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{check, life::ReleaseState};
+    use proto::{Cell, CellKey};
+
+    const FILE: &str = include_str!("../../tests/it/release.toml");
+
+    fn row() -> ReleaseRow {
+        let mut spec = check::check(FILE, "x").releases.remove(0);
+        spec.quota.requests_per_minute = Some(6_000);
+        let mut state = ReleaseState::open(&spec, Nanos::from_secs(0), Duration::from_secs(1));
+        state.counted_from = 0;
+        state.stepped_at = Some(Nanos::ZERO);
+        ReleaseRow {
+            rules_hash: String::new(),
+            declared_at: Nanos::ZERO,
+            declared_by: String::new(),
+            people: Vec::new(),
+            state,
+            spec,
+        }
+    }
+
+    fn cells(of: &[(i64, Metric, Grain, Color, &str, i64)]) -> CellTable {
+        let mut table = CellTable::default();
+        for (at, metric, grain, color, cohort, n) in of {
+            let key = CellKey {
+                scope: scope(&row()),
+                minute: *at,
+                series: Series {
+                    metric: metric.clone(),
+                    grain: *grain,
+                    cohort: Some((*cohort).into()),
+                    split_ppm: Some(250_000),
+                    color: *color,
+                    admitted: true,
+                },
+            };
+            for _ in 0..*n {
+                table.apply(&key, &Cell::unit(false), 1);
+            }
+        }
+        table
+    }
+
+    fn read(row: &ReleaseRow, cells: &CellTable) -> Reading {
+        let now = Nanos::from_secs(100);
+        Reader::default().read(row, cells, None, "", now, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn unmarked_traffic_and_a_small_quota_stand_in_the_way_of_promotion() {
+        use Color::{Blue, Green, Unmarked};
+        let trace = |color, n| (50, Metric::Traces, Grain::Trace, color, "a", n);
+        let table = cells(&[trace(Blue, 80), trace(Green, 10), trace(Unmarked, 10)]);
+        let why = read(&row(), &table).finding.obstacle.unwrap();
+        assert!(why.contains("unmarked: 10.0 %"), "{why}");
+
+        // 25 % of a second's traffic made 40 calls: all of it would make 160 a second, 9,600 a minute
+        let calls = (50, Metric::AttemptError, Grain::Attempt, Green, "a", 40);
+        let table = cells(&[trace(Blue, 75), trace(Green, 25), calls]);
+        let why = read(&row(), &table).finding.obstacle.unwrap();
+        assert!(why.contains("9600 requests a minute of 6000"), "{why}");
+    }
+
+    #[test]
+    fn a_cohort_that_fell_back_no_longer_counts_and_what_it_showed_before_still_does() {
+        let mut row = row();
+        row.state.fallen.push(Fallen {
+            cohort: "a".into(),
+            since: Nanos::from_secs(20),
+            moved: true,
+        });
+        let trace = |at, color, cohort| (at, Metric::Traces, Grain::Trace, color, cohort, 5);
+        let table = cells(&[
+            trace(10, Color::Green, "a"),
+            trace(10, Color::Blue, "b"),
+            trace(30, Color::Blue, "a"),
+            trace(30, Color::Blue, "b"),
+            trace(40, Color::Blue, "a"),
+        ]);
+        let reading = read(&row, &table);
+        let kept: i64 = reading
+            .minutes
+            .values()
+            .flat_map(|m| m.values())
+            .map(|c| c.n)
+            .sum();
+        assert_eq!(kept, 15);
+        assert!(!reading.minutes.contains_key(&40));
+        let seen: i64 = reading
+            .finding
+            .traffic
+            .iter()
+            .map(|s| s.blue + s.green)
+            .sum();
+        assert_eq!(seen, 25, "what is served is still watched");
+    }
+}

@@ -62,7 +62,7 @@ pub struct DeskView {
     /// Releases by id, as they are stored.
     pub releases: BTreeMap<String, Arc<ReleaseRow>>,
     /// Their verdicts.
-    pub verdicts: BTreeMap<String, VerdictReport>,
+    pub verdicts: BTreeMap<String, Arc<VerdictReport>>,
     /// What each route should be on.
     pub desired: BTreeMap<String, Desired>,
     /// When anything was last judged: a dead man's switch.

@@ -4,70 +4,7 @@ use gates::check::{Checked, canonical, check, check_files, check_spec, rules_has
 use proto::release::{Approval, Margin, Mode, NoData, OnFail};
 use std::time::Duration;
 
-pub const GOOD: &str = r#"
-[server]
-http = "127.0.0.1:4320"
-
-[defaults]
-alpha = 0.02
-timeout = "30s"
-
-[[release]]
-route = "support-chat"
-id = "support-chat-42"
-mode = "act"
-cohort = "customer.tier"
-steps = [{ green = 0.05, min = "30m" }, { green = 0.25, min = "1h" }, { green = 1.0 }]
-
-[release.blue]
-version = "41"
-provider = "openai"
-model = "gpt-4o-mini"
-prompt = "support@12"
-tools = "tools@7"
-guardrails = "g@3"
-cache = "semantic@1"
-fallback = ["gpt-4.1-mini"]
-policy = "p@2"
-logging = "default"
-pii = "mask@1"
-
-[release.green]
-version = "42"
-provider = "openai"
-model = "gpt-4.1-mini"
-prompt = "support@13"
-tools = "tools@7"
-guardrails = "g@3"
-cache = "semantic@1"
-fallback = []
-policy = "p@2"
-logging = "default"
-pii = "mask@1"
-
-[release.green.match]
-deployment = ["dep-green"]
-
-[[release.gate]]
-name = "p99 latency"
-metric = "latency"
-quantile = 0.99
-max_ratio = 1.20
-on_fail = "rollback"
-
-[[release.gate]]
-name = "task completion"
-metric = "eval_fail"
-eval = "TaskCompletion"
-max_ratio = 1.25
-by = "cohort"
-min_coverage = 0.8
-on_fail = "fallback"
-
-[release.webhook]
-url = "https://gateway.example/hooks/tracegate"
-secret_env = "TRACEGATE_WEBHOOK_SECRET"
-"#;
+pub const GOOD: &str = include_str!("release.toml");
 
 fn said(checked: &Checked, text: &str) -> String {
     checked
@@ -248,4 +185,23 @@ fn a_release_declared_as_a_value_is_checked_like_a_file() {
         messages.iter().any(|m| m.contains("name@version")),
         "{messages:?}"
     );
+}
+
+#[test]
+fn a_release_declared_as_json_has_the_shape_of_the_file() {
+    let table: toml::Table = GOOD.parse().unwrap();
+    let mut release = serde_json::to_value(&table["release"][0]).unwrap();
+    let checked = gates::check::check_json(&release);
+    assert_eq!(checked.problems, []);
+    assert_eq!(checked.releases[0].id, "support-chat-42");
+    release["gate"][0]["quantile"] = 99.into();
+    release["blue"]["tools"] = serde_json::Value::Null;
+    assert_eq!(gates::check::check_json(&release).problems.len(), 2);
+    for odd in [
+        serde_json::json!(null),
+        serde_json::json!([1]),
+        serde_json::json!("x"),
+    ] {
+        assert!(!gates::check::check_json(&odd).problems.is_empty(), "{odd}");
+    }
 }

@@ -22,7 +22,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,8 @@ struct Route {
     /// Whether the gateway obeys.
     obeys: bool,
     green: f64,
+    /// When the latest cells were published.
+    published: Instant,
 }
 
 fn rules(receiver: &Receiver) -> ReleaseSpec {
@@ -108,6 +110,7 @@ impl Route {
             slower,
             obeys: true,
             green: 0.0,
+            published: Instant::now(),
         }
     }
 
@@ -174,7 +177,8 @@ impl Route {
         self.publish().await;
     }
 
-    async fn publish(&self) {
+    async fn publish(&mut self) {
+        self.published = Instant::now();
         self.inputs.send_replace(Arc::new(GateInput {
             cells: self.cells.clone(),
             ready: true,
@@ -230,6 +234,12 @@ async fn a_slow_green_is_rolled_back_by_a_signed_notice_and_its_evidence_recompu
     route
         .until(120, |r| r.actions().contains(&Action::Rollback))
         .await;
+    let told = route.receiver.got().last().unwrap().at;
+    let took = told.saturating_duration_since(route.published);
+    assert!(
+        took < Duration::from_secs(1),
+        "evidence to webhook: {took:?}"
+    );
     let verdict = route.desk.verdict(&route.spec.id).unwrap();
     assert_eq!(verdict.verdict, Verdict::Fail);
     assert_eq!(verdict.active_color, Color::Blue);

@@ -338,6 +338,54 @@ fn a_fallen_cohort_falls_once_and_the_rest_goes_on() {
     assert_eq!(w.state.green_ppm, 50_000);
 }
 
+#[test]
+fn a_promotion_waits_for_approval_traces_and_a_clear_view() {
+    let mut w = World::new(Mode::Act);
+    w.spec.approval = proto::release::Approval::Promote;
+    w.seconds(40, &quiet());
+    let good = Finding {
+        passes: true,
+        ..quiet()
+    };
+    let few = Finding {
+        n_green: 99,
+        ..good.clone()
+    };
+    let unmarked = Finding {
+        obstacle: Some("unmarked: 9.0 % of traces have no color".into()),
+        ..good.clone()
+    };
+    assert!(w.second(few).waiting.contains("99 green of 100"));
+    assert!(w.second(unmarked).waiting.contains("unmarked"));
+    w.seconds(5, &good);
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Advance, Action::Escalate]
+    );
+    w.command(Command::Promote);
+    w.seconds(10, &quiet());
+    assert_eq!(w.state.phase, Phase::Settled);
+}
+
+#[test]
+fn a_late_regression_is_rolled_back_after_the_cutover() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(40, &quiet());
+    let good = Finding {
+        passes: true,
+        ..quiet()
+    };
+    w.seconds(4, &good);
+    assert_eq!(w.state.phase, Phase::Watching);
+    let bad = Finding {
+        rollback: Some(vec![pair(None)]),
+        ..quiet()
+    };
+    w.seconds(6, &bad);
+    assert_eq!(w.state.phase, Phase::RolledBack);
+    assert_eq!(w.state.winner, Some(proto::Color::Blue));
+}
+
 #[derive(Debug, Clone)]
 enum Happens {
     Judged {

@@ -32,6 +32,7 @@ pub struct Got {
     pub body: WebhookBody,
     pub verified: bool,
     pub answered: u16,
+    pub at: std::time::Instant,
 }
 
 impl Got {
@@ -126,6 +127,7 @@ async fn answer(State(me): State<Receiver>, headers: HeaderMap, body: Bytes) -> 
         body: serde_json::from_slice(&body).unwrap(),
         verified: oracle.verify(&body, &headers).is_ok() && body.len() < 20_000,
         answered: status,
+        at: std::time::Instant::now(),
     });
     me.arrived.notify_waiters();
     me.arrived.notify_one();
