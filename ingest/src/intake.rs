@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use std::time::Duration;
-use tokio::sync::oneshot;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Semaphore, oneshot};
 
 /// Kind of an export request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,6 +59,9 @@ pub enum Refusal {
 #[derive(Debug, Clone)]
 pub struct Intake {
     queue: Sender<Envelope>,
+    /// Never has a permit; closed once nobody takes requests any more. The queue alone cannot say so: what was put
+    /// there in the very last moment would wait for ever.
+    stopped: Arc<Semaphore>,
 }
 
 /// How long a refused client is asked to wait, ms.
@@ -69,7 +72,18 @@ impl Intake {
     #[must_use]
     pub fn new(requests_max: usize) -> (Self, Receiver<Envelope>) {
         let (queue, lane) = crossbeam_channel::bounded(requests_max);
-        (Self { queue }, lane)
+        (
+            Self {
+                queue,
+                stopped: Arc::new(Semaphore::new(0)),
+            },
+            lane,
+        )
+    }
+
+    /// Refuses every request from now on, those included that wait in the queue.
+    pub fn close(&self) {
+        self.stopped.close();
     }
 
     /// Hands a request over and waits until it is on disk or refused.
@@ -77,13 +91,23 @@ impl Intake {
     /// # Errors
     /// [`Refusal`]; nothing of the request is kept then.
     pub async fn submit(&self, signal: Signal, body: Bytes) -> Result<Accepted, Refusal> {
+        let stopping = || Refusal::Unavailable("the server is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Envelope { signal, body, reply }) {
-            Ok(()) => answer.await.unwrap_or_else(|_| Err(Refusal::Unavailable("the server is stopping".to_owned()))),
-            Err(TrySendError::Full(_)) => {
-                Err(Refusal::Busy { cause: "queued requests", retry_after: Duration::from_millis(RETRY_AFTER_MS) })
-            }
-            Err(TrySendError::Disconnected(_)) => Err(Refusal::Unavailable("the server is stopping".to_owned())),
+        match self.queue.try_send(Envelope {
+            signal,
+            body,
+            reply,
+        }) {
+            Ok(()) => tokio::select! {
+                biased;
+                answer = answer => answer.unwrap_or_else(|_| Err(stopping())),
+                _ = self.stopped.acquire() => Err(stopping()),
+            },
+            Err(TrySendError::Full(_)) => Err(Refusal::Busy {
+                cause: "queued requests",
+                retry_after: Duration::from_millis(RETRY_AFTER_MS),
+            }),
+            Err(TrySendError::Disconnected(_)) => Err(stopping()),
         }
     }
 }

@@ -3,11 +3,12 @@
 use super::{
     Counts, Effects, Limits,
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
+    names::Names,
     outcome::Trial,
     resolve::resolve,
     row::TraceRow,
-    tally::Tally,
-    trace::{ClosedBy, Trace},
+    tally::{Tally, minute_of},
+    trace::Trace,
 };
 use ahash::RandomState;
 use hashbrown::{HashMap, hash_map::Entry};
@@ -26,31 +27,33 @@ pub struct AssemblyState {
     now: Nanos,
     traces: Vec<(TraceId, Arc<Trace>)>,
     waiting: BTreeMap<i64, Tally>,
+    names: Names,
     counts: Counts,
 }
 
 /// Open and recently closed traces.
 #[derive(Debug)]
 pub struct Assembly {
-    limits: Limits,
-    book: Arc<ReleaseBook>,
+    pub(super) limits: Limits,
+    pub(super) book: Arc<ReleaseBook>,
     cohort_keys: Vec<Arc<str>>,
     /// The book changed; open traces are to be resolved again.
-    rebooked: bool,
-    now: Nanos,
+    pub(super) rebooked: bool,
+    pub(super) now: Nanos,
     /// Rows up to this record are sealed or being sealed, with the marks of that time.
     captured_lsn: u64,
-    traces: HashMap<TraceId, Arc<Trace>, RandomState>,
+    pub(super) traces: HashMap<TraceId, Arc<Trace>, RandomState>,
     /// Times to look at a trace. Never later than its due time; often earlier, because arrivals move that on.
-    queue: BinaryHeap<Reverse<(Nanos, TraceId)>>,
+    pub(super) queue: BinaryHeap<Reverse<(Nanos, TraceId)>>,
     /// In order of opening; entries of traces that closed since are skipped.
-    opened: VecDeque<(Nanos, TraceId)>,
+    pub(super) opened: VecDeque<(Nanos, TraceId)>,
     /// In order of closing.
-    recent: VecDeque<TraceId>,
+    pub(super) recent: VecDeque<TraceId>,
     /// Counts of traces that were forgotten before they were admitted, by the second (unix) they will be.
-    waiting: BTreeMap<i64, Tally>,
+    pub(super) waiting: BTreeMap<i64, Tally>,
     labels: LabelPool,
-    counts: Counts,
+    names: Names,
+    pub(super) counts: Counts,
 }
 
 impl Assembly {
@@ -70,6 +73,7 @@ impl Assembly {
             recent: VecDeque::new(),
             waiting: BTreeMap::new(),
             labels: LabelPool::default(),
+            names: Names::default(),
             counts: Counts::default(),
         }
     }
@@ -79,7 +83,7 @@ impl Assembly {
     pub fn restore(limits: Limits, state: AssemblyState, captured_lsn: u64) -> Self {
         let mut this = Self::new(limits);
         (this.now, this.captured_lsn) = (state.now, captured_lsn);
-        (this.waiting, this.counts) = (state.waiting, state.counts);
+        (this.waiting, this.names, this.counts) = (state.waiting, state.names, state.counts);
         (this.counts.open, this.counts.recent, this.counts.bytes) = (0, 0, 0);
         let mut closed = Vec::new();
         for (id, mut trace) in state.traces {
@@ -114,6 +118,7 @@ impl Assembly {
             now: self.now,
             traces,
             waiting: self.waiting.clone(),
+            names: self.names.clone(),
             counts: self.counts,
         }
     }
@@ -226,8 +231,11 @@ impl Assembly {
                 continue;
             };
             let eval = facts.eval(row);
+            let evals_max = self.limits.trace_evals_max;
             let trace = self.trace(trace_id, lsn);
-            if trace.evals.iter().any(|known| known.repeats(&eval)) {
+            if trace.evals.len() >= evals_max {
+                self.counts.evals_unplaced += 1;
+            } else if trace.evals.iter().any(|known| known.repeats(&eval)) {
                 effects.drop_evals.push(row);
                 self.counts.duplicate_evals += 1;
             } else {
@@ -250,7 +258,7 @@ impl Assembly {
     }
 
     /// Looks at a trace again after its spans, its evaluations or the book changed.
-    fn review(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+    pub(super) fn review(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
@@ -306,7 +314,7 @@ impl Assembly {
     }
 
     /// Makes sure that the trace is looked at when it is due.
-    fn enqueue(&mut self, id: TraceId) {
+    pub(super) fn enqueue(&mut self, id: TraceId) {
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
@@ -320,7 +328,7 @@ impl Assembly {
     }
 
     /// Brings cells (and the row, once closed) to what the trace is now.
-    fn charge(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+    pub(super) fn charge(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
@@ -342,6 +350,8 @@ impl Assembly {
             evals: &trace.evals,
             shape: &shape,
             mark,
+            counted_as: self.names.counted_as(mark, self.limits.names_max),
+            minute: minute_of(start, self.limits.resolution),
             conflict: trace.conflict,
             entry,
             timeout,
@@ -352,14 +362,10 @@ impl Assembly {
         let changed = trace.charged != outcome;
         if changed {
             if let Some(before) = &trace.charged {
-                effects
-                    .cells
-                    .add(before, self.limits.resolution, trace.admitted, -1);
+                effects.cells.add(before, trace.admitted, -1);
             }
             if let Some(after) = &outcome {
-                effects
-                    .cells
-                    .add(after, self.limits.resolution, trace.admitted, 1);
+                effects.cells.add(after, trace.admitted, 1);
             }
             trace.charged.clone_from(&outcome);
         }
@@ -375,171 +381,6 @@ impl Assembly {
                 closed_by,
                 replaces,
             });
-        }
-    }
-
-    /// Lets time pass: closes, admits and forgets what is due. `lsn` is the last record that was applied.
-    pub fn tick(&mut self, now: Nanos, lsn: u64) -> Effects {
-        self.now = self.now.max(now);
-        let mut effects = Effects::default();
-        if std::mem::take(&mut self.rebooked) {
-            let mut open: Vec<TraceId> = self.opened.iter().map(|(_, id)| *id).collect();
-            open.retain(|id| self.traces.get(id).is_some_and(|t| t.closed.is_none()));
-            open.sort_unstable();
-            for id in open {
-                self.review(id, lsn, &mut effects);
-                self.enqueue(id);
-            }
-        }
-        let mut due = Vec::new();
-        while let Some(Reverse((_, id))) = self
-            .queue
-            .peek()
-            .copied()
-            .filter(|Reverse((at, _))| *at <= self.now)
-        {
-            self.queue.pop();
-            let Some(trace) = self.traces.get_mut(&id) else {
-                continue;
-            };
-            let Some(real) = trace.due(&self.limits) else {
-                continue;
-            };
-            Arc::make_mut(trace).queued = None;
-            if real <= self.now {
-                due.push((real, id));
-            } else {
-                self.enqueue(id);
-            }
-        }
-        due.sort_unstable();
-        due.dedup();
-        for (_, id) in due {
-            self.advance(id, lsn, &mut effects);
-        }
-        self.forget_old(lsn, &mut effects);
-        while let Some(entry) = self
-            .waiting
-            .first_entry()
-            .filter(|e| Nanos::from_secs(*e.key()) <= self.now)
-        {
-            effects.cells.admit(entry.remove());
-        }
-        effects
-    }
-
-    /// Closes and admits one trace if its time has come.
-    fn advance(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
-        let Some(trace) = self.traces.get_mut(&id) else {
-            return;
-        };
-        let (closes_at, by) = trace.closes(&self.limits);
-        if trace.closed.is_none() && closes_at <= self.now {
-            if trace.spans.is_empty() {
-                self.counts.evals_unplaced += trace.evals.len() as u64;
-                self.remove(id);
-                self.counts.open -= 1;
-                return;
-            }
-            Arc::make_mut(trace).closed = Some((closes_at, by));
-            self.recent.push_back(id);
-            self.counts.open -= 1;
-            self.counts.recent += 1;
-            self.counts.closed += 1;
-            self.charge(id, lsn, effects);
-        }
-        let Some(trace) = self.traces.get_mut(&id) else {
-            return;
-        };
-        if !trace.admitted && trace.admit_at.is_some_and(|at| at <= self.now) {
-            let trace = Arc::make_mut(trace);
-            if let Some(charged) = &trace.charged {
-                effects
-                    .cells
-                    .add(charged, self.limits.resolution, false, -1);
-                effects.cells.add(charged, self.limits.resolution, true, 1);
-            }
-            trace.admitted = true;
-            if trace.closed.is_none() {
-                self.charge(id, lsn, effects);
-            }
-        }
-        self.enqueue(id);
-    }
-
-    fn forget_old(&mut self, lsn: u64, effects: &mut Effects) {
-        while let Some(&id) = self.recent.front() {
-            let closed_at = self
-                .traces
-                .get(&id)
-                .and_then(|t| t.closed)
-                .map(|(at, _)| at);
-            let expired = closed_at.is_none_or(|at| at.plus(self.limits.recent_age) <= self.now);
-            if !expired && self.recent.len() <= self.limits.recent_traces_max {
-                break;
-            }
-            self.forget_closed(id);
-        }
-        self.make_room(lsn, effects);
-    }
-
-    /// Keeps within the limits: first the oldest closed traces go, then the oldest open ones.
-    fn make_room(&mut self, lsn: u64, effects: &mut Effects) {
-        while self.counts.bytes > self.limits.bytes_max as u64
-            && let Some(&id) = self.recent.front()
-        {
-            self.forget_closed(id);
-        }
-        while (self.counts.open > self.limits.open_traces_max as u64
-            || self.counts.bytes > self.limits.bytes_max as u64)
-            && let Some((at, id)) = self.opened.pop_front()
-        {
-            let Some(trace) = self
-                .traces
-                .get_mut(&id)
-                .filter(|t| t.closed.is_none() && t.opened == at)
-            else {
-                continue;
-            };
-            Arc::make_mut(trace).closed = Some((self.now, ClosedBy::Evicted));
-            self.counts.evals_unplaced += if trace.spans.is_empty() {
-                trace.evals.len() as u64
-            } else {
-                0
-            };
-            self.counts.evicted += 1;
-            self.counts.closed += 1;
-            self.counts.open -= 1;
-            self.charge(id, lsn, effects);
-            self.remove(id);
-        }
-        if self.opened.len() > 2 * self.counts.open as usize + 1_024 {
-            self.opened.retain(|(at, id)| {
-                self.traces
-                    .get(id)
-                    .is_some_and(|t| t.closed.is_none() && t.opened == *at)
-            });
-        }
-    }
-
-    fn forget_closed(&mut self, id: TraceId) {
-        self.recent.pop_front();
-        self.counts.recent -= 1;
-        self.remove(id);
-    }
-
-    /// Forgets a trace; what it still has to have admitted waits as plain counts.
-    fn remove(&mut self, id: TraceId) {
-        let Some(trace) = self.traces.remove(&id) else {
-            return;
-        };
-        self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
-        if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
-            let second = at.0.div_euclid(1_000_000_000) + 1;
-            self.waiting
-                .entry(second)
-                .or_default()
-                .add(charged, self.limits.resolution, false, 1);
         }
     }
 }

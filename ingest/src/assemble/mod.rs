@@ -10,8 +10,10 @@
 //! and every result is a function of the *set* of spans and evaluations, so neither the order of arrival nor a kill
 //! between two records changes what a trace comes to.
 
+mod aging;
 mod assembly;
 mod facts;
+mod names;
 mod outcome;
 mod resolve;
 mod row;
@@ -24,9 +26,10 @@ mod trace;
 
 pub use assembly::{Assembly, AssemblyState};
 pub use facts::{EvalFacts, FactsError, SpanFacts};
+pub use names::{NO_ROUTE, OTHER};
 pub use outcome::{Attempt, Outcome};
 pub use row::{TraceRow, rows_to_batch};
-pub use tally::{NO_ROUTE, Tally, minute_of};
+pub use tally::{Tally, minute_of};
 pub use trace::ClosedBy;
 
 use std::{sync::Arc, time::Duration};
@@ -57,6 +60,10 @@ pub struct Limits {
     pub bytes_max: usize,
     /// Spans of one trace that are assembled; further ones are rows only.
     pub trace_spans_max: usize,
+    /// Evaluations of one trace that count; further ones are rows only.
+    pub trace_evals_max: usize,
+    /// Routes, and cohort values, with cells of their own; those of further ones go under [`OTHER`].
+    pub names_max: usize,
 }
 
 impl Default for Limits {
@@ -73,6 +80,8 @@ impl Default for Limits {
             recent_age: Duration::from_secs(3_600),
             bytes_max: 256 << 20,
             trace_spans_max: 10_000,
+            trace_evals_max: 1_000,
+            names_max: 1_000,
         }
     }
 }
@@ -115,6 +124,6 @@ pub struct Counts {
     pub duplicate_evals: u64,
     /// Spans beyond the limit of their trace.
     pub spans_over_limit: u64,
-    /// Evaluations whose trace never came or was gone: rows without effect on cells.
+    /// Evaluations whose trace never came, was gone, or had too many: rows without effect on cells.
     pub evals_unplaced: u64,
 }

@@ -31,10 +31,16 @@ pub struct Attempt {
 pub struct Outcome {
     /// Start of the root.
     pub start: Nanos,
+    /// Start of the cells' minute that holds it, unix seconds.
+    pub minute: i64,
     /// Duration, us.
     pub duration_us: u64,
     /// Whose it is.
     pub mark: Arc<Mark>,
+    /// Route under which it is counted.
+    pub route: Arc<str>,
+    /// Cohort under which it is counted.
+    pub cohort: Option<Arc<str>>,
     /// Stamped color and declared version contradict each other.
     pub conflict: bool,
     /// False for traces that no user saw (all of it mirrored): a row, but no cells.
@@ -79,6 +85,9 @@ pub(super) struct Trial<'a> {
     pub evals: &'a [Eval],
     pub shape: &'a Shape,
     pub mark: &'a Arc<Mark>,
+    /// Route and cohort under which it is counted.
+    pub counted_as: (Arc<str>, Option<Arc<str>>),
+    pub minute: i64,
     pub conflict: bool,
     pub entry: Option<&'a BookEntry>,
     /// A trace at least this old has timed out.
@@ -131,8 +140,11 @@ impl Trial<'_> {
 
         let mut out = Outcome {
             start: root.start,
+            minute: self.minute,
             duration_us: micros(self.duration(root)),
             mark: Arc::clone(self.mark),
+            route: Arc::clone(&self.counted_as.0),
+            cohort: self.counted_as.1.clone(),
             conflict: self.conflict,
             visible: !self.shape.shadow(root_at),
             served: self.served(&counted),

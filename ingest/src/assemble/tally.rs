@@ -10,9 +10,6 @@ use proto::{
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 
-/// Route of traces that named none, so that their unmarked share has a place.
-pub const NO_ROUTE: &str = "__none__";
-
 /// Cells that share everything but the metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Group {
@@ -87,18 +84,18 @@ pub fn minute_of(at: Nanos, resolution: Duration) -> i64 {
 
 impl Tally {
     /// Adds (`sign` 1) or takes back (-1) all that `outcome` contributes.
-    pub fn add(&mut self, outcome: &Outcome, resolution: Duration, admitted: bool, sign: i64) {
+    pub fn add(&mut self, outcome: &Outcome, admitted: bool, sign: i64) {
         if !outcome.visible {
             return;
         }
         let mark = &outcome.mark;
         let of = |color| Group {
             scope: Scope {
-                route: mark.route.clone().unwrap_or_else(|| NO_ROUTE.into()),
+                route: Arc::clone(&outcome.route),
                 release: mark.release.clone(),
             },
-            minute: minute_of(outcome.start, resolution),
-            cohort: mark.cohort.clone(),
+            minute: outcome.minute,
+            cohort: outcome.cohort.clone(),
             split_ppm: mark.split_ppm,
             color,
             admitted,

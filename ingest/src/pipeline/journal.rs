@@ -66,44 +66,45 @@ impl JournalThread {
         for entry in &self.entries {
             let event = match entry {
                 Entry::Tick(now) => Event::Tick(now),
-                Entry::Stop => {
-                    _ = self.events.send(Event::Stop);
-                    return;
-                }
+                Entry::Stop => Event::Stop,
                 Entry::Group(group) => match write(&mut self.journal, group, &self.counters) {
-                    Ok(batch) => {
+                    Ok((batch, waiting)) => {
                         if self.done.send(Ok(())).is_err() {
                             return;
                         }
+                        ack(waiting, &self.counters);
                         Event::Batch(batch)
                     }
-                    Err(Failed { error, refusal }) => {
-                        if !error.is_full() {
+                    Err((error, waiting)) => {
+                        let refusal = refusal_of(&error);
+                        if error.is_full() {
+                            tracing::warn!(%error, "the disk is full: requests are refused until there is room");
+                        } else {
                             self.fault.raise(&error);
-                            return;
                         }
-                        tracing::warn!(%error, "the disk is full: requests are refused until there is room");
-                        if self.done.send(Err(refusal)).is_err() {
-                            return;
+                        // The lane first: who is refused and comes again at once must not be taken for known.
+                        let goes_on =
+                            self.done.send(Err(refusal.clone())).is_ok() && error.is_full();
+                        refuse(waiting, &refusal, &self.counters);
+                        if goes_on {
+                            continue;
                         }
-                        continue;
+                        return;
                     }
                 },
             };
-            if self.events.send(event).is_err() {
+            let stop = matches!(event, Event::Stop);
+            if self.events.send(event).is_err() || stop {
                 return;
             }
         }
     }
 }
 
-struct Failed {
-    error: StoreError,
-    refusal: Refusal,
-}
+type Written = Result<(MicroBatch, Vec<Waiting>), (StoreError, Vec<Waiting>)>;
 
-/// Makes a group durable and answers its requests.
-fn write(journal: &mut Journal, group: Group, counters: &Counters) -> Result<MicroBatch, Failed> {
+/// Numbers a group and makes it durable.
+fn write(journal: &mut Journal, group: Group, counters: &Counters) -> Written {
     let Group {
         received_at,
         digests,
@@ -117,37 +118,44 @@ fn write(journal: &mut Journal, group: Group, counters: &Counters) -> Result<Mic
         sections,
     };
     let began = Instant::now();
-    match journal
+    let written = journal
         .append(&batch)
-        .and_then(|bytes| journal.sync().map(|()| bytes))
-    {
+        .and_then(|bytes| journal.sync().map(|()| bytes));
+    match written {
         Ok(bytes) => {
             counters.journal_time.record(began.elapsed());
             counters.durable_lsn.store(batch.lsn, Relaxed);
             add(&counters.journal_bytes, bytes);
             add(&counters.groups, 1);
-            for Waiting { reply, accepted } in waiting {
-                add(&counters.requests_acked, 1);
-                add(&counters.accepted, accepted.accepted);
-                add(&counters.rejected, accepted.rejected);
-                _ = reply.send(Ok(accepted));
-            }
-            Ok(batch)
+            Ok((batch, waiting))
         }
-        Err(error) => {
-            let refusal = if error.is_full() {
-                Refusal::Busy {
-                    cause: "disk space",
-                    retry_after: Duration::from_millis(RETRY_AFTER_MS),
-                }
-            } else {
-                Refusal::Unavailable(format!("the journal cannot be written: {error}"))
-            };
-            add(&counters.requests_refused, waiting.len() as u64);
-            for Waiting { reply, .. } in waiting {
-                _ = reply.send(Err(refusal.clone()));
-            }
-            Err(Failed { error, refusal })
+        Err(error) => Err((error, waiting)),
+    }
+}
+
+fn ack(waiting: Vec<Waiting>, counters: &Counters) {
+    for Waiting { reply, accepted } in waiting {
+        add(&counters.requests_acked, 1);
+        add(&counters.accepted, accepted.accepted);
+        add(&counters.rejected, accepted.rejected);
+        _ = reply.send(Ok(accepted));
+    }
+}
+
+fn refusal_of(error: &StoreError) -> Refusal {
+    if error.is_full() {
+        Refusal::Busy {
+            cause: "disk space",
+            retry_after: Duration::from_millis(RETRY_AFTER_MS),
         }
+    } else {
+        Refusal::Unavailable(format!("the journal cannot be written: {error}"))
+    }
+}
+
+fn refuse(waiting: Vec<Waiting>, refusal: &Refusal, counters: &Counters) {
+    add(&counters.requests_refused, waiting.len() as u64);
+    for Waiting { reply, .. } in waiting {
+        _ = reply.send(Err(refusal.clone()));
     }
 }

@@ -7,8 +7,8 @@ use super::{
     journal::{Done, Entry, Group, Waiting},
 };
 use crate::{
-    intake::{Accepted, Envelope, Refusal, Signal},
-    read::Reader,
+    intake::{Accepted, Envelope, RETRY_AFTER_MS, Refusal, Signal},
+    read::{ReadError, Reader},
 };
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after, never, select};
 use proto::{Nanos, clock::Clock};
@@ -82,7 +82,12 @@ impl Lane {
             }
             let wait = self.wait(now, next_tick);
             match self.next(full && self.open.since.is_some(), wait) {
-                Next::Request(Some(envelope)) => self.take(envelope),
+                Next::Request(Some(envelope)) => {
+                    while let Ok(done) = self.done.try_recv() {
+                        self.finish(&done);
+                    }
+                    self.take(envelope);
+                }
                 Next::Done(Some(done)) => self.finish(&done),
                 Next::Time => {}
                 Next::Request(None) | Next::Done(None) | Next::Order(None) => return,
@@ -168,6 +173,14 @@ impl Lane {
             Signal::Logs => self.reader.read_logs(&body, now),
         };
         match read {
+            Err(ReadError::Full) => {
+                add(&self.counters.requests_refused, 1);
+                let retry_after = Duration::from_millis(RETRY_AFTER_MS);
+                _ = reply.send(Err(Refusal::Busy {
+                    cause: "rows being gathered",
+                    retry_after,
+                }));
+            }
             Err(error) => {
                 add(&self.counters.requests_malformed, 1);
                 _ = reply.send(Err(Refusal::Malformed(error.to_string())));

@@ -144,8 +144,12 @@ pub fn start(
         last,
         config,
     };
+    let closing = intake.clone();
     let threads = vec![
-        spawn("lane", move || lane.run())?,
+        spawn("lane", move || {
+            lane.run();
+            closing.close();
+        })?,
         spawn("journal", move || journal.run())?,
         spawn("engine", move || engine.run())?,
         spawn("seal", move || sealing.run(captures, results_in))?,

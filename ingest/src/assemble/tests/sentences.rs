@@ -436,6 +436,36 @@ fn without_room_the_oldest_open_trace_is_closed_and_its_counts_still_get_admitte
 }
 
 #[test]
+fn cells_of_more_routes_than_the_limit_go_under_one_name() {
+    let mut bench = Bench::new(Limits {
+        names_max: 2,
+        ..Limits::default()
+    });
+    for (trace, route) in (1..).zip(["a", "b", "c", "d", "a"]) {
+        bench.apply(
+            at(1.0),
+            vec![spans(&[S {
+                route: Some(route),
+                ..root(trace, 0.0, 1.0)
+            }])],
+        );
+        bench.tick(at(f64::from(trace) * 10.0));
+    }
+    let routes: Vec<String> = bench.cells.scopes().map(|s| s.route.to_string()).collect();
+    assert_eq!(routes, ["__other__", "a", "b"]);
+    assert_eq!(
+        bench.rows[&id(3)]
+            .outcome
+            .as_ref()
+            .unwrap()
+            .mark
+            .route
+            .as_deref(),
+        Some("c")
+    );
+}
+
+#[test]
 fn a_new_book_resolves_open_traces_again() {
     let mut bench = Bench::new(Limits {
         quiet: Duration::from_secs(60),

@@ -1,0 +1,171 @@
+//! What time does to traces: it closes them, admits them, and lets them be forgotten.
+
+use super::{Effects, assembly::Assembly, trace::ClosedBy};
+use proto::Nanos;
+use std::{cmp::Reverse, sync::Arc};
+use store::TraceId;
+
+impl Assembly {
+    /// Lets time pass: closes, admits and forgets what is due. `lsn` is the last record that was applied.
+    pub fn tick(&mut self, now: Nanos, lsn: u64) -> Effects {
+        self.now = self.now.max(now);
+        let mut effects = Effects::default();
+        if std::mem::take(&mut self.rebooked) {
+            let mut open: Vec<TraceId> = self.opened.iter().map(|(_, id)| *id).collect();
+            open.retain(|id| self.traces.get(id).is_some_and(|t| t.closed.is_none()));
+            open.sort_unstable();
+            for id in open {
+                self.review(id, lsn, &mut effects);
+                self.enqueue(id);
+            }
+        }
+        let mut due = Vec::new();
+        while let Some(Reverse((_, id))) = self
+            .queue
+            .peek()
+            .copied()
+            .filter(|Reverse((at, _))| *at <= self.now)
+        {
+            self.queue.pop();
+            let Some(trace) = self.traces.get_mut(&id) else {
+                continue;
+            };
+            let Some(real) = trace.due(&self.limits) else {
+                continue;
+            };
+            Arc::make_mut(trace).queued = None;
+            if real <= self.now {
+                due.push((real, id));
+            } else {
+                self.enqueue(id);
+            }
+        }
+        due.sort_unstable();
+        due.dedup();
+        for (_, id) in due {
+            self.advance(id, lsn, &mut effects);
+        }
+        self.forget_old(lsn, &mut effects);
+        while let Some(entry) = self
+            .waiting
+            .first_entry()
+            .filter(|e| Nanos::from_secs(*e.key()) <= self.now)
+        {
+            effects.cells.admit(entry.remove());
+        }
+        effects
+    }
+
+    /// Closes and admits one trace if its time has come.
+    fn advance(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        let (closes_at, by) = trace.closes(&self.limits);
+        if trace.closed.is_none() && closes_at <= self.now {
+            if trace.spans.is_empty() {
+                self.counts.evals_unplaced += trace.evals.len() as u64;
+                self.remove(id);
+                self.counts.open -= 1;
+                return;
+            }
+            Arc::make_mut(trace).closed = Some((closes_at, by));
+            self.recent.push_back(id);
+            self.counts.open -= 1;
+            self.counts.recent += 1;
+            self.counts.closed += 1;
+            self.charge(id, lsn, effects);
+        }
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        if !trace.admitted && trace.admit_at.is_some_and(|at| at <= self.now) {
+            let trace = Arc::make_mut(trace);
+            if let Some(charged) = &trace.charged {
+                effects.cells.add(charged, false, -1);
+                effects.cells.add(charged, true, 1);
+            }
+            trace.admitted = true;
+            if trace.closed.is_none() {
+                self.charge(id, lsn, effects);
+            }
+        }
+        self.enqueue(id);
+    }
+
+    fn forget_old(&mut self, lsn: u64, effects: &mut Effects) {
+        while let Some(&id) = self.recent.front() {
+            let closed_at = self
+                .traces
+                .get(&id)
+                .and_then(|t| t.closed)
+                .map(|(at, _)| at);
+            let expired = closed_at.is_none_or(|at| at.plus(self.limits.recent_age) <= self.now);
+            if !expired && self.recent.len() <= self.limits.recent_traces_max {
+                break;
+            }
+            self.forget_closed(id);
+        }
+        self.make_room(lsn, effects);
+    }
+
+    /// Keeps within the limits: first the oldest closed traces go, then the oldest open ones.
+    pub(super) fn make_room(&mut self, lsn: u64, effects: &mut Effects) {
+        while self.counts.bytes > self.limits.bytes_max as u64
+            && let Some(&id) = self.recent.front()
+        {
+            self.forget_closed(id);
+        }
+        while (self.counts.open > self.limits.open_traces_max as u64
+            || self.counts.bytes > self.limits.bytes_max as u64)
+            && let Some((at, id)) = self.opened.pop_front()
+        {
+            let Some(trace) = self
+                .traces
+                .get_mut(&id)
+                .filter(|t| t.closed.is_none() && t.opened == at)
+            else {
+                continue;
+            };
+            Arc::make_mut(trace).closed = Some((self.now, ClosedBy::Evicted));
+            self.counts.evals_unplaced += if trace.spans.is_empty() {
+                trace.evals.len() as u64
+            } else {
+                0
+            };
+            self.counts.evicted += 1;
+            self.counts.closed += 1;
+            self.counts.open -= 1;
+            self.charge(id, lsn, effects);
+            self.remove(id);
+        }
+        if self.opened.len() > 2 * self.counts.open as usize + 1_024 {
+            self.opened.retain(|(at, id)| {
+                self.traces
+                    .get(id)
+                    .is_some_and(|t| t.closed.is_none() && t.opened == *at)
+            });
+        }
+    }
+
+    fn forget_closed(&mut self, id: TraceId) {
+        self.recent.pop_front();
+        self.counts.recent -= 1;
+        self.remove(id);
+    }
+
+    /// Forgets a trace; what it still has to have admitted waits as plain counts.
+    fn remove(&mut self, id: TraceId) {
+        let Some(trace) = self.traces.remove(&id) else {
+            return;
+        };
+        self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
+        if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
+            let second = at.0.div_euclid(1_000_000_000) + 1;
+            self.waiting
+                .entry(second)
+                .or_default()
+                .add(charged, false, 1);
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Which routes and cohorts have cells of their own. A sender may name a million; memory holds the first so many.
+
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeSet, sync::Arc};
+use store::Mark;
+
+/// Where the counts of further names go.
+pub const OTHER: &str = "__other__";
+/// Route of traces that named none, so that their unmarked share has a place.
+pub const NO_ROUTE: &str = "__none__";
+
+/// Names that have cells. They only grow, so a trace that is counted again is counted under the same name.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Names {
+    routes: BTreeSet<Arc<str>>,
+    cohorts: BTreeSet<Arc<str>>,
+}
+
+impl Names {
+    /// Route and cohort under which a trace of `mark` is counted.
+    pub fn counted_as(&mut self, mark: &Mark, names_max: usize) -> (Arc<str>, Option<Arc<str>>) {
+        let route = match &mark.route {
+            Some(route) => listed(&mut self.routes, route, names_max),
+            None => NO_ROUTE.into(),
+        };
+        let cohort = mark
+            .cohort
+            .as_ref()
+            .map(|cohort| listed(&mut self.cohorts, cohort, names_max));
+        (route, cohort)
+    }
+}
+
+fn listed(names: &mut BTreeSet<Arc<str>>, name: &Arc<str>, names_max: usize) -> Arc<str> {
+    if let Some(known) = names.get(name) {
+        return Arc::clone(known);
+    }
+    if names.len() >= names_max {
+        return OTHER.into();
+    }
+    names.insert(Arc::clone(name));
+    Arc::clone(name)
+}
