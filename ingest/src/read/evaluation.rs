@@ -23,7 +23,7 @@ pub(super) struct Place<'a> {
 
 /// What an evaluation says of itself.
 #[derive(Default)]
-struct Judged<'a> {
+pub(super) struct Judged<'a> {
     name: &'a [u8],
     score: Option<Value<'a>>,
     label: &'a [u8],
@@ -34,18 +34,30 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn take(&mut self, key: &[u8], value: Value<'a>) {
+    pub(super) fn take(&mut self, key: &[u8], value: Value<'a>) {
         let text = value.text().unwrap_or_default();
         match key {
-            b"gen_ai.evaluation.name" => self.name = text,
-            b"gen_ai.evaluation.score.value" => self.score = Some(value),
-            // legacy feedback; the new name wins
-            b"gen_ai.evaluation.score" => self.score = self.score.or(Some(value)),
-            b"gen_ai.evaluation.score.label" => self.label = text,
-            b"gen_ai.evaluation.explanation" => self.explanation = text,
-            b"gen_ai.evaluation.identifier" => self.identifier = text,
             b"gen_ai.response.id" => self.response_id = text,
             b"error.type" if value.says_something() => self.error_type = Some(value),
+            _ => {
+                if let Some(field) = key.strip_prefix(b"gen_ai.evaluation.") {
+                    self.take_field(field, value);
+                }
+            }
+        }
+    }
+
+    /// Takes a field by its name within an evaluation.
+    pub(super) fn take_field(&mut self, field: &[u8], value: Value<'a>) {
+        let text = value.text().unwrap_or_default();
+        match field {
+            b"name" => self.name = text,
+            b"score.value" => self.score = Some(value),
+            // the name that legacy feedback and annotations use
+            b"score" => self.score = self.score.or(Some(value)),
+            b"score.label" | b"label" => self.label = text,
+            b"explanation" => self.explanation = text,
+            b"identifier" => self.identifier = text,
             _ => {}
         }
     }
@@ -169,7 +181,7 @@ impl Reader {
     }
 
     /// Appends a row, unless the evaluation has no name.
-    fn push_evaluation(
+    pub(super) fn push_evaluation(
         &mut self,
         judged: &Judged<'_>,
         place: Place<'_>,
@@ -189,9 +201,9 @@ impl Reader {
         };
         if is_id::<16>(place.trace_id) {
             rows.trace_id.set_hex(row, place.trace_id);
-            if is_id::<8>(place.span_id) {
-                rows.span_id.set_hex(row, place.span_id);
-            }
+        }
+        if is_id::<8>(place.span_id) {
+            rows.span_id.set_hex(row, place.span_id);
         }
         let time = times
             .into_iter()

@@ -4,10 +4,10 @@
 //! content rules and then remembered, up to a limit, so that a span's attributes cost one hash and one comparison each.
 
 use super::{
-    ExtraKeys,
+    ExtraKeys, annotation,
     sources::{
-        COHORT_PREFIXES, CONTENT_KEYS, CONTENT_PREFIXES, Place, RAW_CONTENT_FIELDS, SLOTS, SOURCES,
-        Slot,
+        COHORT_PREFIXES, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENT, Place,
+        RAW_CONTENT_FIELDS, SLOTS, SOURCES, Slot,
     },
     value::Value,
 };
@@ -40,6 +40,8 @@ pub(super) struct Use {
 pub(super) struct Meaning {
     /// The value is content: prompts, outputs, tool arguments.
     pub(super) content: bool,
+    /// The value is part of an evaluation.
+    pub(super) judges: bool,
     uses: [Use; USES_MAX],
     used: u8,
 }
@@ -48,6 +50,7 @@ impl Meaning {
     const fn nothing(content: bool) -> Self {
         Self {
             content,
+            judges: false,
             uses: [Use {
                 slot: Slot::Role,
                 rank: 0,
@@ -159,6 +162,15 @@ impl KeyTable {
         {
             table.insert(key.as_bytes(), Meaning::nothing(true));
         }
+        // a source is content only by name, never by how it starts
+        for key in SOURCES
+            .iter()
+            .flat_map(|source| source.keys.iter().chain(source.late))
+        {
+            if table.find(key.as_bytes()).is_none() {
+                table.insert(key.as_bytes(), Meaning::nothing(false));
+            }
+        }
         table
     }
 
@@ -169,6 +181,9 @@ impl KeyTable {
             ON_RESOURCE - CONFIGURED
         };
         for (i, key) in (0..room).zip(keys) {
+            if key.as_ref() == FIRST_TOKEN_EVENT {
+                continue;
+            }
             let key = key.as_ref().as_bytes();
             match self.find(key) {
                 Some(entry) => self.entries[entry].meaning.add(slot, rank + i),
@@ -222,7 +237,8 @@ impl KeyTable {
 
     #[cold]
     fn learn(&mut self, key: &[u8]) -> Meaning {
-        let meaning = Meaning::nothing(self.is_content(key));
+        let mut meaning = Meaning::nothing(self.is_content(key));
+        meaning.judges = annotation::part(key).is_some();
         if self.learned < LEARNED_MAX && self.insert(key, meaning) {
             self.learned += 1;
         }
@@ -330,7 +346,8 @@ mod tests {
         };
         let mut table = KeyTable::of_spans(&extra);
         for source in SOURCES.iter().filter(|s| s.place != Place::Resource) {
-            for (i, key) in source.keys.iter().enumerate() {
+            let keys = source.keys.iter().enumerate();
+            for (i, key) in keys.filter(|(_, key)| **key != FIRST_TOKEN_EVENT) {
                 let rank = u8::try_from(i).unwrap();
                 assert!(
                     table.meaning(key.as_bytes()).uses().contains(&Use {

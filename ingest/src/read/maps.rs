@@ -63,7 +63,7 @@ impl Entries {
             }
             Value::Empty => self.nulls.push(self.len()),
             Value::Array(_) | Value::Pairs(_) => {
-                write_json(*value, &mut self.values.bytes, value_bytes_max)?
+                was_cut = write_json(*value, &mut self.values.bytes, value_bytes_max)?;
             }
             Value::Bytes(bytes) => {
                 // base64: three bytes are four characters

@@ -16,6 +16,7 @@
 //! `role` as in the glossary; a stamped `color` is blue or green, else NULL: the resolver fills it. `service.name` is
 //! `service_name`; `service.version` stays in `resource`. The status message is `attributes['otel.status_description']`.
 
+mod annotation;
 mod cells;
 mod columns;
 mod evaluation;

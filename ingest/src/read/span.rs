@@ -2,6 +2,7 @@
 
 use super::{
     ContentPolicy, Kept, ReadError, Reader, Reject, Tally,
+    annotation::Found,
     cells::Cells,
     columns::Amounts,
     evaluation,
@@ -73,8 +74,8 @@ impl Reader {
         tally: &mut Tally,
     ) -> Result<(), ReadError> {
         slots.clear();
-        let mut evaluations = Vec::new();
-        let fields = self.read_fields(message, slots, &mut evaluations)?;
+        let mut found = Found::default();
+        let fields = self.read_fields(message, slots, &mut found)?;
         match place(&fields) {
             Ok(placed) => {
                 slots.offer_all(context.resource);
@@ -86,12 +87,13 @@ impl Reader {
                         self.config.value_bytes_max,
                     )?;
                 }
-                for event in evaluations {
-                    let at = evaluation::Place {
+                if !found.is_empty() {
+                    let own = evaluation::Place {
                         trace_id: fields.trace_id,
                         span_id: fields.span_id,
                     };
-                    self.read_span_evaluation(event, at, context.received)?;
+                    let is_carrier = resolve::role(slots, fields.kind) == Role::Evaluator;
+                    self.read_found(&found, own, is_carrier, fields.end, context.received)?;
                 }
                 self.close_row(&fields, &placed, context, slots, tally)?;
                 tally.accepted += 1;
@@ -110,7 +112,7 @@ impl Reader {
         &mut self,
         message: &'a [u8],
         slots: &mut Slots<'a>,
-        evaluations: &mut Vec<&'a [u8]>,
+        evaluations: &mut Found<'a>,
     ) -> Result<Fields<'a>, ReadError> {
         const TRACE_ID: u32 = key(1, LEN);
         const SPAN_ID: u32 = key(2, LEN);
@@ -127,7 +129,7 @@ impl Reader {
         let mut cursor = Cursor::new(message);
         while let Some(found) = cursor.next_key()? {
             match found {
-                ATTRIBUTE => self.read_attribute(cursor.bytes()?, slots)?,
+                ATTRIBUTE => self.read_attribute(cursor.bytes()?, slots, evaluations)?,
                 TRACE_ID => fields.trace_id = cursor.bytes()?,
                 SPAN_ID => fields.span_id = cursor.bytes()?,
                 PARENT_SPAN_ID => fields.parent_span_id = cursor.bytes()?,
@@ -136,7 +138,7 @@ impl Reader {
                 START => fields.start = cursor.fixed64()?,
                 END => fields.end = cursor.fixed64()?,
                 EVENT => self.read_event(cursor.bytes()?, slots, evaluations)?,
-                LINK => self.read_link(cursor.bytes()?)?,
+                LINK => self.read_link(cursor.bytes()?, evaluations)?,
                 STATUS => read_status(cursor.bytes()?, &mut fields)?,
                 other => cursor.skip(other)?,
             }
@@ -149,9 +151,13 @@ impl Reader {
         &mut self,
         message: &'a [u8],
         slots: &mut Slots<'a>,
+        found: &mut Found<'a>,
     ) -> Result<(), ReadError> {
         let (key, value) = key_value(message)?;
         let meaning = self.span_keys.meaning(key);
+        if meaning.judges {
+            found.attributes.push((key, value));
+        }
         for &of in meaning.uses() {
             slots.offer(of, value);
         }
@@ -172,7 +178,7 @@ impl Reader {
         &mut self,
         message: &'a [u8],
         slots: &mut Slots<'a>,
-        evaluations: &mut Vec<&'a [u8]>,
+        found: &mut Found<'a>,
     ) -> Result<(), ReadError> {
         const TIME: u32 = key(1, FIXED64);
         const NAME: u32 = key(2, LEN);
@@ -187,7 +193,7 @@ impl Reader {
         }
         let is = |known: &str| name == known.as_bytes();
         if is(EVALUATION_EVENT) {
-            evaluations.push(message);
+            found.events.push(message);
         }
         if FIRST_TOKEN_EVENTS.iter().any(|first| is(first)) {
             let of = Use {
@@ -243,7 +249,7 @@ impl Reader {
         Ok(())
     }
 
-    fn read_link(&mut self, message: &[u8]) -> Result<(), ReadError> {
+    fn read_link<'a>(&mut self, message: &'a [u8], found: &mut Found<'a>) -> Result<(), ReadError> {
         const TRACE_ID: u32 = key(1, LEN);
         const SPAN_ID: u32 = key(2, LEN);
         const ATTRIBUTE: u32 = key(4, LEN);
@@ -251,7 +257,7 @@ impl Reader {
             self.counts.events_and_links_over_max += 1;
             return Ok(());
         }
-        let (mut trace_id, mut span_id): (&[u8], &[u8]) = (&[], &[]);
+        let (mut trace_id, mut span_id): (&'a [u8], &'a [u8]) = (&[], &[]);
         let mut cursor = Cursor::new(message);
         while let Some(found) = cursor.next_key()? {
             match found {
@@ -275,6 +281,9 @@ impl Reader {
                 other => cursor.skip(other)?,
             }
         }
+        found
+            .target
+            .get_or_insert(evaluation::Place { trace_id, span_id });
         self.spans.links.push(trace_id, span_id);
         Ok(())
     }
@@ -528,7 +537,7 @@ impl Reader {
                 }
                 Some(nested @ (Value::Array(_) | Value::Pairs(_))) => {
                     let mut json = Vec::new();
-                    write_json(nested, &mut json, max)?;
+                    self.counts.values_cut += u64::from(write_json(nested, &mut json, max)?);
                     column.set(row, &json);
                 }
                 _ => {}

@@ -1,1 +1,7 @@
+//! The reader against prost: the same bytes, read twice by different means, must give the same rows.
 
+mod cells;
+mod hostile;
+mod messages;
+mod oracle;
+mod rules;

@@ -196,7 +196,7 @@ fn whole(number: f64) -> Number<i64> {
     }
 }
 
-/// Values nested deeper than this are refused: as deep as prost goes, whole request included.
+/// Values nested deeper than this are refused, as prost refuses messages nested deeper than 100.
 pub(super) const NESTING_MAX: usize = 64;
 
 /// Writes a number or flag as text; other values are the caller's.
@@ -217,9 +217,15 @@ pub(super) fn write_scalar(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes an array or pairs as JSON, without recursion. Once `max` bytes are written the rest is only checked.
-pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Result<(), ReadError> {
+/// Writes an array or pairs as JSON, without recursion. Once `max` bytes are written the rest
+/// is only checked. Says whether it was cut there.
+pub(super) fn write_json(
+    value: Value<'_>,
+    out: &mut Vec<u8>,
+    max: usize,
+) -> Result<bool, ReadError> {
     let start = out.len();
+    let mut full = None;
     let mut open: Vec<Level<'_>> = Vec::new();
     write_item(value, out, &mut open)?;
     while let Some(level) = open.last_mut() {
@@ -241,15 +247,16 @@ pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Res
             any_value(item)?
         };
         write_item(item, out, &mut open)?;
-        if out.len() - start > max.saturating_mul(2) + 64 {
-            // What was written beyond the limit goes away anyway; keep the buffer from growing with it.
-            let keep = start + cut(utf8(&out[start..])?, max.saturating_add(1)).len();
-            out.truncate(keep);
+        if full.is_none() && out.len() - start > max {
+            full = Some(start + cut(utf8(&out[start..])?, max).len());
         }
+        // what stands behind the limit is only checked
+        out.truncate(full.unwrap_or(out.len()));
     }
-    let keep = cut(utf8(&out[start..])?, max).len();
-    out.truncate(start + keep);
-    Ok(())
+    let keep = full.unwrap_or(start + cut(utf8(&out[start..])?, max).len());
+    let was_cut = full.is_some() || keep < out.len();
+    out.truncate(keep);
+    Ok(was_cut)
 }
 
 struct Level<'a> {
@@ -307,6 +314,8 @@ fn write_text(text: &[u8], out: &mut Vec<u8>) -> Result<(), ReadError> {
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
+            0x08 => out.extend_from_slice(b"\\b"),
+            0x0c => out.extend_from_slice(b"\\f"),
             0..0x20 => {
                 let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
                 out.extend_from_slice(b"\\u00");

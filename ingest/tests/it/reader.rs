@@ -132,13 +132,11 @@ fn captured_calls_have_the_tokens_and_models_that_stand_on_the_wire() {
             let calls = &calls[id];
             let mut compare = |what: &str, found: Value, expected: &Value| {
                 checked += 1;
-                if !expected.is_null() || what != "cached" {
-                    if found != *expected {
-                        wrong.push(format!(
-                            "{client} {id} {}: {what} is {found}, not {expected}",
-                            trace["scenario"]
-                        ));
-                    }
+                if found != *expected {
+                    let scenario = &trace["scenario"];
+                    wrong.push(format!(
+                        "{client} {id} {scenario}: {what} is {found}, not {expected}"
+                    ));
                 }
             };
             compare("calls", calls.len().into(), &expected["model_calls"]);
@@ -170,4 +168,74 @@ fn captured_calls_have_the_tokens_and_models_that_stand_on_the_wire() {
         wrong.len(),
         wrong.join("\n")
     );
+}
+
+#[test]
+fn captured_evaluations_become_rows_in_whatever_form_they_came() {
+    let sections = read("evals-hand");
+    let evals = section(&sections, Table::Evals);
+    let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for row in 0..evals.num_rows() {
+        let name = word(evals, "name", row).unwrap();
+        *found
+            .entry((name, word(evals, "source", row).unwrap()))
+            .or_default() += 1;
+    }
+    let expected = [
+        ("correctness", "openinference", 2),
+        ("groundedness", "otel_log", 2),
+        ("json_valid", "otel_event", 2),
+        ("relevance", "otel_log", 2),
+        ("task_completion", "otel_log", 4),
+        ("toxicity", "otel_log", 2),
+        ("user_feedback", "openinference", 2),
+        ("user_feedback", "otel_log", 2),
+    ];
+    let found: Vec<(&str, &str, usize)> = found
+        .iter()
+        .map(|((name, source), &n)| (name.as_str(), source.as_str(), n))
+        .collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn every_client_that_sends_an_evaluation_gives_one_linked_row_a_color() {
+    for (client, source) in [
+        ("openinference-openai", "openinference"),
+        ("otel-genai-openai-latest", "otel_log"),
+        ("otel-openai-v2-latest", "otel_log"),
+        ("traceloop-openai", "otel_log"),
+        ("traceai-openai", "traceai"),
+    ] {
+        let sections = read(client);
+        let evals = section(&sections, Table::Evals);
+        assert_eq!(evals.num_rows(), 2, "{client}");
+        for row in 0..2 {
+            assert_eq!(
+                word(evals, "name", row).as_deref(),
+                Some("groundedness"),
+                "{client}"
+            );
+            assert_eq!(
+                word(evals, "source", row).as_deref(),
+                Some(source),
+                "{client}"
+            );
+            assert_eq!(
+                word(evals, "label", row).as_deref(),
+                Some("fail"),
+                "{client}"
+            );
+            let is_linked = |column| {
+                let ids = evals.column_by_name(column)?.as_string::<i32>();
+                Some(ids.is_valid(row))
+            };
+            assert!(
+                is_linked("trace_id")
+                    .or(is_linked("span_id"))
+                    .unwrap_or(false),
+                "{client}"
+            );
+        }
+    }
 }
