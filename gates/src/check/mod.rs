@@ -11,6 +11,7 @@
 mod criterion;
 mod nearest;
 mod release;
+mod tables;
 mod walk;
 
 use proto::release::ReleaseSpec;

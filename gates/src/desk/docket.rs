@@ -1,23 +1,21 @@
 //! The desk's own thread: owns every release, takes one message at a time, writes to the ledger before anything leaves.
 
 use super::{
-    DeskConfig, DeskError, DeskEvent, DeskView, GateInput, evidence,
+    DeskConfig, DeskError, DeskEvent, DeskView, GateInput,
+    notice::entry,
     reading::{Reader, Reading, prepare},
     view,
 };
 use crate::{
     check::rules_hash,
-    ledger::{
-        Actor, DecisionRow, DeliveryRow, DeliveryState, Entry, Ledger, PersonAct, Place, ReleaseRow,
-    },
-    life::{self, Command, DecisionDraft, Event, ReleaseState, Terms, named},
+    ledger::{DecisionRow, DeliveryRow, DeliveryState, Entry, Ledger, PersonAct, ReleaseRow},
+    life::{self, Command, DecisionDraft, Event, ReleaseState, Terms},
     outbox::Outbox,
-    webhook,
 };
 use proto::{
     Color, Nanos,
     clock::Clock,
-    decision::{Action, Desired, Notice, Side, Verdict, VerdictReport},
+    decision::{Desired, Verdict, VerdictReport},
     release::{ReleaseBook, ReleaseSpec},
 };
 use std::{
@@ -29,7 +27,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use ulid::Ulid;
 
 /// What a cycle that failed is said to have cost, so that the next one does not follow at once.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -470,162 +467,6 @@ fn running(row: ReleaseRow) -> Running {
         row,
         reader: Reader::default(),
         reading: None,
-    }
-}
-
-/// Gives a draft its id, number, evidence and notice.
-fn entry(
-    config: &DeskConfig,
-    row: &mut ReleaseRow,
-    reading: Option<&Reading>,
-    draft: &DecisionDraft,
-    place: &Place,
-    now: Nanos,
-    minute_secs: i64,
-) -> Entry {
-    let ulid = Ulid::from_parts(u64::try_from(now.unix_ms()).unwrap_or(0), rand::random());
-    let id = format!("dec_{ulid}");
-    row.state.last_decision = Some((id.clone(), place.seq));
-    if let Some(effect) = &mut row.state.effect
-        && effect.decision_id.is_none()
-        && effect.action == draft.action
-    {
-        effect.decision_id = Some(id.clone());
-    }
-    let decision = DecisionRow {
-        id: id.clone(),
-        seq: place.seq,
-        ordinal: place.ordinal,
-        release: row.spec.id.clone(),
-        route: row.spec.route.clone(),
-        action: draft.action,
-        cohort: draft.cohort.clone(),
-        reason: draft.reason.clone(),
-        actor: draft.actor.clone(),
-        culprits: draft
-            .culprits
-            .iter()
-            .map(|p| named(std::slice::from_ref(p)))
-            .collect(),
-        green_ppm: draft.green_ppm,
-        rules_hash: row.rules_hash.clone(),
-        decided_at: now,
-        notified: draft.notified,
-        evidence_hash: String::new(),
-        previous_hash: place.previous_hash.clone(),
-    };
-    let evidence = evidence::bundle(row, &decision, reading, minute_secs);
-    let delivery = row
-        .spec
-        .webhook
-        .as_ref()
-        .filter(|_| draft.notified)
-        .map(|webhook| {
-            let notice = notice(config, row, reading, draft, &decision);
-            DeliveryRow {
-                id: format!("msg_{ulid}"),
-                decision_id: id,
-                decision_seq: place.seq,
-                action: draft.action,
-                release: row.spec.id.clone(),
-                route: row.spec.route.clone(),
-                webhook: webhook.clone(),
-                body: webhook::body(&notice),
-                state: DeliveryState::Pending,
-                created_at: now,
-                attempts: 0,
-                next_attempt_at: now,
-                last_status: None,
-                last_error: None,
-                delivered_at: None,
-            }
-        });
-    let moves = matches!(
-        draft.action,
-        Action::Promote | Action::Advance | Action::Rollback | Action::Fallback
-    );
-    let desired = (draft.notified && moves).then(|| desired(row, draft, place.seq));
-    tracing::info!(
-        release = decision.release,
-        action = draft.action.as_str(),
-        seq = place.seq,
-        by = match &draft.actor {
-            Actor::Engine => "tracegate",
-            Actor::Person(name) => name,
-        },
-        reason = draft.reason,
-        "decided"
-    );
-    Entry {
-        decision,
-        evidence,
-        delivery,
-        desired,
-    }
-}
-
-fn desired(row: &ReleaseRow, draft: &DecisionDraft, seq: i64) -> Desired {
-    let color = row.state.active_color();
-    Desired {
-        route: row.spec.route.clone(),
-        release: row.spec.id.clone(),
-        decision_seq: seq,
-        color,
-        weights: ReleaseState::weights(draft.green_ppm),
-        manifest: side(row, color).manifest,
-        cohorts_on_blue: row
-            .state
-            .fallen
-            .iter()
-            .filter(|f| f.moved)
-            .map(|f| f.cohort.clone())
-            .collect(),
-    }
-}
-
-fn side(row: &ReleaseRow, color: Color) -> Side {
-    let manifest = match color {
-        Color::Green => &row.spec.green,
-        _ => &row.spec.blue,
-    };
-    Side {
-        color,
-        version: manifest.version.clone(),
-        manifest: manifest.clone(),
-    }
-}
-
-fn notice(
-    config: &DeskConfig,
-    row: &ReleaseRow,
-    reading: Option<&Reading>,
-    draft: &DecisionDraft,
-    decision: &DecisionRow,
-) -> Notice {
-    let active = row.state.active_color();
-    let (from, to) = match draft.action {
-        Action::Promote | Action::Advance => (Color::Blue, Color::Green),
-        Action::Rollback | Action::Fallback => (Color::Green, Color::Blue),
-        Action::Hold | Action::Settle | Action::Escalate => (active, active),
-    };
-    let mut gates = reading.map_or_else(Vec::new, |r| view::gates(&r.judgement.reports));
-    // what does not fit is cut from the end, so what failed comes first
-    gates.sort_by_key(|g| g.verdict != Verdict::Fail);
-    Notice {
-        decision_id: decision.id.clone(),
-        decision_seq: decision.seq,
-        release: decision.release.clone(),
-        route: decision.route.clone(),
-        action: draft.action,
-        cohort: draft.cohort.clone(),
-        weights: ReleaseState::weights(draft.green_ppm),
-        from: side(row, from),
-        to: side(row, to),
-        gates,
-        rules_hash: row.rules_hash.clone(),
-        evidence_url: config.address(&["api", "v1", "decisions", &decision.id]),
-        desired_url: config.address(&["api", "v1", "routes", &decision.route, "desired"]),
-        decided_at: decision.decided_at.rfc3339(),
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod docket;
 mod evidence;
+mod notice;
 mod reading;
 mod view;
 

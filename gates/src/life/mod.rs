@@ -9,6 +9,7 @@
 mod command;
 mod effect;
 mod event;
+mod movement;
 mod state;
 
 pub use event::{Breaker, Command, DecisionDraft, Event, Finding, Slot, Stepped};
@@ -249,74 +250,6 @@ impl Turn<'_> {
         }
     }
 
-    fn roll_back(&mut self, why: &str, culprits: &[PairKey]) {
-        let acts = self.terms.spec.mode == Mode::Act;
-        if !acts && self.state.course == Course::AdvisedRollback {
-            return;
-        }
-        let from = self.state.green_ppm;
-        self.state.course = if acts {
-            self.state.green_ppm = 0;
-            self.state.unname_split(self.now);
-            Course::RolledBack
-        } else {
-            Course::AdvisedRollback
-        };
-        self.draft(Action::Rollback, why, culprits);
-        self.state.effect = Some(Effect {
-            action: Action::Rollback,
-            decision_id: None,
-            since: self.now,
-            from_ppm: from,
-            to_ppm: 0,
-            acked_at: None,
-            named: false,
-            // nobody was asked to move anything, so nobody failed to
-            escalated: !acts,
-        });
-    }
-
-    fn fall_back(&mut self, f: &Finding) {
-        for pair in &f.fallbacks {
-            let Some(cohort) = &pair.cohort else {
-                // the whole route fails a rule that moves cohorts only: wait for the cohorts to show which
-                self.hold_for(pair, "fails overall; no single cohort stands out yet");
-                continue;
-            };
-            let cohort = cohort.to_string();
-            if self.state.fallen.iter().any(|c| c.cohort == cohort) {
-                continue;
-            }
-            let why = format!(
-                "worse than the margin: {}",
-                named(std::slice::from_ref(pair))
-            );
-            self.draft(Action::Fallback, why, std::slice::from_ref(pair));
-            if let Some(draft) = self.decisions.last_mut() {
-                draft.cohort = Some(cohort.clone());
-            }
-            self.state.fallen.push(Fallen {
-                cohort,
-                since: self.now,
-                moved: self.terms.spec.mode == Mode::Act,
-            });
-        }
-    }
-
-    fn hold(&mut self, f: &Finding) {
-        for pair in &f.holds {
-            self.hold_for(pair, "worse than the margin");
-        }
-    }
-
-    fn hold_for(&mut self, pair: &PairKey, what: &str) {
-        if self.state.held.is_none() {
-            let why = format!("{}: {what}", named(std::slice::from_ref(pair)));
-            self.draft(Action::Hold, why.clone(), std::slice::from_ref(pair));
-            self.state.held = Some(why);
-        }
-    }
-
     /// True if the horizon has come and the policy left nothing more to do.
     fn horizon(&mut self, f: &Finding) -> bool {
         let early = matches!(self.state.phase, Phase::Declared | Phase::Canary);
@@ -445,81 +378,6 @@ impl Turn<'_> {
             return;
         }
         self.promote(Actor::Engine, "every gate passes".to_owned());
-    }
-
-    fn promote(&mut self, actor: Actor, reason: String) {
-        let tells = self.tells(&actor);
-        let from = self.state.green_ppm;
-        if tells {
-            self.state.course = Course::Promoted;
-            self.state.phase = Phase::Cutover;
-            self.state.green_ppm = PPM;
-            self.state.unname_split(self.now);
-        } else {
-            self.state.course = Course::AdvisedPromote;
-        }
-        self.moved(Action::Promote, actor, reason, from, PPM, tells);
-    }
-
-    fn advance_to(&mut self, to: usize, actor: Actor, reason: String) {
-        let Some(ppm) = self.terms.spec.steps.get(to).map(|s| s.ppm()) else {
-            return;
-        };
-        let tells = self.tells(&actor);
-        let from = self.state.green_ppm;
-        if !tells {
-            // advice changes nothing until a person follows it
-            if self.state.advised_step >= Some(to) {
-                return;
-            }
-            self.state.advised_step = Some(to);
-            self.moved(Action::Advance, actor, reason, from, ppm, false);
-            self.state.effect = None;
-            return;
-        }
-        if self.state.phase == Phase::Declared {
-            self.state.phase = Phase::Canary;
-            // blue alone is no comparison: evidence begins where green does
-            let slot = slot_after(self.now, self.terms.resolution);
-            self.state.counted_from = self.state.counted_from.max(slot);
-        }
-        self.state.step = Some(to);
-        self.state.stepped_at = None;
-        self.state.green_ppm = ppm;
-        self.state.unname_split(self.now);
-        self.moved(Action::Advance, actor, reason, from, ppm, true);
-    }
-
-    /// Whether a decision of `actor` reaches the gateway: a person's always does, tracegate's own only if it acts.
-    fn tells(&self, actor: &Actor) -> bool {
-        self.terms.spec.mode == Mode::Act || matches!(actor, Actor::Person(_))
-    }
-
-    fn moved(
-        &mut self,
-        action: Action,
-        actor: Actor,
-        reason: String,
-        from: u32,
-        to: u32,
-        tells: bool,
-    ) {
-        self.draft(action, reason, &[]);
-        if let Some(draft) = self.decisions.last_mut() {
-            draft.actor = actor;
-            draft.green_ppm = if tells { to } else { from };
-            draft.notified = tells;
-        }
-        self.state.effect = Some(Effect {
-            action,
-            decision_id: None,
-            since: self.now,
-            from_ppm: from,
-            to_ppm: to,
-            acked_at: None,
-            named: false,
-            escalated: !tells,
-        });
     }
 
     fn latched_verdict(&self, event: &Event) -> Verdict {

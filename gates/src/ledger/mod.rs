@@ -6,11 +6,13 @@
 //!
 //! Everything here blocks on the disk: call it from a thread that may.
 
-use crate::life::ReleaseState;
+mod rows;
+
+pub use rows::{Actor, DecisionRow, DeliveryRow, DeliveryState, PersonAct, ReleaseRow};
+
 use proto::{
     Nanos,
     decision::{Action, Desired, next_decision_seq},
-    release::{ReleaseSpec, WebhookSpec},
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -60,132 +62,6 @@ disk_errors!(
     redb::CommitError,
     redb::DatabaseError
 );
-
-/// Who decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "by", content = "name")]
-pub enum Actor {
-    /// tracegate itself, on evidence.
-    Engine,
-    /// A person, by name.
-    Person(String),
-}
-
-/// Something a person did, kept beside the release whether or not it became a decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PersonAct {
-    /// When.
-    pub at: Nanos,
-    /// Who.
-    pub actor: String,
-    /// The command's word.
-    pub what: String,
-    /// Why.
-    pub reason: String,
-}
-
-/// A release and where it stands.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ReleaseRow {
-    /// As declared.
-    pub spec: ReleaseSpec,
-    /// SHA-256 of the rules.
-    pub rules_hash: String,
-    /// Where it stands.
-    pub state: ReleaseState,
-    /// When it was declared.
-    pub declared_at: Nanos,
-    /// By whom.
-    pub declared_by: String,
-    /// What people did to it, oldest first.
-    pub people: Vec<PersonAct>,
-}
-
-/// A decision, without its evidence.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DecisionRow {
-    /// `dec_` and a ULID.
-    pub id: String,
-    /// Number, growing per route.
-    pub seq: i64,
-    /// Place in the ledger, from 0.
-    pub ordinal: u64,
-    /// Release.
-    pub release: String,
-    /// Route.
-    pub route: String,
-    /// What was decided.
-    pub action: Action,
-    /// Affected cohort of a fallback.
-    pub cohort: Option<String>,
-    /// Why, in words.
-    pub reason: String,
-    /// Who decided.
-    pub actor: Actor,
-    /// Gates (and cohorts) that led to it.
-    pub culprits: Vec<String>,
-    /// Green's share from now on, ppm.
-    pub green_ppm: u32,
-    /// SHA-256 of the rules.
-    pub rules_hash: String,
-    /// When.
-    pub decided_at: Nanos,
-    /// Whether the gateway is told (notice and `desired`).
-    pub notified: bool,
-    /// SHA-256 of the evidence bundle's bytes, hex.
-    pub evidence_hash: String,
-    /// The same of the decision before; `None` for the first.
-    pub previous_hash: Option<String>,
-}
-
-/// Where a delivery stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeliveryState {
-    /// To be made, or made again.
-    Pending,
-    /// Answered with 2xx.
-    Delivered,
-    /// Given up, or refused by 410; a person may replay it.
-    Dead,
-    /// A newer decision of the route made it void.
-    Superseded,
-}
-
-/// One notice on its way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeliveryRow {
-    /// `webhook-id`: `msg_` and the decision's ULID, the same on every attempt and after every restart.
-    pub id: String,
-    /// Decision.
-    pub decision_id: String,
-    /// Its number.
-    pub decision_seq: i64,
-    /// What it says.
-    pub action: Action,
-    /// Release.
-    pub release: String,
-    /// Route.
-    pub route: String,
-    /// Receiver, and where its secret is found.
-    pub webhook: WebhookSpec,
-    /// Exact body.
-    pub body: String,
-    /// Where it stands.
-    pub state: DeliveryState,
-    /// When it was decided, or last replayed.
-    pub created_at: Nanos,
-    /// Attempts made.
-    pub attempts: u32,
-    /// Not before.
-    pub next_attempt_at: Nanos,
-    /// HTTP status of the last attempt.
-    pub last_status: Option<u16>,
-    /// What went wrong with it.
-    pub last_error: Option<String>,
-    /// When a 2xx came.
-    pub delivered_at: Option<Nanos>,
-}
 
 /// Where the next decision goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -320,34 +196,10 @@ impl Ledger {
                 ids.insert(entry.decision.id.as_str(), ordinal)?;
                 evidence.insert(entry.decision.id.as_str(), entry.evidence.as_bytes())?;
                 if let Some(delivery) = &mut entry.delivery {
-                    if let Some(at) = gone.get(delivery.webhook.url.as_str())? {
-                        delivery.state = DeliveryState::Dead;
-                        delivery.last_status = Some(410);
-                        delivery.last_error = Some(format!(
-                            "the receiver answered 410 at {}: replay to send again",
-                            Nanos(at.value()).rfc3339()
-                        ));
-                    } else {
-                        let older: Vec<String> = pending
-                            .range((route.as_str(), i64::MIN)..(route.as_str(), i64::MAX))?
-                            .map(|row| row.map(|(_, id)| id.value().to_owned()))
-                            .collect::<Result<_, _>>()?;
-                        for id in older {
-                            let Some(mut old) = get_delivery(&deliveries, &id)? else {
-                                continue;
-                            };
-                            if supersedes(delivery.action, old.action) {
-                                old.state = DeliveryState::Superseded;
-                                pending.remove((route.as_str(), old.decision_seq))?;
-                                deliveries.insert(id.as_str(), write(&old).as_slice())?;
-                            }
-                        }
-                        pending.insert(
-                            (route.as_str(), delivery.decision_seq),
-                            delivery.id.as_str(),
-                        )?;
-                    }
-                    deliveries.insert(delivery.id.as_str(), write(&*delivery).as_slice())?;
+                    let gone_at = gone
+                        .get(delivery.webhook.url.as_str())?
+                        .map(|at| at.value());
+                    enqueue(delivery, gone_at, &mut pending, &mut deliveries)?;
                 }
                 if let Some(desired) = &entry.desired {
                     on_route.desired = Some(desired.clone());
@@ -570,6 +422,42 @@ impl Ledger {
         txn.commit()?;
         Ok(Some(row))
     }
+}
+
+/// Puts a new notice in line, and takes out those it makes void. A receiver that is gone gets none.
+fn enqueue(
+    new: &mut DeliveryRow,
+    gone_at: Option<i64>,
+    pending: &mut redb::Table<'_, (&'static str, i64), &'static str>,
+    deliveries: &mut redb::Table<'_, &'static str, &'static [u8]>,
+) -> Result<(), LedgerError> {
+    let route = new.route.clone();
+    if let Some(at) = gone_at {
+        new.state = DeliveryState::Dead;
+        new.last_status = Some(410);
+        new.last_error = Some(format!(
+            "the receiver answered 410 at {}: replay to send again",
+            Nanos(at).rfc3339()
+        ));
+    } else {
+        let older: Vec<String> = pending
+            .range((route.as_str(), i64::MIN)..(route.as_str(), i64::MAX))?
+            .map(|row| row.map(|(_, id)| id.value().to_owned()))
+            .collect::<Result<_, _>>()?;
+        for id in older {
+            let Some(mut old) = get_delivery(deliveries, &id)? else {
+                continue;
+            };
+            if supersedes(new.action, old.action) {
+                old.state = DeliveryState::Superseded;
+                pending.remove((route.as_str(), old.decision_seq))?;
+                deliveries.insert(id.as_str(), write(&old).as_slice())?;
+            }
+        }
+        pending.insert((route.as_str(), new.decision_seq), new.id.as_str())?;
+    }
+    deliveries.insert(new.id.as_str(), write(new).as_slice())?;
+    Ok(())
 }
 
 /// Whether a notice of `newer` makes an undelivered one of `older` void. Movements of the whole route do; a fallback
