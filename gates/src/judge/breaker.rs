@@ -111,3 +111,69 @@ fn attempts(minute: &Minute, color: Color) -> (i64, i64) {
             (n + cell.n, failed + cell.events)
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::{Cell, CellKey, CellTable, cell::Scope};
+
+    fn spec() -> ReleaseSpec {
+        serde_json::from_value(serde_json::json!({
+            "route": "chat", "id": "r", "mode": "act", "unit": "trace", "cohort": null, "baseline": "1h",
+            "steps": [], "warmup": "0s", "min_traces": 1, "horizon": "1h", "approval": "none", "alpha": 0.01,
+            "alpha_promote": 0.05, "no_data": "hold", "timeout": "1s", "grace": "1s",
+            "blue": manifest(), "green": manifest(),
+            "quota": {"requests_per_minute": null, "tokens_per_minute": null},
+            "breaker": {"max": null, "alpha_share": 0.2}, "gate": [], "webhook": null,
+        }))
+        .unwrap()
+    }
+
+    fn manifest() -> serde_json::Value {
+        serde_json::json!({
+            "version": "1", "provider": "p", "model": "m", "prompt": "p@1", "tools": "t", "guardrails": "g",
+            "cache": "c", "fallback": [], "policy": "p", "logging": "l", "pii": "p",
+        })
+    }
+
+    /// 20 attempts a second and color for 100 s; from second 90 on the given number of them fails.
+    fn read(fail_blue: i64, fail_green: i64) -> BreakerReading {
+        let mut table = CellTable::default();
+        let scope = Scope {
+            route: "chat".into(),
+            release: None,
+        };
+        for minute in 0..100 {
+            for (color, fails) in [(Color::Blue, fail_blue), (Color::Green, fail_green)] {
+                for i in 0..20 {
+                    let key = CellKey {
+                        scope: scope.clone(),
+                        minute,
+                        series: Series {
+                            metric: Metric::AttemptError,
+                            grain: natural_grain(&Metric::AttemptError),
+                            cohort: None,
+                            split_ppm: Some(500_000),
+                            color,
+                            admitted: minute < 95,
+                        },
+                    };
+                    let failed = minute >= 90 && i < fails;
+                    table.apply(&key, &Cell::unit(failed), 1);
+                }
+            }
+        }
+        breaker(&spec(), None, table.minutes(&scope).unwrap(), 0, 1)
+    }
+
+    #[test]
+    fn a_burst_of_green_failures_trips_it_and_a_common_outage_does_not() {
+        let healthy = read(0, 0);
+        assert_eq!(healthy.limit, BREAKER_MAX_MIN);
+        assert!(!healthy.fires && healthy.green == (2_000, 0));
+        let burst = read(0, 12);
+        assert!(burst.fires && !burst.common_outage, "{burst:?}");
+        let outage = read(12, 12);
+        assert!(!outage.fires && outage.common_outage, "{outage:?}");
+    }
+}

@@ -140,6 +140,7 @@ fn least_ratio(base: &[Bucket], other: &[Bucket], tau: f64, alpha: f64) -> Optio
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use rand::{RngExt, SeedableRng};
 
     #[test]
     fn coarse_buckets_hold_what_fell_into_them() {
@@ -154,7 +155,51 @@ mod tests {
         }
     }
 
+    /// The walk with its end term left out: what must never be built.
+    fn without_end_term(blue: &[Bucket], green: &[Bucket], tau: f64) -> f64 {
+        let (below, above) = (GridBet::above(tau, &G7), GridBet::above(1.0 - tau, &G7));
+        let (n_blue, n_green) = (total(blue), total(green));
+        let (mut least, mut c) = (f64::INFINITY, n_blue);
+        for k in blue {
+            let d = total(&green[green.partition_point(|j| j.low < k.high)..]);
+            least = least.min(below.log_e(n_blue - c, c) + above.log_e(d, n_green - d));
+            c -= k.count as f64;
+        }
+        least
+    }
+
+    #[test]
+    fn a_walk_without_its_end_term_gives_false_alarms() {
+        const RUNS: u64 = 40;
+        let threshold = ln(100.0);
+        let (mut right, mut wrong) = (0, 0);
+        for seed in 0..RUNS {
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+            let mut arms = [Histogram::default(), Histogram::default()];
+            let mut fired = [false; 2];
+            for step in 1..=1_200u32 {
+                for arm in &mut arms {
+                    // Both colors alike: an exponential tail, mean 20 ms.
+                    let y = -20_000.0 * f64::ln(rng.random_range(f64::MIN_POSITIVE..1.0));
+                    arm.record(y as u64, 1);
+                }
+                if step % 16 == 0 {
+                    let [blue, green] = [coarse(&arms[0]), coarse(&arms[1])];
+                    fired[0] |= log_e(&blue, &green, 1.0, 0.99, Side::Gt, &G7) >= threshold;
+                    fired[1] |= without_end_term(&blue, &green, 0.99) >= threshold;
+                }
+            }
+            right += u32::from(fired[0]);
+            wrong += u32::from(fired[1]);
+        }
+        println!("false alarms of {RUNS} (seeds 0..): {right} with the end term, {wrong} without");
+        // Four or more of 40 have a chance below 0.1 % at alpha 1 %.
+        assert!(right < 4 && wrong >= 4, "{right} {wrong}");
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
         #[test]
         fn bounds_are_where_the_walk_stops_rejecting(
             blue in prop::collection::vec(1_000u64..60_000, 200..900),

@@ -1,0 +1,159 @@
+//! One gate measurement from cells: the time a judgement takes, whatever the number of spans behind it.
+//!
+//! `fresh` reads every minute of the release; `next` is what the running service does: judge again after one minute
+//! changed. Three overall pairs (p99 latency, cost, evaluation failures), 100 traces a minute and color.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use gates::judge::{Baseline, Judge, JudgeInput, PairKey, freeze, new_pairs};
+use proto::{
+    Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
+    cell::{Scope, Series},
+    release::ReleaseSpec,
+};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+const PER_MINUTE: usize = 100;
+
+fn gate(name: &str, metric: &str, quantile: Option<f64>) -> serde_json::Value {
+    json!({
+        "name": name, "metric": metric, "quantile": quantile, "margin": {"max_ratio": 1.25},
+        "by_cohort": false, "min_coverage": null, "on_fail": "rollback",
+    })
+}
+
+fn spec(gates: Vec<serde_json::Value>) -> ReleaseSpec {
+    let manifest = |version: &str| {
+        json!({
+            "version": version, "provider": "p", "model": "m", "prompt": "p@1", "tools": "t", "guardrails": "g",
+            "cache": "c", "fallback": [], "policy": "p", "logging": "l", "pii": "p",
+        })
+    };
+    serde_json::from_value(json!({
+        "route": "chat", "id": "r", "mode": "act", "unit": "trace", "cohort": null, "baseline": "24h",
+        "steps": [], "warmup": "0s", "min_traces": 500, "horizon": "7d", "approval": "none", "alpha": 0.01,
+        "alpha_promote": 0.05, "no_data": "hold", "timeout": "60s", "grace": "10s",
+        "blue": manifest("1"), "green": manifest("2"),
+        "quota": {"requests_per_minute": null, "tokens_per_minute": null},
+        "breaker": {"max": null, "alpha_share": 0.2}, "gate": gates, "webhook": null,
+    }))
+    .unwrap()
+}
+
+fn scope() -> Scope {
+    Scope {
+        route: "chat".into(),
+        release: Some("r".into()),
+    }
+}
+
+/// The cells of one minute.
+fn fill(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
+    for color in [Color::Blue, Color::Green] {
+        let mut cells = [
+            (Metric::Traces, Cell::default()),
+            (Metric::Latency, Cell::default()),
+            (Metric::Cost, Cell::default()),
+            (Metric::EvalFail("task_completion".into()), Cell::default()),
+        ];
+        for _ in 0..PER_MINUTE {
+            let tail = -(1.0 - rng.random::<f64>()).ln();
+            let units = [
+                Cell::unit(false),
+                Cell::amount((300_000.0 + 500_000.0 * tail) as u64),
+                Cell::amount((100_000.0 + 300_000.0 * tail) as u64),
+                Cell::unit(rng.random::<f64>() < 0.03),
+            ];
+            for ((_, cell), unit) in cells.iter_mut().zip(&units) {
+                cell.merge(unit, 1);
+            }
+        }
+        for (metric, cell) in cells {
+            let series = Series {
+                metric,
+                grain: Grain::Trace,
+                cohort: None,
+                split_ppm: Some(500_000),
+                color,
+                admitted: true,
+            };
+            let key = CellKey {
+                scope: scope(),
+                minute: minute * 60,
+                series,
+            };
+            table.apply(&key, &cell, 1);
+        }
+    }
+}
+
+fn input<'a>(
+    spec: &'a ReleaseSpec,
+    baseline: &'a Baseline,
+    order: &'a [PairKey],
+    table: &'a CellTable,
+) -> JudgeInput<'a> {
+    JudgeInput {
+        spec,
+        baseline: Some(baseline),
+        order,
+        minutes: table.minutes(&scope()).unwrap(),
+        counted_from: 0,
+        minute_secs: 60,
+        watching: false,
+        now: Nanos::ZERO,
+    }
+}
+
+fn judging(c: &mut Criterion) {
+    let gates = [
+        ("p99", gate("p99 latency", "latency", Some(0.99))),
+        ("cost", gate("cost per trace", "cost", None)),
+        (
+            "eval_fail",
+            gate("task completion", "eval_fail:task_completion", None),
+        ),
+    ];
+    for minutes in [1_440, 10_080] {
+        let mut rng = ChaCha8Rng::seed_from_u64(42);
+        let mut table = CellTable::default();
+        for minute in 0..minutes {
+            fill(&mut table, &mut rng, minute);
+        }
+        let mut later = table.clone();
+        fill(&mut later, &mut rng, minutes - 1);
+        let all = ("all three", gates.iter().map(|g| g.1.clone()).collect());
+        let each = gates.iter().map(|(name, g)| (*name, vec![g.clone()]));
+        let cases: Vec<(&str, Vec<serde_json::Value>)> = each.chain([all]).collect();
+        for (name, gates) in cases {
+            let spec = spec(gates);
+            let cells = table.minutes(&scope()).unwrap();
+            let flat = cells.values().take(60).flat_map(|m| m.iter());
+            let flat = flat.map(|(series, cell)| (series, &**cell));
+            let baseline = freeze(&spec, flat, Nanos::ZERO, "bench".into()).unwrap();
+            let order = new_pairs(&spec, cells, 0, &[]);
+            let before = input(&spec, &baseline, &order, &table);
+            let after = input(&spec, &baseline, &order, &later);
+            let mut group = c.benchmark_group(format!("judge/{name}"));
+            group.sample_size(10);
+            group.bench_function(BenchmarkId::new("fresh", minutes), |b| {
+                b.iter(|| Judge::default().judge(&before));
+            });
+            let mut judge = Judge::default();
+            judge.judge(&before);
+            let mut flip = false;
+            group.bench_function(BenchmarkId::new("next", minutes), |b| {
+                b.iter(|| {
+                    flip = !flip;
+                    judge.judge(if flip { &after } else { &before })
+                });
+            });
+            group.finish();
+        }
+    }
+}
+
+criterion_group!(benches, judging);
+criterion_main!(benches);
