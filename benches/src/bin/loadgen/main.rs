@@ -13,7 +13,7 @@ mod wire;
 
 use clap::Parser;
 use hdrhistogram::Histogram;
-use measure::{Usage, fdatasync};
+use measure::{Usage, fdatasync, latencies_us, us_since};
 use payload::Payload;
 use served::Served;
 use std::error::Error;
@@ -161,7 +161,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     tokio::time::sleep_until(measured_from.into()).await;
     let before = pid.map(Usage::of).transpose()?;
     let began = Instant::now();
-    let mut ack_us = Histogram::<u64>::new(3)?;
+    let mut ack_us = latencies_us()?;
     let (mut acked, mut refused) = (0, 0);
     for connection in connections {
         let seen = connection.await??;
@@ -228,7 +228,7 @@ async fn connection(
     plan: Arc<Plan>,
 ) -> Result<Seen, Failure> {
     let mut seen = Seen {
-        ack_us: Histogram::new(3)?,
+        ack_us: latencies_us()?,
         acked: 0,
         refused: 0,
     };
@@ -251,8 +251,7 @@ async fn connection(
                 plan.acked_in_all.fetch_add(1, Ordering::Relaxed);
                 if measured {
                     seen.acked += 1;
-                    seen.ack_us
-                        .saturating_record(u64::try_from(began.elapsed().as_micros())?.max(1));
+                    seen.ack_us.saturating_record(us_since(began));
                 }
             }
             Sent::Refused => {

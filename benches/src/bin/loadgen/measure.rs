@@ -13,6 +13,12 @@ const TICKS_PER_S: f64 = 100.0;
 const SYNCS: usize = 100;
 const SYNC_BYTES_MAX: usize = 256 << 10;
 
+/// An empty histogram of latencies, microseconds up to an hour. Of fixed range: one that grows by itself does not grow
+/// for saturating records.
+pub(crate) fn latencies_us() -> Result<Histogram<u64>, Failure> {
+    Ok(Histogram::new_with_bounds(1, 3_600_000_000, 3)?)
+}
+
 /// Use of a process so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Usage {
@@ -49,17 +55,22 @@ impl Usage {
     }
 }
 
+/// Microseconds since, at least one.
+pub(crate) fn us_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).map_or(u64::MAX, |us| us.max(1))
+}
+
 /// Latency of bare append + fdatasync in `folder`, microseconds.
 pub(crate) fn fdatasync(folder: &Path, bytes: usize) -> Result<Histogram<u64>, Failure> {
     let path = folder.join(format!("loadgen-{}.sync", std::process::id()));
     let mut file = fs::File::create(&path)?;
     let block = vec![0x5a; bytes.min(SYNC_BYTES_MAX)];
-    let mut latency = Histogram::new(3)?;
+    let mut latency = latencies_us()?;
     for _ in 0..SYNCS {
         file.write_all(&block)?;
         let began = Instant::now();
         file.sync_data()?;
-        latency.saturating_record(u64::try_from(began.elapsed().as_micros())?.max(1));
+        latency.saturating_record(us_since(began));
     }
     fs::remove_file(path)?;
     Ok(latency)

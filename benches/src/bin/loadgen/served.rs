@@ -51,7 +51,7 @@ impl Served {
         let began = Instant::now();
         while !served
             .ask("GET", "/readyz", "")
-            .is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+            .is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"))
         {
             if served.process.try_wait()?.is_some()
                 || began.elapsed() > Duration::from_secs(START_S_MAX)
@@ -78,12 +78,8 @@ impl Served {
             r#"{"sql":"SELECT count(*) FROM spans"}"#,
         )?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let json = body
-            .find('{')
-            .zip(body.rfind('}'))
-            .map_or("", |(from, to)| &body[from..=to]);
         let rows: serde_json::Value =
-            serde_json::from_str(json).map_err(|error| format!("{error}: {answer}"))?;
+            serde_json::from_str(body).map_err(|error| format!("{error}: {answer}"))?;
         rows["rows"][0][0]
             .as_u64()
             .ok_or_else(|| format!("no count in {rows}").into())
@@ -92,9 +88,10 @@ impl Served {
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
         let mut socket = TcpStream::connect(self.api)?;
         socket.set_read_timeout(Some(Duration::from_secs(ANSWER_S_MAX)))?;
+        // HTTP/1.0: the answer comes without chunks.
         write!(
             socket,
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.0\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{body}",
             self.api,
             body.len()
