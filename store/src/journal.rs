@@ -31,6 +31,7 @@ pub struct Journal {
     durable_lsn: u64,
     poisoned: bool,
     buffer: Vec<u8>,
+    plain: Vec<u8>,
     _lock: Arc<Lock>,
 }
 
@@ -81,6 +82,7 @@ impl Journal {
             durable_lsn: last_lsn,
             poisoned: false,
             buffer: Vec::new(),
+            plain: Vec::new(),
             _lock: lock,
         })
     }
@@ -108,11 +110,13 @@ impl Journal {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let written =
-            record::encode(batch, self.durable_lsn, &mut buffer).and_then(|()| self.write(&buffer));
+        let written = record::encode(batch, self.durable_lsn, &mut self.plain, &mut buffer)
+            .and_then(|()| self.write(&buffer));
         let bytes = buffer.len() as u64;
-        if buffer.capacity() <= BUFFER_BYTES_KEPT {
-            self.buffer = buffer;
+        self.buffer = buffer;
+        for kept in [&mut self.buffer, &mut self.plain] {
+            kept.clear();
+            kept.shrink_to(BUFFER_BYTES_KEPT);
         }
         written?;
         self.next_lsn += 1;
@@ -189,7 +193,7 @@ impl Journal {
     }
 }
 
-/// The encoding buffer is kept between records up to this size: 8 MiB.
+/// Either encoding buffer is kept between records up to this size: 8 MiB.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 
 /// Removes, oldest first, the segments that a later segment shows to hold nothing above `upto_lsn`; returns how many.

@@ -2,8 +2,12 @@
 //!
 //! ```text
 //! | version u8 | lsn u64 | durable u64 | received_at i64 | digests u32, u128 each | sections u8, each: |
-//! |            |         |             |                 |                        | table u8, length u32, Arrow IPC stream (LZ4) |
+//!     | table u8 | plain bytes u32 | packed bytes u32 | LZ4 block of an Arrow IPC stream |
 //! ```
+//! A section is compressed as a whole, not buffer by buffer as Arrow's own compression does: most of the ~100 buffers
+//! of a small group are a few bytes long, and its schema outweighs its rows. One span takes 2.5 KB instead of 7.9,
+//! 64 take 8.2 instead of 13.9, 512 take 39 instead of 48.
+//!
 //! `durable` is the last record that was known to be on disk when this one was written. It is what tells a torn tail
 //! (nobody was promised anything) from damage to acked records.
 
@@ -13,10 +17,11 @@ use crate::{
     frame::{self, Fields},
 };
 use arrow::ipc::{
-    CompressionType, MetadataVersion,
+    MetadataVersion,
     reader::StreamReader,
     writer::{IpcWriteOptions, StreamWriter},
 };
+use lz4_flex::block;
 use proto::{Nanos, layout::Table};
 
 pub(crate) const MAGIC: [u8; 4] = *b"TGJ1";
@@ -29,10 +34,11 @@ pub(crate) struct Head {
     pub(crate) durable: u64,
 }
 
-/// Appends the framed record to `out`.
+/// Appends the framed record to `out`. `plain` is room to work in.
 pub(crate) fn encode(
     batch: &MicroBatch,
     durable: u64,
+    plain: &mut Vec<u8>,
     out: &mut Vec<u8>,
 ) -> Result<(), StoreError> {
     let at = frame::begin(out);
@@ -45,28 +51,45 @@ pub(crate) fn encode(
         out.extend_from_slice(&digest.to_le_bytes());
     }
     out.push(batch.sections.len() as u8);
-    // Many buffers are a few bytes long: padding each to 64 would outweigh them.
-    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?
-        .try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?;
     for section in &batch.sections {
-        out.push(code(section.table));
-        let length_at = out.len();
-        out.extend_from_slice(&[0; 4]);
+        plain.clear();
         let schema = section.rows.schema();
-        let mut writer = StreamWriter::try_new_with_options(&mut *out, &schema, options.clone())?;
+        let mut writer = StreamWriter::try_new_with_options(&mut *plain, &schema, options.clone())?;
         writer.write(&section.rows)?;
         writer.finish()?;
         drop(writer);
-        let length = (out.len() - length_at - 4) as u32;
-        out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        if plain.len() > frame::PAYLOAD_BYTES_MAX {
+            return Err(too_large(plain.len()));
+        }
+        out.push(code(section.table));
+        out.extend_from_slice(&(plain.len() as u32).to_le_bytes());
+        let length_at = out.len();
+        let packed_at = length_at + 4;
+        out.resize(packed_at + block::get_maximum_output_size(plain.len()), 0);
+        let packed = block::compress_into(plain, &mut out[packed_at..])
+            .map_err(|e| broken(&e.to_string()))?;
+        out.truncate(packed_at + packed);
+        out[length_at..packed_at].copy_from_slice(&(packed as u32).to_le_bytes());
     }
     if frame::finish(out, at, MAGIC) {
         return Ok(());
     }
-    Err(StoreError::TooLarge {
-        bytes: (out.len() - at) as u64,
+    Err(too_large(out.len() - at))
+}
+
+fn too_large(bytes: usize) -> StoreError {
+    StoreError::TooLarge {
+        bytes: bytes as u64,
         limit: frame::PAYLOAD_BYTES_MAX as u64,
-    })
+    }
+}
+
+fn broken(reason: &str) -> StoreError {
+    StoreError::Format {
+        what: "a journal record".into(),
+        reason: reason.into(),
+    }
 }
 
 /// Head of a payload that the frame vouches for.
@@ -81,10 +104,6 @@ pub(crate) fn head(payload: &[u8]) -> Option<Head> {
 
 /// The micro-batch of a payload that the frame vouches for.
 pub(crate) fn decode(payload: &[u8]) -> Result<MicroBatch, StoreError> {
-    let broken = |reason: &str| StoreError::Format {
-        what: "a journal record".into(),
-        reason: reason.into(),
-    };
     let short = || broken("it ends early");
     let mut fields = Fields(payload);
     if fields.u8() != Some(VERSION) {
@@ -102,9 +121,14 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MicroBatch, StoreError> {
             .u8()
             .and_then(table)
             .ok_or_else(|| broken("unknown table"))?;
-        let length = fields.u32().ok_or_else(short)? as usize;
-        let stream = fields.bytes(length).ok_or_else(short)?;
-        let rows = StreamReader::try_new(stream, None)?
+        let plain = fields.u32().ok_or_else(short)? as usize;
+        let packed = fields.u32().ok_or_else(short)? as usize;
+        let packed = fields.bytes(packed).ok_or_else(short)?;
+        if plain > frame::PAYLOAD_BYTES_MAX {
+            return Err(too_large(plain));
+        }
+        let stream = block::decompress(packed, plain).map_err(|e| broken(&e.to_string()))?;
+        let rows = StreamReader::try_new(stream.as_slice(), None)?
             .next()
             .ok_or_else(|| broken("a section without rows"))??;
         sections.push(Section { table, rows });
