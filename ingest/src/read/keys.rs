@@ -5,6 +5,7 @@
 
 use super::{
     ExtraKeys, annotation,
+    resolve::json_text,
     sources::{
         COHORT_PREFIXES, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENT, Place,
         RAW_CONTENT_FIELDS, SLOTS, SOURCES, Slot,
@@ -25,6 +26,8 @@ const PROBES_MAX: usize = 8;
 const CONFIGURED: u8 = 32;
 /// Rank of the first key looked up on the resource.
 const ON_RESOURCE: u8 = 96;
+/// Rank of the first key looked up in the resource's `metadata`.
+const IN_METADATA: u8 = ON_RESOURCE + CONFIGURED / 2;
 /// Rank of the first key that is trusted less than the resource.
 const LATE: u8 = 224;
 
@@ -328,6 +331,19 @@ impl<'a> Slots<'a> {
                 self.present |= 1 << at;
                 self.values[at] = other.values[at];
                 self.ranks[at] = other.ranks[at];
+            }
+        }
+    }
+}
+
+/// Offers the stamps that traceAI puts into the JSON text of a resource's `metadata`.
+pub(super) fn offer_stamps<'a>(metadata: &'a [u8], slots: &mut Slots<'a>) {
+    let stamps = [Slot::Route, Slot::Color, Slot::Version, Slot::Cohort];
+    for source in SOURCES.iter().filter(|s| stamps.contains(&s.slot)) {
+        for (rank, key) in (IN_METADATA..).zip(source.keys) {
+            if let Some(text) = json_text(metadata, key) {
+                let slot = source.slot;
+                slots.offer(Use { slot, rank }, Value::Text(text));
             }
         }
     }

@@ -443,6 +443,9 @@ impl Reader {
                 )?;
             }
         }
+        if let Some(json) = slots.text(Slot::Metadata) {
+            keys::offer_stamps(json, slots);
+        }
         if self.resource.is_text_from(0) {
             Ok(())
         } else {

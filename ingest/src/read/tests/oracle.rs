@@ -75,6 +75,26 @@ fn first<'t>(attributes: &'t [KeyValue], keys: &[&'static str]) -> Option<(&'sta
 struct Around<'t> {
     span: &'t Span,
     resource: &'t [KeyValue],
+    /// Of the JSON text in the resource's `metadata`.
+    metadata: &'t [KeyValue],
+}
+
+fn metadata(resource: &[KeyValue]) -> Vec<KeyValue> {
+    let json = first(resource, &["metadata"]).and_then(|(_, value)| text(value));
+    let Some(Value::Object(stamps)) = json.and_then(|json| serde_json::from_str(json).ok()) else {
+        return Vec::new();
+    };
+    let stamp = |(key, value): (String, Value)| {
+        let value = Some(AnyValue {
+            value: Some(Any::StringValue(value.as_str()?.to_owned())),
+        });
+        Some(KeyValue {
+            key,
+            value,
+            ..KeyValue::default()
+        })
+    };
+    stamps.into_iter().filter_map(stamp).collect()
 }
 
 impl<'t> Around<'t> {
@@ -94,8 +114,20 @@ impl<'t> Around<'t> {
                 first(self.resource, &keys)
             }
         };
+        let is_stamp = matches!(
+            slot,
+            Slot::Route | Slot::Color | Slot::Version | Slot::Cohort
+        );
+        let in_metadata = || {
+            if is_stamp {
+                first(self.metadata, &keys)
+            } else {
+                None
+            }
+        };
         on_span()
             .or_else(on_resource)
+            .or_else(in_metadata)
             .or_else(|| first(&self.span.attributes, &late))
     }
 
@@ -742,10 +774,20 @@ fn expected(request: &ExportTraceServiceRequest, content: ContentPolicy) -> (Vec
             .resource
             .as_ref()
             .map_or(&[][..], |resource| &resource.attributes);
+        let metadata = metadata(resource);
         for scope_spans in &resource_spans.scope_spans {
             let scope = scope_spans.scope.as_ref().map_or("", |scope| &scope.name);
             for span in &scope_spans.spans {
-                match row_of(&Around { span, resource }, scope, content, &prices) {
+                match row_of(
+                    &Around {
+                        span,
+                        resource,
+                        metadata: &metadata,
+                    },
+                    scope,
+                    content,
+                    &prices,
+                ) {
                     Some(row) => rows.push(row),
                     None => rejected += 1,
                 }

@@ -416,6 +416,11 @@ fn stamps_come_from_the_span_then_its_resource_then_the_gateway() {
         json!({"gen_ai.agent.name": "a"}),
         json!({"service.name": "s"}),
     );
+    let metadata = json!({"metadata": "{\"gateway.route.color\": \"blue\", \"gateway.route.name\": \"chat\"}"});
+    check(
+        &read(json!({}), metadata),
+        &json!({"route": "chat", "color": "blue"}),
+    );
     check(&row, &json!({"route": null, "agent": "a"}));
 }
 
