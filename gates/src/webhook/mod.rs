@@ -221,25 +221,29 @@ impl Resolve for GuardedNames {
         Box::pin(async move {
             let found: Vec<SocketAddr> =
                 tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // `localhost` is two addresses, of which one may be allowed: what the list names stays, if the rest is
-            // merely private; anything else refused refuses the name
-            let mut good = Vec::new();
-            let mut refused = None;
-            for address in found {
-                match guard.check(address.ip(), plain) {
-                    Ok(()) => good.push(address),
-                    Err(Refusal::Private) if address.ip().is_loopback() => {
-                        refused = refused.or(Some(Refusal::Private));
-                    }
-                    Err(why) => return Err(why.into()),
-                }
-            }
-            match refused {
-                Some(why) if good.is_empty() => Err(why.into()),
-                Some(why) if !good.iter().all(|a| guard.lists(a.ip())) => Err(why.into()),
-                _ => Ok(Box::new(good.into_iter()) as Addrs),
-            }
+            let good = sendable(&found, &guard, plain)?;
+            Ok(Box::new(good.into_iter()) as Addrs)
         })
+    }
+}
+
+/// The addresses of a name that may be connected to. One bad address refuses the whole name, since nobody knows which
+/// the next lookup would give; only `localhost` may be half allowed, because it is two loopback addresses anyway.
+fn sendable(found: &[SocketAddr], guard: &Guard, plain: bool) -> Result<Vec<SocketAddr>, Refusal> {
+    let mut good = Vec::new();
+    let mut skipped = None;
+    for address in found {
+        match guard.check(address.ip(), plain) {
+            Ok(()) => good.push(*address),
+            Err(Refusal::Private) if address.ip().is_loopback() => {
+                skipped = Some(Refusal::Private);
+            }
+            Err(why) => return Err(why),
+        }
+    }
+    match skipped {
+        Some(why) if good.is_empty() || !good.iter().all(|a| a.ip().is_loopback()) => Err(why),
+        _ => Ok(good),
     }
 }
 
@@ -326,6 +330,31 @@ mod tests {
             assert!(parse_url(url).is_err(), "{url}");
         }
         assert!(parse_url("https://gateway.example/hooks/tracegate").is_ok());
+    }
+
+    #[test]
+    fn a_name_that_points_inside_even_in_part_is_refused() {
+        let guard = Guard::new(vec!["127.0.0.0/8".parse().unwrap()]);
+        let found = |list: &[&str]| -> Vec<SocketAddr> {
+            list.iter().map(|a| a.parse().unwrap()).collect()
+        };
+        let public = found(&["8.8.8.8:0", "[2606:4700::1111]:0"]);
+        assert_eq!(sendable(&public, &guard, false), Ok(public.clone()));
+        for bad in [
+            "10.0.0.1:0",
+            "169.254.169.254:0",
+            "[::1]:0",
+            "[::ffff:10.0.0.1]:0",
+        ] {
+            let mixed = found(&["8.8.8.8:0", bad]);
+            assert!(sendable(&mixed, &guard, false).is_err(), "{bad}");
+        }
+        let localhost = found(&["[::1]:0", "127.0.0.1:0"]);
+        assert_eq!(
+            sendable(&localhost, &guard, true),
+            Ok(found(&["127.0.0.1:0"]))
+        );
+        assert!(sendable(&localhost, &Guard::default(), true).is_err());
     }
 
     #[tokio::test]

@@ -205,3 +205,24 @@ fn a_release_declared_as_json_has_the_shape_of_the_file() {
         assert!(!gates::check::check_json(&odd).problems.is_empty(), "{odd}");
     }
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig {
+        cases: 300, failure_persistence: None, ..Default::default()
+    })]
+
+    #[test]
+    fn no_file_makes_the_check_panic(
+        at in 0..GOOD.len(),
+        len in 0usize..60,
+        new in "[a-z0-9.=\"'\\[\\]{}, \n-]{0,12}|\\PC{0,6}",
+    ) {
+        let end = (at + len).min(GOOD.len());
+        let text = format!("{}{new}{}", &GOOD[..at], &GOOD[end..]);
+        let checked = check(&text, "mutated");
+        for p in &checked.problems {
+            proptest::prop_assert!(p.span.end <= text.len() && p.line(&text) >= 1);
+        }
+        let _ = gates::webhook::parse_url(&new);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{
     life::spec,
-    receiver::{Receiver, secrets, wall_clock},
+    receiver::{Receiver, SECRET, secrets, wall_clock},
 };
 use gates::{
     desk::{DeskConfig, DeskError, DeskHandle, GateInput, Verified, start, verify_bundle},
@@ -271,6 +271,12 @@ async fn a_slow_green_is_rolled_back_by_a_signed_notice_and_its_evidence_recompu
     assert_eq!(desired.decision_seq, rollback.decision_seq);
     assert_eq!(desired.color, Color::Blue);
     route.close().await;
+    let stored = std::fs::read(dir.path().join("ledger.redb")).unwrap();
+    let canary = SECRET.trim_start_matches("whsec_").as_bytes();
+    assert!(
+        !stored.windows(canary.len()).any(|w| w == canary),
+        "the secret is stored"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

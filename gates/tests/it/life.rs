@@ -402,6 +402,8 @@ enum Happens {
     },
     Delivered,
     Undelivered,
+    /// The server's clock is set, seconds.
+    ClockStep(i64),
     Command(Command),
 }
 
@@ -449,6 +451,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         24 => judged,
         3 => Just(Happens::Delivered),
         1 => Just(Happens::Undelivered),
+        1 => prop_oneof![Just(-3_600), Just(-1), Just(86_400)].prop_map(Happens::ClockStep),
         2 => prop_oneof![
             Just(Command::Promote),
             Just(Command::Advance),
@@ -512,6 +515,10 @@ proptest! {
                     let decision_id = w.state.effect.as_ref().and_then(|e| e.decision_id.clone());
                     w.event(&Event::Delivered { decision_id: decision_id.unwrap_or_default() })
                 }
+                Happens::ClockStep(secs) => {
+                    w.now = Nanos(w.now.0 + secs * 1_000_000_000);
+                    continue;
+                }
                 Happens::Undelivered if w.decided.is_empty() => continue,
                 Happens::Undelivered => w.event(&Event::Undelivered { decision_id: "dec".into(), error: "gone".into() }),
                 Happens::Command(command) => {
@@ -555,6 +562,8 @@ proptest! {
                     rolled_back = true;
                 }
             }
+            let promotions = w.decided.iter().filter(|(a, _)| *a == Action::Promote).count();
+            prop_assert!(promotions <= 2, "advised once and done once at most");
             prop_assert!(rank(w.state.phase) >= rank(before.phase), "a phase was undone");
             prop_assert!(w.state.splits.is_sorted_by_key(|s| s.0));
             prop_assert!(w.state.green_ppm <= PPM);
