@@ -68,6 +68,12 @@ impl Engine {
                 (turn.changed, turn.published) = (false, Instant::now());
             }
             self.seal_if_due(&mut turn);
+            // Nothing to publish: the next tick wakes it.
+            let wake = if turn.changed {
+                after(self.publish_window)
+            } else {
+                never()
+            };
             select! {
                 recv(self.events) -> event => match event {
                     Ok(Event::Batch(batch)) => {
@@ -94,7 +100,7 @@ impl Engine {
                     Ok(()) => turn.wanted = true,
                     Err(_) => seal_now = never(),
                 },
-                recv(after(self.publish_window)) -> _ => {}
+                recv(wake) -> _ => {}
             }
         }
     }

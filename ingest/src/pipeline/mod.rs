@@ -129,7 +129,7 @@ pub fn start(
         done: done_in,
         events: events_in,
         counters: Arc::clone(&counters),
-        fault,
+        fault: fault.clone(),
     };
     let lane = Lane {
         reader: Reader::new(read),
@@ -146,13 +146,13 @@ pub fn start(
     };
     let closing = intake.clone();
     let threads = vec![
-        spawn("lane", move || {
+        spawn("lane", &fault, move || {
             lane.run();
             closing.close();
         })?,
-        spawn("journal", move || journal.run())?,
-        spawn("engine", move || engine.run())?,
-        spawn("seal", move || sealing.run(captures, results_in))?,
+        spawn("journal", &fault, move || journal.run())?,
+        spawn("engine", &fault, move || engine.run())?,
+        spawn("seal", &fault, move || sealing.run(captures, results_in))?,
     ];
     Ok(Pipeline {
         intake,
@@ -165,13 +165,36 @@ pub fn start(
     })
 }
 
+/// Raises the fault if its thread panics: the neighbours then stop, and somebody must be told why.
+struct Alarm {
+    name: &'static str,
+    fault: Fault,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.fault
+                .raise(&format_args!("thread {} panicked, see the log", self.name));
+        }
+    }
+}
+
 fn spawn(
     name: &'static str,
+    fault: &Fault,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>, PipelineError> {
+    let alarm = Alarm {
+        name,
+        fault: fault.clone(),
+    };
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(run)
+        .spawn(move || {
+            let _alarm = alarm;
+            run();
+        })
         .map_err(|source| PipelineError::Thread { name, source })
 }
 

@@ -109,6 +109,32 @@ fn requests_sent_three_times_count_once_also_across_a_kill() {
 }
 
 #[test]
+fn the_same_requests_from_many_clients_at_once_count_once_and_all_are_acked() {
+    let requests = chat(40);
+    let quiet = play(&requests, 1, &[]);
+    let mut bench = Bench::open();
+    bench.at(T0 + 1.0);
+    let accepted: u64 = bench
+        .send_at_once(&requests, 6)
+        .iter()
+        .map(|a| a.accepted)
+        .sum();
+    assert_eq!(accepted, (quiet.span_rows + quiet.eval_rows) as u64);
+    let together = bench.settle();
+    assert_eq!(quiet.cells, together.cells);
+    assert_eq!(quiet.live_spans, together.live_spans);
+    let groups = bench
+        .pipeline()
+        .counters
+        .groups
+        .load(std::sync::atomic::Ordering::SeqCst);
+    assert!(
+        groups < requests.len() as u64,
+        "requests share a sync: {groups}"
+    );
+}
+
+#[test]
 fn captured_requests_of_real_clients_survive_a_kill() {
     let requests = captured();
     let quiet = play(&requests, 1, &[]);

@@ -179,6 +179,22 @@ impl Bench {
             .block_on(async { tokio::time::timeout(PATIENCE, submit).await.unwrap() })
     }
 
+    /// Every request from `clients` clients at the same time.
+    pub fn send_at_once(&self, requests: &[Request], clients: usize) -> Vec<Accepted> {
+        self.runtime.block_on(async {
+            let mut sent = tokio::task::JoinSet::new();
+            for request in (0..clients).flat_map(|_| requests) {
+                let (intake, request) = (self.pipeline().intake.clone(), request.clone());
+                sent.spawn(
+                    async move { intake.submit(request.signal, request.body).await.unwrap() },
+                );
+            }
+            tokio::time::timeout(PATIENCE, sent.join_all())
+                .await
+                .unwrap()
+        })
+    }
+
     pub fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.pipeline().snapshots.borrow())
     }
