@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs, clippy::print_stderr)]
 
 mod faults;
+mod figures;
 mod journal;
 mod overlay;
 mod power;

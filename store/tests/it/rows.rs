@@ -144,7 +144,7 @@ pub fn spans(
     batch(Table::Spans, columns)
 }
 
-fn attributes(rng: &mut ChaCha8Rng, n: usize) -> ArrayRef {
+pub fn attributes(rng: &mut ChaCha8Rng, n: usize) -> ArrayRef {
     let names = MapFieldNames {
         entry: "entries".into(),
         key: "keys".into(),

@@ -3,16 +3,29 @@
 use crate::{
     journal::options,
     overlay::{expected, random_marks, seen},
-    rows::{T0, column_text, evals, read_parquet, rng, spans, text, trace_hex, traces},
+    rows::{
+        T0, attributes, batch, column_text, evals, read_parquet, rng, spans, text, times,
+        trace_hex, traces, words,
+    },
 };
-use arrow::{array::RecordBatch, compute::concat_batches};
+use arrow::{
+    array::{
+        ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, StringViewArray, StructArray,
+    },
+    buffer::{NullBuffer, OffsetBuffer},
+    compute::concat_batches,
+    datatypes::DataType,
+};
 use parquet::{
     basic::{Compression, Encoding},
     file::reader::{FileReader, SerializedFileReader},
 };
 use proto::{Color, Nanos, layout::Table};
 use std::{fs::File, sync::Arc};
-use store::{Layers, LiveBatch, SealInput, Sealed, Store, TraceId, declared, live, overlay};
+use store::{
+    Layers, LiveBatch, MicroBatch, SealInput, Sealed, Section, Store, TraceId, declared, live,
+    overlay,
+};
 use tempfile::TempDir;
 
 const HOUR: i64 = 3_600_000_000_000;
@@ -214,6 +227,132 @@ fn next_seed() -> u64 {
     SEED.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Lists of structs of the declared type of `name`: row `i` has `i % 3` items, or is null where `i % 5 == 4`.
+fn items(name: &str, n: usize, salt: usize) -> ArrayRef {
+    let field = declared(Table::Spans).field_with_name(name).unwrap();
+    let DataType::List(item) = field.data_type() else {
+        panic!("{name} is no list")
+    };
+    let DataType::Struct(fields) = item.data_type() else {
+        panic!("{name} is no list of structs")
+    };
+    let null = |i: usize| i % 5 == 4;
+    let lengths: Vec<usize> = (0..n).map(|i| if null(i) { 0 } else { i % 3 }).collect();
+    let total: usize = lengths.iter().sum();
+    let columns = fields.iter().map(|field| -> ArrayRef {
+        match field.data_type() {
+            DataType::Timestamp(..) => times((0..total).map(|i| T0 + (salt + i) as i64)),
+            DataType::Utf8 => Arc::new(
+                (0..total)
+                    .map(|i| (i % 4 > 0).then(|| format!("{salt} {i}")))
+                    .collect::<StringArray>(),
+            ),
+            _ => attributes(&mut rng(salt as u64), total),
+        }
+    });
+    let items = StructArray::new(fields.clone(), columns.collect(), None);
+    let valid = NullBuffer::from_iter((0..n).map(|i| !null(i)));
+    Arc::new(ListArray::new(
+        Arc::clone(item),
+        OffsetBuffer::from_lengths(lengths),
+        Arc::new(items),
+        Some(valid),
+    ))
+}
+
+#[test]
+fn events_links_and_texts_survive_journal_and_file() {
+    let dir = TempDir::new().unwrap();
+    let (mut store, _) = Store::open(dir.path(), options()).unwrap();
+    let mut journal = store.journal().unwrap();
+    let mut input = SealInput {
+        lsn: 3,
+        sealed_at: Nanos(T0),
+        ..SealInput::default()
+    };
+    let mut all = Vec::new();
+    for lsn in 1..=3u64 {
+        let n = 40;
+        let text = |what: &str| -> ArrayRef {
+            Arc::new(
+                (0..n)
+                    .map(|i| (i % 2 == 0).then(|| format!("{what} {lsn} {i} ").repeat(50)))
+                    .collect::<StringViewArray>(),
+            )
+        };
+        let ids = (0..n).map(|i| format!("{:016x}", lsn as usize * 100 + i));
+        let starts = || times((0..n).map(|i| T0 + (lsn as usize * 1_000 + i) as i64));
+        let mut columns: Vec<(&str, ArrayRef)> = vec![
+            (
+                "trace_id",
+                Arc::new(StringArray::from_iter_values(
+                    (0..n).map(|i| trace_hex(i as u64)),
+                )),
+            ),
+            ("span_id", Arc::new(StringArray::from_iter_values(ids))),
+            ("start_time", starts()),
+            ("end_time", starts()),
+            ("duration_ms", Arc::new(Float64Array::from(vec![0.0; n]))),
+            ("role", words((0..n).map(|_| Some("call")))),
+            ("received_at", times(std::iter::repeat_n(T0, n))),
+        ];
+        // The second batch has none of them.
+        if lsn != 2 {
+            columns.extend([
+                ("events", items("events", n, lsn as usize)),
+                ("links", items("links", n, 7)),
+            ]);
+            columns.extend([
+                ("input", text("in")),
+                ("output", text("out")),
+                ("resource", attributes(&mut rng(lsn), n)),
+            ]);
+        }
+        let rows = batch(Table::Spans, columns);
+        let sections = vec![Section {
+            table: Table::Spans,
+            rows: rows.clone(),
+        }];
+        journal
+            .append(&MicroBatch {
+                lsn,
+                received_at: Nanos(T0),
+                digests: vec![],
+                sections,
+            })
+            .unwrap();
+        all.push(overlay::marked(Table::Spans, &rows, None, &|_| None).unwrap());
+        // Not joined, so that rows are picked from several batches; joined below.
+        input.spans.push(LiveBatch { lsn, rows });
+    }
+    journal.sync().unwrap();
+    let all = concat_batches(declared(Table::Spans), &all).unwrap();
+    let mut joined = Vec::new();
+    for part in input.spans.clone() {
+        live::push(Table::Spans, &mut joined, part).unwrap();
+    }
+    assert_eq!(joined.len(), 1);
+    assert_eq!(
+        overlay::marked(Table::Spans, &joined[0].rows, None, &|_| None).unwrap(),
+        all
+    );
+    let replayed = Store::open_read_only(dir.path()).unwrap();
+    let [replayed] = replayed.spans.as_slice() else {
+        panic!("one batch")
+    };
+    assert_eq!(replayed, &joined[0]);
+    let sealed = store.sealer().seal(input).unwrap();
+    let [file] = sealed.files.as_slice() else {
+        panic!("one file")
+    };
+    // In order of start, which is that of the batches.
+    let read = read_parquet(&dir.path().join(&file.path));
+    assert_eq!(concat_batches(declared(Table::Spans), &read).unwrap(), all);
+    drop((store, journal));
+    let (_store, found) = Store::open(dir.path(), options()).unwrap();
+    assert_eq!((found.lsn, found.report.records), (3, 0));
+}
+
 #[test]
 fn a_sealed_trace_has_one_row_a_file_and_a_later_one_hides_it() {
     let dir = TempDir::new().unwrap();
@@ -269,155 +408,4 @@ fn a_sealed_trace_has_one_row_a_file_and_a_later_one_hides_it() {
     let want = [(1, 7), (2, 3), (4, 1), (5, 3), (6, 7)]
         .map(|(n, calls): (u64, u64)| (trace_hex(n), calls.to_string()));
     assert_eq!(rows, want);
-}
-
-#[test]
-#[ignore = "prints figures: cargo test -p store --test it -- --ignored --nocapture figures"]
-fn figures() {
-    use crate::rows::{batch, times, words};
-    use arrow::array::{
-        ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray, StringViewArray,
-    };
-    use rand::{Rng, RngExt};
-    use store::{MicroBatch, Section};
-    let (mut rng, rows_a_batch, batches) = (rng(1), 512usize, 256u64);
-    let dir = TempDir::new().unwrap();
-    let (mut store, _) = Store::open(dir.path(), options()).unwrap();
-    let mut journal = store.journal().unwrap();
-    let mut input = SealInput {
-        lsn: batches,
-        sealed_at: Nanos(T0),
-        ..SealInput::default()
-    };
-    let mut journal_bytes = 0;
-    for lsn in 1..=batches {
-        let n = rows_a_batch;
-        let received = T0 + lsn as i64 * 50_000_000;
-        let ids: Vec<String> = (0..n / 4)
-            .map(|_| format!("{:032x}", rng.random::<u128>()))
-            .collect();
-        let starts: Vec<i64> = (0..n)
-            .map(|_| received - 1_000_000_000 + rng.random_range(0..900_000_000))
-            .collect();
-        let took: Vec<i64> = (0..n)
-            .map(|_| rng.random_range(20_000_000..900_000_000))
-            .collect();
-        let span_ids: Vec<String> = (0..n).map(|_| format!("{:016x}", rng.next_u64())).collect();
-        let word =
-            |options: &[&str]| words((0..n).map(|i| Some(options[(i / 4 * 7) % options.len()])));
-        let tokens: Vec<i64> = (0..n).map(|_| rng.random_range(50..4_000)).collect();
-        let money = Decimal128Array::from_iter_values(tokens.iter().map(|t| i128::from(t * 150)));
-        let columns: Vec<(&str, ArrayRef)> = vec![
-            (
-                "trace_id",
-                Arc::new(StringArray::from_iter_values((0..n).map(|i| &ids[i / 4]))),
-            ),
-            (
-                "parent_span_id",
-                Arc::new(
-                    (0..n)
-                        .map(|i| (i % 4 > 0).then(|| &span_ids[i - i % 4]))
-                        .collect::<StringArray>(),
-                ),
-            ),
-            (
-                "span_id",
-                Arc::new(StringArray::from_iter_values(&span_ids)),
-            ),
-            ("start_time", times(starts.iter().copied())),
-            (
-                "end_time",
-                times(starts.iter().zip(&took).map(|(s, t)| s + t)),
-            ),
-            (
-                "duration_ms",
-                Arc::new(Float64Array::from_iter_values(
-                    took.iter().map(|t| *t as f64 / 1e6),
-                )),
-            ),
-            (
-                "name",
-                word(&["chat gpt-4o-mini", "POST /chat", "retrieve", "tool search"]),
-            ),
-            ("kind", word(&["client", "server", "internal"])),
-            ("role", word(&["call", "server", "retriever", "tool"])),
-            ("scope", word(&["openai", "http"])),
-            ("service_name", word(&["gateway"])),
-            ("route", word(&["support-chat", "checkout"])),
-            ("color", word(&["blue", "green"])),
-            ("version", word(&["41", "42"])),
-            ("release", word(&["support-chat-42"])),
-            ("cohort", word(&["gold", "silver", "free"])),
-            ("split", Arc::new(Float64Array::from(vec![0.25; n]))),
-            (
-                "session_id",
-                Arc::new(StringViewArray::from_iter_values(
-                    (0..n).map(|i| format!("session-{}", (i / 4) % 37)),
-                )),
-            ),
-            ("provider", word(&["openai"])),
-            ("request_model", word(&["gpt-4o-mini"])),
-            ("response_model", word(&["gpt-4o-mini-2024-07-18"])),
-            ("prompt_tokens", Arc::new(Int64Array::from(tokens.clone()))),
-            (
-                "completion_tokens",
-                Arc::new(Int64Array::from_iter_values(tokens.iter().map(|t| t % 500))),
-            ),
-            (
-                "cost_usd",
-                Arc::new(money.with_precision_and_scale(18, 9).unwrap()),
-            ),
-            ("price_version", word(&["2026-11"])),
-            ("status", word(&["UNSET", "OK", "OK", "ERROR"])),
-            ("finish_reason", word(&["stop", "length"])),
-            ("received_at", times(std::iter::repeat_n(received, n))),
-        ];
-        let rows = batch(Table::Spans, columns);
-        let record = MicroBatch {
-            lsn,
-            received_at: Nanos(received),
-            digests: vec![1; 4],
-            sections: vec![Section {
-                table: Table::Spans,
-                rows: rows.clone(),
-            }],
-        };
-        journal_bytes += journal.append(&record).unwrap();
-        live::push(Table::Spans, &mut input.spans, LiveBatch { lsn, rows }).unwrap();
-    }
-    journal.sync().unwrap();
-    let rows = batches as usize * rows_a_batch;
-    let started = std::time::Instant::now();
-    let sealed = store.sealer().seal(input).unwrap();
-    let parquet: u64 = sealed.files.iter().map(|f| f.bytes).sum();
-    eprintln!(
-        "{rows} spans: journal {:.1} B, parquet {:.1} B a span in {} files; seal took {:?} (this build)",
-        journal_bytes as f64 / rows as f64,
-        parquet as f64 / rows as f64,
-        sealed.files.len(),
-        started.elapsed(),
-    );
-    let mut by_column = std::collections::BTreeMap::<String, i64>::new();
-    let mut filters = 0;
-    for file in sealed.files.iter() {
-        let reader =
-            SerializedFileReader::new(File::open(dir.path().join(&file.path)).unwrap()).unwrap();
-        for column in reader
-            .metadata()
-            .row_groups()
-            .iter()
-            .flat_map(|g| g.columns())
-        {
-            *by_column.entry(column.column_path().string()).or_default() +=
-                column.compressed_size();
-            filters += column.bloom_filter_length().unwrap_or(0);
-        }
-    }
-    for (name, bytes) in by_column.iter().filter(|(_, b)| **b as usize > rows / 20) {
-        eprintln!("  {name:20} {:.2}", *bytes as f64 / rows as f64);
-    }
-    eprintln!(
-        "  bloom filters        {:.2}",
-        f64::from(filters) / rows as f64
-    );
 }
