@@ -5,6 +5,7 @@
 
 use super::{
     baseline::{BREAKER_MAX_MIN, BREAKER_TIMES, Baseline},
+    column::{Column, Row, changed},
     units::natural_grain,
 };
 use crate::stats::{BETS, LateStarts, ShareBet, log_space::ln};
@@ -14,6 +15,7 @@ use proto::{
     release::ReleaseSpec,
 };
 use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// A declared or derived limit is at most this, so that a bet against it exists.
 const LIMIT_MAX: f64 = 0.95;
@@ -39,8 +41,37 @@ pub struct BreakerReading {
     pub common_outage: bool,
 }
 
-/// Reads attempts from `counted_from` (unix seconds: the release's start) on, in minutes of `minute_secs`; seconds where
-/// cells have that resolution.
+/// Attempts of one minute, `[blue, green]`.
+#[derive(Debug, Clone, Copy)]
+struct Attempts {
+    minute: i64,
+    n: [i64; 2],
+    failed: [i64; 2],
+}
+
+impl Row for Attempts {
+    fn place(&self) -> (i64, u32) {
+        (self.minute, 0)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        for arm in [0, 1] {
+            self.n[arm] += other.n[arm];
+            self.failed[arm] += other.failed[arm];
+        }
+    }
+}
+
+/// Reads one release again and again: remembers minutes that did not change.
+#[derive(Debug, Default)]
+pub struct Breaker {
+    /// (limit, start, width) that the column was walked for.
+    basis: Option<(f64, i64, i64)>,
+    minutes: BTreeMap<i64, Arc<Minute>>,
+    column: Column<Attempts, [LateStarts; 2]>,
+}
+
+/// Reads once. Same as a fresh [`Breaker`].
 #[must_use]
 pub fn breaker(
     spec: &ReleaseSpec,
@@ -49,37 +80,70 @@ pub fn breaker(
     counted_from: i64,
     minute_secs: i64,
 ) -> BreakerReading {
-    let limit = limit(spec, baseline);
-    let bet = ShareBet::above(limit);
-    let width = minute_secs.max(1);
-    let origin = counted_from + (-counted_from).rem_euclid(width);
-    let mut arms = [(LateStarts::default(), (0, 0)); 2];
-    for (&start, minute) in minutes.range(origin..) {
-        let at = u64::try_from((start - origin) / width).unwrap_or(0);
-        for (color, (late, sums)) in [Color::Blue, Color::Green].into_iter().zip(&mut arms) {
-            let (n, failed) = attempts(minute, color);
-            if n > 0 {
+    Breaker::default().read(spec, baseline, minutes, counted_from, minute_secs)
+}
+
+impl Breaker {
+    /// Reads attempts from `counted_from` (unix seconds: the release's start) on, in minutes of `minute_secs`; seconds
+    /// where cells have that resolution.
+    pub fn read(
+        &mut self,
+        spec: &ReleaseSpec,
+        baseline: Option<&Baseline>,
+        minutes: &Minutes,
+        counted_from: i64,
+        minute_secs: i64,
+    ) -> BreakerReading {
+        let limit = limit(spec, baseline);
+        let width = minute_secs.max(1);
+        let origin = counted_from + (-counted_from).rem_euclid(width);
+        let basis = Some((limit, origin, width));
+        if self.basis != basis {
+            *self = Self {
+                basis,
+                ..Self::default()
+            };
+        }
+        for (minute, cells) in changed(&self.minutes, minutes, origin) {
+            let row = cells.as_ref().map(|cells| attempts(minute, cells));
+            let row = row.filter(|r| r.n != [0; 2]);
+            self.column.replace(minute, row.into_iter().collect());
+            match cells {
+                Some(cells) => self.minutes.insert(minute, cells),
+                None => self.minutes.remove(&minute),
+            };
+        }
+        let bet = ShareBet::above(limit);
+        let [blue_late, green_late] = self.column.walk(|late, rows| {
+            for (arm, late) in late.iter_mut().enumerate() {
                 let mut earned = [0.0; BETS];
-                bet.add(failed, n - failed, &mut earned);
-                late.push(at, &earned);
-                *sums = (sums.0 + n, sums.1 + failed);
+                for row in rows {
+                    bet.add(row.failed[arm], row.n[arm] - row.failed[arm], &mut earned);
+                }
+                let at = (rows[0].minute - origin) / width;
+                late.push(u64::try_from(at).unwrap_or(0), &earned);
+            }
+        });
+        let mut sums = [(0, 0); 2];
+        for row in self.column.rows() {
+            for (arm, sum) in sums.iter_mut().enumerate() {
+                *sum = (sum.0 + row.n[arm], sum.1 + row.failed[arm]);
             }
         }
-    }
-    let [(blue_late, blue), (green_late, green)] = arms;
-    let (log_e_blue, log_e_green) = (blue_late.log_e(), green_late.log_e());
-    let threshold = ln(1.0 / (spec.alpha * spec.breaker.alpha_share));
-    let crossed = log_e_green >= threshold;
-    let blue_too = log_e_blue >= ln(1.0 / spec.alpha);
-    BreakerReading {
-        limit,
-        log_e_green,
-        log_e_blue,
-        threshold,
-        green,
-        blue,
-        fires: crossed && !blue_too,
-        common_outage: crossed && blue_too,
+        let (log_e_blue, log_e_green) = (blue_late.log_e(), green_late.log_e());
+        let threshold = ln(1.0 / (spec.alpha * spec.breaker.alpha_share));
+        let crossed = log_e_green >= threshold;
+        let blue_too = log_e_blue >= ln(1.0 / spec.alpha);
+        BreakerReading {
+            limit,
+            log_e_green,
+            log_e_blue,
+            threshold,
+            green: sums[1],
+            blue: sums[0],
+            fires: crossed && !blue_too,
+            common_outage: crossed && blue_too,
+        }
     }
 }
 
@@ -92,24 +156,35 @@ fn limit(spec: &ReleaseSpec, baseline: Option<&Baseline>) -> f64 {
     spec.breaker.max.unwrap_or_else(derived).min(LIMIT_MAX)
 }
 
-/// Attempts of one color in one minute, and how many failed; admitted or not, at any split, in any cohort.
-fn attempts(minute: &Minute, color: Color) -> (i64, i64) {
-    let from = Series {
+/// Attempts of one minute; admitted or not, at any split, in any cohort.
+fn attempts(minute: i64, cells: &Minute) -> Attempts {
+    let grain = natural_grain(&Metric::AttemptError);
+    let first = Series {
         metric: Metric::AttemptError,
-        grain: natural_grain(&Metric::AttemptError),
+        grain,
         cohort: None,
         split_ppm: None,
         color: Color::Blue,
         admitted: false,
     };
-    let grain = from.grain;
-    minute
-        .range(from..)
+    let mut out = Attempts {
+        minute,
+        n: [0; 2],
+        failed: [0; 2],
+    };
+    for (series, cell) in cells
+        .range(first..)
         .take_while(|(s, _)| s.metric == Metric::AttemptError && s.grain == grain)
-        .filter(|(s, _)| s.color == color)
-        .fold((0, 0), |(n, failed), (_, cell)| {
-            (n + cell.n, failed + cell.events)
-        })
+    {
+        let arm = match series.color {
+            Color::Blue => 0,
+            Color::Green => 1,
+            Color::Unmarked => continue,
+        };
+        out.n[arm] += cell.n;
+        out.failed[arm] += cell.events;
+    }
+    out
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 //! A table of cells changes in few minutes from one judgement to the next. [`Columns::follow`] compares the minutes by
 //! identity and turns only those that changed; what it holds is a pure function of the cells either way.
 
-use super::plan::{Counting, Plan, Test, Worse};
+use super::{
+    column::{Column, Row, changed, put},
+    plan::{Counting, Plan, Test, Worse},
+};
 use crate::stats::{
-    BETS, KAPPA, Side,
+    BETS, KAPPA, LateStarts, Side,
     mean::{LimitBets, MeanBets, add},
 };
 use proto::{
@@ -58,11 +61,6 @@ pub(super) struct MeanRow {
     pub lt: [f64; BETS],
 }
 
-pub(super) trait Row: Sized {
-    fn place(&self) -> (i64, u32);
-    fn absorb(&mut self, other: &Self);
-}
-
 impl Row for EventRow {
     fn place(&self) -> (i64, u32) {
         (self.minute, self.split)
@@ -92,21 +90,6 @@ impl Row for MeanRow {
     }
 }
 
-/// Adds `row` to those of its minute, which stand in ascending order of split.
-fn put<R: Row>(rows: &mut Vec<R>, row: R) {
-    match rows.binary_search_by_key(&row.place(), Row::place) {
-        Ok(i) => rows[i].absorb(&row),
-        Err(i) => rows.insert(i, row),
-    }
-}
-
-/// Replaces the rows of one minute in a column.
-fn replace<R: Row>(column: &mut Vec<R>, minute: i64, rows: Vec<R>) {
-    let from = column.partition_point(|r| r.place().0 < minute);
-    let to = from + column[from..].partition_point(|r| r.place().0 == minute);
-    column.splice(from..to, rows);
-}
-
 /// One minute, turned round.
 #[derive(Debug, Default)]
 struct Turned {
@@ -117,49 +100,57 @@ struct Turned {
 
 type BucketLogs = HashMap<(usize, usize, u32, u32), [[f64; BETS]; 2]>;
 
+/// Rows of a gate that counts events.
+pub(super) type EventColumn = Column<EventRow, LateStarts>;
+/// Rows of a gate that compares means.
+pub(super) type MeanColumn = Column<MeanRow, LateStarts>;
+
 /// Every pair's rows in order of time.
 #[derive(Debug, Default)]
 pub(super) struct Columns {
     minutes: BTreeMap<i64, Arc<Minute>>,
-    events: BTreeMap<PairId, Vec<EventRow>>,
-    means: BTreeMap<PairId, Vec<MeanRow>>,
+    events: BTreeMap<PairId, EventColumn>,
+    means: BTreeMap<PairId, MeanColumn>,
     /// Values of quantile gates, all minutes together.
     values: BTreeMap<PairId, [Histogram; 2]>,
     logs: BucketLogs,
 }
 
 impl Columns {
-    pub fn events(&self, id: &PairId) -> &[EventRow] {
-        self.events.get(id).map_or(&[], Vec::as_slice)
+    pub fn events(&mut self, id: &PairId) -> Option<&mut EventColumn> {
+        self.events.get_mut(id)
     }
 
-    pub fn means(&self, id: &PairId) -> &[MeanRow] {
-        self.means.get(id).map_or(&[], Vec::as_slice)
+    pub fn means(&mut self, id: &PairId) -> Option<&mut MeanColumn> {
+        self.means.get_mut(id)
     }
 
     pub fn values(&self, id: &PairId) -> Option<&[Histogram; 2]> {
         self.values.get(id)
     }
 
+    /// The units of one cohort; `None` for all.
+    pub fn units(&self, cohort: Option<Arc<str>>) -> &[EventRow] {
+        self.events.get(&(UNITS, cohort)).map_or(&[], Column::rows)
+    }
+
+    /// Cohorts in order of their first admitted trace, then by name.
+    pub fn cohorts(&self) -> Vec<Arc<str>> {
+        let from = (UNITS, None);
+        let mut out: Vec<(i64, &Arc<str>)> = self
+            .events
+            .range(from..)
+            .filter_map(|((_, cohort), column)| {
+                Some((column.rows().first()?.minute, cohort.as_ref()?))
+            })
+            .collect();
+        out.sort_unstable();
+        out.into_iter().map(|(_, c)| Arc::clone(c)).collect()
+    }
+
     /// Brings the columns to what `minutes` hold from `counted_from` on.
     pub fn follow(&mut self, plans: &[Result<Plan, String>], minutes: &Minutes, counted_from: i64) {
-        let changed: Vec<(i64, Option<Arc<Minute>>)> = {
-            let gone = self
-                .minutes
-                .keys()
-                .filter(|m| **m < counted_from || !minutes.contains_key(m))
-                .map(|&m| (m, None));
-            let new = minutes
-                .range(counted_from..)
-                .filter(|(m, cells)| {
-                    self.minutes
-                        .get(m)
-                        .is_none_or(|old| !Arc::ptr_eq(old, cells))
-                })
-                .map(|(&m, cells)| (m, Some(Arc::clone(cells))));
-            gone.chain(new).collect()
-        };
-        for (minute, cells) in changed {
+        for (minute, cells) in changed(&self.minutes, minutes, counted_from) {
             self.turn(plans, minute, cells);
         }
     }
@@ -177,14 +168,18 @@ impl Columns {
             .map(|cells| turn_minute(plans, minute, cells, &mut self.logs))
             .unwrap_or_default();
         for (id, column) in &mut self.events {
-            replace(column, minute, new.events.remove(id).unwrap_or_default());
+            column.replace(minute, new.events.remove(id).unwrap_or_default());
         }
         for (id, column) in &mut self.means {
-            replace(column, minute, new.means.remove(id).unwrap_or_default());
+            column.replace(minute, new.means.remove(id).unwrap_or_default());
         }
         // Columns that begin here.
-        self.events.extend(new.events);
-        self.means.extend(new.means);
+        for (id, rows) in new.events {
+            self.events.entry(id).or_default().replace(minute, rows);
+        }
+        for (id, rows) in new.means {
+            self.means.entry(id).or_default().replace(minute, rows);
+        }
         merge_values(&mut self.values, new.values, 1);
         if let Some(cells) = cells {
             self.minutes.insert(minute, cells);

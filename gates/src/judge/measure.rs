@@ -1,7 +1,10 @@
 //! One pair measured: both e-values, what it looks like, and how sure we are of that.
 
 use super::{
-    columns::{BLUE, Columns, EventRow, GREEN, MeanRow, PairId, Row, is_randomised, uses},
+    column::{Column, Row},
+    columns::{
+        BLUE, Columns, EventColumn, EventRow, GREEN, MeanColumn, PairId, is_randomised, uses,
+    },
     plan::{Counting, Plan, Test, Worse},
     units::per_display_unit,
 };
@@ -68,14 +71,28 @@ pub(super) fn measure(
     plan: &Plan,
     margin: Margin,
     id: &PairId,
-    columns: &Columns,
+    columns: &mut Columns,
     context: Context,
 ) -> Measure {
     let mut out = match plan.counting {
         Counting::Event | Counting::Above { .. } => {
-            events(plan, columns.events(id), margin, context)
+            let mut none = EventColumn::default();
+            events(
+                plan,
+                columns.events(id).unwrap_or(&mut none),
+                margin,
+                context,
+            )
         }
-        Counting::Value => means(plan, columns.means(id), margin, context),
+        Counting::Value => {
+            let mut none = MeanColumn::default();
+            means(
+                plan,
+                columns.means(id).unwrap_or(&mut none),
+                margin,
+                context,
+            )
+        }
     };
     if let Some(q) = plan.quantile {
         show_quantiles(&mut out, plan, q, margin, columns.values(id), context.alpha);
@@ -88,19 +105,17 @@ pub(super) fn measure(
 
 /// Walks the rows minute by minute; `earn` adds what a row earns to the log of each bet.
 fn late<R: Row>(
-    rows: &[R],
+    column: &mut Column<R, LateStarts>,
     calendar: Calendar,
     mut earn: impl FnMut(&R, &mut [f64; BETS]),
 ) -> LateStarts {
-    let mut late = LateStarts::default();
-    for minute in rows.chunk_by(|a, b| a.place().0 == b.place().0) {
+    column.walk(|late, minute| {
         let mut earned = [0.0; BETS];
         for row in minute {
             earn(row, &mut earned);
         }
         late.push(calendar.index(minute[0].place().0), &earned);
-    }
-    late
+    })
 }
 
 fn sums(plan: &Plan, rows: impl Iterator<Item = (u32, [i64; 2], [i64; 2])>) -> Vec<Sums> {
@@ -135,8 +150,8 @@ fn rho(split: u32) -> f64 {
     f64::from(split) / f64::from(PPM)
 }
 
-fn events(plan: &Plan, rows: &[EventRow], margin: Margin, context: Context) -> Measure {
-    let strata = sums(plan, rows.iter().map(|r| (r.split, r.n, r.events)));
+fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Context) -> Measure {
+    let strata = sums(plan, column.rows().iter().map(|r| (r.split, r.n, r.events)));
     let n = total(&strata, |s| s.n);
     let seen = total(&strata, |s| s.events);
     let share = |arm: usize| (n[arm] > 0).then(|| seen[arm] as f64 / n[arm] as f64);
@@ -161,7 +176,7 @@ fn events(plan: &Plan, rows: &[EventRow], margin: Margin, context: Context) -> M
                 .map(|s| (s.split, RateBets::new(rho(s.split), r)))
                 .collect();
             let frozen = beside.filter(|_| context.watching).map(ShareBet::above);
-            let late = late(rows, context.calendar, |row, logs| {
+            let late = late(column, context.calendar, |row, logs| {
                 if let Some((_, bets)) = bets.iter().find(|(split, _)| *split == row.split) {
                     bets.gt.add(row.events[GREEN], row.events[BLUE], logs);
                 } else if let (PPM, Some(bet)) = (row.split, &frozen) {
@@ -179,12 +194,12 @@ fn events(plan: &Plan, rows: &[EventRow], margin: Margin, context: Context) -> M
             }
         }
         Test::Joint { boundary, prior } => {
-            joint_events(&mut out, plan, rows, boundary, prior, context);
+            joint_events(&mut out, plan, column.rows(), boundary, prior, context);
         }
         Test::Share { limit, worse } => {
             let (above, below) = (ShareBet::above(limit), ShareBet::above(1.0 - limit));
             let without = |n: i64, events: i64| n - events;
-            let late = late(rows, context.calendar, |row, logs| {
+            let late = late(column, context.calendar, |row, logs| {
                 let (s, f) = (row.events[GREEN], without(row.n[GREEN], row.events[GREEN]));
                 match worse {
                     Worse::Above => above.add(s, f, logs),
@@ -263,7 +278,8 @@ fn ratio(green: Option<f64>, blue: Option<f64>) -> Option<f64> {
     green.zip(blue).map(|(g, b)| g / b)
 }
 
-fn means(plan: &Plan, rows: &[MeanRow], margin: Margin, context: Context) -> Measure {
+fn means(plan: &Plan, column: &mut MeanColumn, margin: Margin, context: Context) -> Measure {
+    let rows = column.rows();
     let strata = sums(plan, rows.iter().map(|r| (r.split, r.n, [0; 2])));
     let n = total(&strata, |s| s.n);
     let unit = per_display_unit(&plan.metric);
@@ -279,7 +295,7 @@ fn means(plan: &Plan, rows: &[MeanRow], margin: Margin, context: Context) -> Mea
             m.sum_sq += row.sum_sq[arm] / (unit * unit);
         }
     }
-    let late = late(rows, context.calendar, |row, logs| {
+    let late = late(column, context.calendar, |row, logs| {
         if uses(plan, row.split) || (row.split == PPM && context.watching) {
             for (log, earned) in logs.iter_mut().zip(&row.gt) {
                 *log += earned;

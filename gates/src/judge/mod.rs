@@ -11,6 +11,7 @@
 
 pub mod baseline;
 pub mod breaker;
+mod column;
 mod columns;
 mod conclude;
 mod measure;
@@ -19,7 +20,7 @@ mod plan;
 pub mod units;
 
 pub use baseline::{Baseline, GateBaseline, freeze};
-pub use breaker::{BreakerReading, breaker};
+pub use breaker::{Breaker, BreakerReading, breaker};
 pub use order::{PAIRS_MAX, PairKey, new_pairs};
 
 use crate::stats::{
@@ -27,7 +28,7 @@ use crate::stats::{
     many,
     sample_ratio::{self, UnitStratum, sample_ratio},
 };
-use columns::{BLUE, Columns, GREEN, PairId, UNITS};
+use columns::{BLUE, Columns, GREEN, PairId};
 use conclude::{Pair, Ratio, conclude};
 use measure::{Calendar, Context, Measure, Sums, measure, unit_strata};
 use plan::Plan;
@@ -140,6 +141,8 @@ struct Basis {
     spec: ReleaseSpec,
     baseline: Option<Baseline>,
     counted_from: i64,
+    minute_secs: i64,
+    watching: bool,
     randomised: bool,
 }
 
@@ -164,10 +167,19 @@ impl Judge {
         conclude(input, pairs, &ratio, &compared, alpha_gates, iid_assumed)
     }
 
+    /// Same as the free [`new_pairs`], without reading minutes that did not change.
+    pub fn new_pairs(&mut self, input: &JudgeInput<'_>) -> Vec<PairKey> {
+        self.follow(input);
+        let cohorts = self.columns.cohorts();
+        order::append(input.spec, cohorts.iter().map(|c| &**c), input.order)
+    }
+
     /// Brings plans and columns up to date; returns the units per split.
     fn follow(&mut self, input: &JudgeInput<'_>) -> Vec<Sums> {
         let stale = self.basis.as_ref().is_none_or(|b| {
             b.counted_from != input.counted_from
+                || b.minute_secs != input.minute_secs
+                || b.watching != input.watching
                 || b.baseline.as_ref() != input.baseline
                 || b.spec != *input.spec
         });
@@ -199,6 +211,8 @@ impl Judge {
             spec: input.spec.clone(),
             baseline: input.baseline.cloned(),
             counted_from: input.counted_from,
+            minute_secs: input.minute_secs,
+            watching: input.watching,
             randomised,
         });
     }
@@ -206,7 +220,7 @@ impl Judge {
     fn turn(&mut self, input: &JudgeInput<'_>) -> Vec<Sums> {
         self.columns
             .follow(&self.plans, input.minutes, input.counted_from);
-        unit_strata(self.columns.events(&(UNITS, None)))
+        unit_strata(self.columns.units(None))
     }
 
     fn sample_ratio(&self, input: &JudgeInput<'_>, strata: &[Sums], iid: bool) -> Ratio {
@@ -238,7 +252,7 @@ impl Judge {
     }
 
     fn pair<'a>(
-        &self,
+        &mut self,
         input: &JudgeInput<'a>,
         key: &'a PairKey,
         k: usize,
@@ -262,7 +276,7 @@ impl Judge {
             Ok(plan) => {
                 let id: PairId = (at, cohort.clone());
                 pair.assumes = plan.assumes;
-                pair.measure = measure(plan, gate.margin, &id, &self.columns, context(input));
+                pair.measure = measure(plan, gate.margin, &id, &mut self.columns, context(input));
                 pair.obstacle = obstacle(gate, plan, &pair.measure)
                     .or_else(|| self.coverage(gate, plan, &pair.measure, cohort));
             }
@@ -283,7 +297,7 @@ impl Judge {
             return None;
         }
         let mut units = [0; 2];
-        for row in self.columns.events(&(UNITS, cohort)) {
+        for row in self.columns.units(cohort) {
             if columns::uses(plan, row.split) {
                 units[BLUE] += row.n[BLUE];
                 units[GREEN] += row.n[GREEN];

@@ -169,6 +169,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout)]
     fn a_walk_without_its_end_term_gives_false_alarms() {
         const RUNS: u64 = 40;
         let threshold = ln(100.0);

@@ -1,4 +1,5 @@
-//! Whole judgements over simulated traffic.
+//! Whole judgements over simulated traffic. Times and false alarms are printed with their seeds.
+#![allow(clippy::print_stdout)]
 
 use crate::stream::{
     Behavior, COHORTS, HEALTHY, Stream, Trial, demo_gates, eval_fail, gate, p99, scope, spec,
@@ -36,7 +37,7 @@ fn seconds_until(
             return Some(t + 1);
         }
         if t + 1 == limit {
-            eprintln!("seed {seed} undecided: {}", judgement.reason);
+            println!("seed {seed} undecided: {}", judgement.reason);
         }
         None
     })

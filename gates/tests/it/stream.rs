@@ -248,17 +248,26 @@ impl Trial {
     }
 
     pub fn judge(&mut self, minutes: &Minutes) -> Judgement {
-        let new = new_pairs(&self.spec, minutes, self.counted_from, &self.order);
-        self.order.extend(new);
-        self.judge.judge(&JudgeInput {
+        let order = std::mem::take(&mut self.order);
+        let mut input = JudgeInput {
             spec: &self.spec,
             baseline: Some(&self.baseline),
-            order: &self.order,
+            order: &order,
             minutes,
             counted_from: self.counted_from,
             minute_secs: self.minute_secs,
             watching: false,
             now: Nanos::ZERO,
-        })
+        };
+        let new = self.judge.new_pairs(&input);
+        assert_eq!(
+            new,
+            new_pairs(&self.spec, minutes, self.counted_from, &order)
+        );
+        let order = [order.as_slice(), &new].concat();
+        input.order = &order;
+        let judgement = self.judge.judge(&input);
+        self.order = order;
+        judgement
     }
 }
