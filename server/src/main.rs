@@ -6,7 +6,11 @@ use std::{io, process::ExitCode};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tracegate").build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("tracegate")
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => return cli::fail(&miette::miette!("cannot start threads: {error}")),
     };

@@ -17,7 +17,9 @@ use store::{Store, StoreError};
 pub enum OfflineError {
     /// Not a data directory.
     #[error("{} is no data directory of tracegate", path.display())]
-    #[diagnostic(help("name the directory that `serve --data-dir` was given, or leave --data-dir out to ask a running server"))]
+    #[diagnostic(help(
+        "name the directory that `serve --data-dir` was given, or leave --data-dir out to ask a running server"
+    ))]
     NotThere {
         /// What was named.
         path: PathBuf,
@@ -37,11 +39,21 @@ pub enum OfflineError {
 pub async fn sql(dir: &Path, sql: &str, format: Format) -> Result<Vec<u8>, OfflineError> {
     use futures::TryStreamExt;
     if !dir.join(proto::layout::JOURNAL).is_dir() {
-        return Err(OfflineError::NotThere { path: dir.to_owned() });
+        return Err(OfflineError::NotThere {
+            path: dir.to_owned(),
+        });
     }
     let snapshot = Arc::new(Store::open_read_only(dir)?);
     let engine = Engine::new(EngineOptions::new(dir))?;
-    let answer = engine.run(View { snapshot, ..View::default() }, sql).await?;
+    let answer = engine
+        .run(
+            View {
+                snapshot,
+                ..View::default()
+            },
+            sql,
+        )
+        .await?;
     let format = match format {
         Format::Table => {
             let rows = answer.collect(Bounds::default()).await?;

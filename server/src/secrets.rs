@@ -17,20 +17,31 @@ pub fn source() -> SecretSource {
 fn read(webhook: &WebhookSpec) -> Result<Vec<Secret>, String> {
     let (text, named) = match (&webhook.secret_env, &webhook.secret_file) {
         (Some(name), _) => (
-            std::env::var(name).map_err(|_| format!("the environment variable {name} is not set; set it to a `whsec_...` secret"))?,
+            std::env::var(name).map_err(|_| {
+                format!(
+                    "the environment variable {name} is not set; set it to a `whsec_...` secret"
+                )
+            })?,
             format!("the environment variable {name}"),
         ),
         (None, Some(path)) => (
-            std::fs::read_to_string(path).map_err(|cause| format!("the secret file {path} cannot be read: {cause}"))?,
+            std::fs::read_to_string(path)
+                .map_err(|cause| format!("the secret file {path} cannot be read: {cause}"))?,
             format!("the secret file {path}"),
         ),
-        (None, None) => return Err("the webhook names neither secret_env nor secret_file".to_owned()),
+        (None, None) => {
+            return Err("the webhook names neither secret_env nor secret_file".to_owned());
+        }
     };
     if text.len() > FILE_BYTES_MAX {
-        return Err(format!("{named} holds more than {FILE_BYTES_MAX} bytes; it is no secret"));
+        return Err(format!(
+            "{named} holds more than {FILE_BYTES_MAX} bytes; it is no secret"
+        ));
     }
-    let secrets: Result<Vec<Secret>, String> =
-        text.split_whitespace().map(|word| Secret::parse(word).map_err(|error| format!("{named}: {error}"))).collect();
+    let secrets: Result<Vec<Secret>, String> = text
+        .split_whitespace()
+        .map(|word| Secret::parse(word).map_err(|error| format!("{named}: {error}")))
+        .collect();
     match secrets? {
         none if none.is_empty() => Err(format!("{named} is empty; set it to a `whsec_...` secret")),
         secrets => Ok(secrets),
@@ -46,7 +57,11 @@ mod tests {
         let path = dir.path().join("secret");
         std::fs::write(&path, text).unwrap();
         let secret_file = Some(path.display().to_string());
-        read(&WebhookSpec { url: "http://127.0.0.1/".to_owned(), secret_env: None, secret_file })
+        read(&WebhookSpec {
+            url: "http://127.0.0.1/".to_owned(),
+            secret_env: None,
+            secret_file,
+        })
     }
 
     #[test]

@@ -68,26 +68,46 @@ impl App {
         Ok(app)
     }
 
-    async fn start_on(ports: Ports, config: Config, clock: Clock, gates: CancellationToken) -> Result<Self, StartError> {
+    async fn start_on(
+        ports: Ports,
+        config: Config,
+        clock: Clock,
+        gates: CancellationToken,
+    ) -> Result<Self, StartError> {
         let addresses = ports.addresses;
         let (store, recovered) = open(&config).await?;
         let impairment = Impairment::new(&recovered.report);
         let engine = Engine::new(EngineOptions::new(&config.data_dir))?;
 
         let (inputs_out, inputs) = watch::channel(Arc::new(GateInput::default()));
-        let (desk_config, desk_clock, desk_stop) = (desk_config(&config, addresses), Arc::clone(&clock), gates.clone());
-        let desk =
-            blocking(move || desk::start(desk_config, inputs, desk_clock, secrets::source(), desk_stop)).await??;
+        let (desk_config, desk_clock, desk_stop) = (
+            desk_config(&config, addresses),
+            Arc::clone(&clock),
+            gates.clone(),
+        );
+        let desk = blocking(move || {
+            desk::start(
+                desk_config,
+                inputs,
+                desk_clock,
+                secrets::source(),
+                desk_stop,
+            )
+        })
+        .await??;
         for release in &config.releases {
             desk.declare(release.clone(), CONFIG_ACTOR).await?;
         }
 
         let (read, limits) = (Arc::new(config.read.clone()), config.pipeline.clone());
         let (book, lane_clock) = (desk.book(), Arc::clone(&clock));
-        let pipeline = blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock)).await??;
+        let pipeline =
+            blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock))
+                .await??;
 
         let (doors, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let door = Door::new(config.doors.clone(), pipeline.intake.clone()).map_err(StartError::Threads)?;
+        let door = Door::new(config.doors.clone(), pipeline.intake.clone())
+            .map_err(StartError::Threads)?;
         let feed = Feed {
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
@@ -97,7 +117,11 @@ impl App {
             inputs: inputs_out,
         };
         tokio::spawn(feed.run(gates.clone()));
-        let metrics = Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters), desk.clone());
+        let metrics = Metrics::new(
+            Arc::clone(&door),
+            Arc::clone(&pipeline.counters),
+            desk.clone(),
+        );
         tokio::spawn(metrics.count_events(desk.events(), gates.clone()));
         let api = Arc::new(Api {
             hosts: Hosts::new(config.hosts.iter().cloned().chain(config.public_host())),
@@ -108,11 +132,26 @@ impl App {
             metrics,
             stopping: doors.clone(),
         });
-        tasks.spawn(door::serve_grpc(ports.otlp_grpc, Arc::clone(&door), doors.clone().cancelled_owned()));
-        tasks.spawn(door::serve_http(ports.otlp_http, door, doors.clone().cancelled_owned()));
+        tasks.spawn(door::serve_grpc(
+            ports.otlp_grpc,
+            Arc::clone(&door),
+            doors.clone().cancelled_owned(),
+        ));
+        tasks.spawn(door::serve_http(
+            ports.otlp_http,
+            door,
+            doors.clone().cancelled_owned(),
+        ));
         tasks.spawn(http::serve(ports.http, http::router(api), doors.clone()));
         tasks.close();
-        Ok(Self { addresses, desk, pipeline, tasks, doors, gates })
+        Ok(Self {
+            addresses,
+            desk,
+            pipeline,
+            tasks,
+            doors,
+            gates,
+        })
     }
 
     /// Releases, verdicts, decisions.
@@ -156,7 +195,10 @@ impl App {
 }
 
 fn desk_config(config: &Config, addresses: Addresses) -> DeskConfig {
-    let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://{}", addresses.http));
+    let public_url = config
+        .public_url
+        .clone()
+        .unwrap_or_else(|| format!("http://{}", addresses.http));
     DeskConfig {
         resolution: config.pipeline.assembly.resolution,
         webhook_allow: config.webhooks_allow.clone(),
@@ -166,12 +208,23 @@ fn desk_config(config: &Config, addresses: Addresses) -> DeskConfig {
 
 async fn open(config: &Config) -> Result<(Store, Recovered), StartError> {
     let (dir, recovery) = (config.data_dir.clone(), config.recovery);
-    let (store, recovered) =
-        blocking(move || Store::open(&dir, StoreOptions { recovery, ..StoreOptions::default() })).await??;
+    let (store, recovered) = blocking(move || {
+        Store::open(
+            &dir,
+            StoreOptions {
+                recovery,
+                ..StoreOptions::default()
+            },
+        )
+    })
+    .await??;
     let report = &recovered.report;
     tracing::info!(
-        commit = report.commit_seq, records = report.records, torn_bytes = report.truncated_bytes,
-        "data directory {} opened", config.data_dir.display()
+        commit = report.commit_seq,
+        records = report.records,
+        torn_bytes = report.truncated_bytes,
+        "data directory {} opened",
+        config.data_dir.display()
     );
     if report.lost_records > 0 || !report.quarantined.is_empty() {
         tracing::warn!(
@@ -182,6 +235,10 @@ async fn open(config: &Config) -> Result<(Store, Recovered), StartError> {
     Ok((store, recovered))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
-    spawn_blocking(work).await.map_err(|panic| StartError::Panicked(panic.to_string()))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StartError> {
+    spawn_blocking(work)
+        .await
+        .map_err(|panic| StartError::Panicked(panic.to_string()))
 }

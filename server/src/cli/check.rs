@@ -18,11 +18,23 @@ pub(super) fn run(args: &CheckArgs, out: &mut (dyn Write + Send)) -> miette::Res
     let config = Config::load(&args.file)?;
     let mut text = format!("{}: no problems\n", args.file.display());
     for release in &config.releases {
-        let steps: Vec<String> = release.steps.iter().map(|s| format!("{} %", s.green * 100.0)).collect();
-        let ramp = if steps.is_empty() { "mirrored only".to_owned() } else { steps.join(", ") };
+        let steps: Vec<String> = release
+            .steps
+            .iter()
+            .map(|s| format!("{} %", s.green * 100.0))
+            .collect();
+        let ramp = if steps.is_empty() {
+            "mirrored only".to_owned()
+        } else {
+            steps.join(", ")
+        };
         text.push_str(&format!(
             "  release {} on route {}: {} -> {}, {} gates, green at {ramp}\n",
-            release.id, release.route, release.blue.version, release.green.version, release.gates.len()
+            release.id,
+            release.route,
+            release.blue.version,
+            release.green.version,
+            release.gates.len()
         ));
     }
     out.write_all(text.as_bytes()).map_err(OutputError)?;

@@ -16,7 +16,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 pub struct ServerArgs {
     /// Address of the server's API
-    #[arg(long, value_name = "URL", env = "TRACEGATE_SERVER", default_value = SERVER_DEFAULT)]
+    #[arg(long, value_name = "URL", env = "TRACEGATE_SERVER", hide_env_values = true, default_value = SERVER_DEFAULT)]
     pub server: String,
 }
 
@@ -54,7 +54,9 @@ pub enum ClientError {
     },
     /// Somebody else answered.
     #[error("{server} answered with something that is not tracegate's: {cause}")]
-    #[diagnostic(help("does another program listen there? name tracegate's API port with --server URL"))]
+    #[diagnostic(help(
+        "does another program listen there? name tracegate's API port with --server URL"
+    ))]
     Foreign {
         /// Address.
         server: String,
@@ -91,7 +93,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
-        let answer = self.send(self.http.request(Method::GET, self.url(path))).await?;
+        let answer = self
+            .send(self.http.request(Method::GET, self.url(path)))
+            .await?;
         self.json(answer).await
     }
 
@@ -100,7 +104,9 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
-        let answer = self.send(self.http.request(Method::POST, self.url(path)).json(body)).await?;
+        let answer = self
+            .send(self.http.request(Method::POST, self.url(path)).json(body))
+            .await?;
         self.json(answer).await
     }
 
@@ -108,8 +114,17 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn post_for(&self, path: &str, body: &Value, accept: &str) -> Result<Vec<u8>, ClientError> {
-        let request = self.http.request(Method::POST, self.url(path)).json(body).header(header::ACCEPT, accept);
+    pub async fn post_for(
+        &self,
+        path: &str,
+        body: &Value,
+        accept: &str,
+    ) -> Result<Vec<u8>, ClientError> {
+        let request = self
+            .http
+            .request(Method::POST, self.url(path))
+            .json(body)
+            .header(header::ACCEPT, accept);
         let answer = self.send(request).await?;
         Ok(answer.bytes().await.map_err(|e| self.foreign(&e))?.to_vec())
     }
@@ -118,12 +133,19 @@ impl Client {
         format!("{}{path}", self.server)
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, ClientError> {
         let answer = request.send().await.map_err(|error| {
             if error.is_connect() {
-                ClientError::Unreachable { server: self.server.clone() }
+                ClientError::Unreachable {
+                    server: self.server.clone(),
+                }
             } else if error.is_timeout() {
-                ClientError::TimedOut { server: self.server.clone() }
+                ClientError::TimedOut {
+                    server: self.server.clone(),
+                }
             } else {
                 self.foreign(&error)
             }
@@ -133,10 +155,15 @@ impl Client {
             return Ok(answer);
         }
         let body = answer.bytes().await.unwrap_or_default();
-        let message = serde_json::from_slice::<Value>(&body).ok().and_then(|v| Some(v.get("error")?.as_str()?.to_owned()));
+        let message = serde_json::from_slice::<Value>(&body)
+            .ok()
+            .and_then(|v| Some(v.get("error")?.as_str()?.to_owned()));
         Err(match message {
             Some(message) => ClientError::Refused { status, message },
-            None => ClientError::Foreign { server: self.server.clone(), cause: format!("HTTP status {status}") },
+            None => ClientError::Foreign {
+                server: self.server.clone(),
+                cause: format!("HTTP status {status}"),
+            },
         })
     }
 
@@ -145,7 +172,10 @@ impl Client {
     }
 
     fn foreign(&self, error: &reqwest::Error) -> ClientError {
-        ClientError::Foreign { server: self.server.clone(), cause: error.to_string() }
+        ClientError::Foreign {
+            server: self.server.clone(),
+            cause: error.to_string(),
+        }
     }
 }
 

@@ -26,7 +26,9 @@ pub struct DecisionsArgs {
 
 /// Which decision.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tracegate decisions\n  tracegate explain 01JCZ6Y2V0Q7M4T8K3N5R9W1XB")]
+#[command(
+    after_help = "Example:\n  tracegate decisions\n  tracegate explain dec_01JCZ6Y2V0Q7M4T8K3N5R9W1XB"
+)]
 pub struct ExplainArgs {
     #[command(flatten)]
     server: ServerArgs,
@@ -50,9 +52,27 @@ pub(super) async fn list(args: DecisionsArgs, out: &mut (dyn Write + Send)) -> m
     } else if decisions.is_empty() {
         "no decisions yet; `tracegate status` shows how far each gate is\n".to_owned()
     } else {
-        let mut shown = table(&["decided at", "route", "release", "action", "cohort", "actor", "id", "reason"]);
+        let mut shown = table(&[
+            "decided at",
+            "route",
+            "release",
+            "action",
+            "cohort",
+            "actor",
+            "id",
+            "reason",
+        ]);
         for decision in &decisions {
-            let keys = ["/decided_at", "/route", "/release", "/action", "/cohort", "/actor", "/decision_id", "/reason"];
+            let keys = [
+                "/decided_at",
+                "/route",
+                "/release",
+                "/action",
+                "/cohort",
+                "/actor",
+                "/decision_id",
+                "/reason",
+            ];
             shown.add_row(keys.map(|key| word(decision, key)).to_vec());
         }
         format!("{shown}\n")
@@ -63,23 +83,38 @@ pub(super) async fn list(args: DecisionsArgs, out: &mut (dyn Write + Send)) -> m
 
 pub(super) async fn explain(args: ExplainArgs, out: &mut (dyn Write + Send)) -> miette::Result<()> {
     let client = Client::new(&args.server)?;
-    let bundle = client.get(&format!("/api/v1/decisions/{}", segment(&args.id))).await?;
-    let text = if args.json { format!("{bundle:#}\n") } else { describe(&bundle) };
+    let bundle = client
+        .get(&format!("/api/v1/decisions/{}", segment(&args.id)))
+        .await?;
+    let text = if args.json {
+        format!("{bundle:#}\n")
+    } else {
+        describe(&bundle)
+    };
     out.write_all(text.as_bytes()).map_err(OutputError)?;
     Ok(())
 }
 
 fn describe(bundle: &Value) -> String {
-    let at = bundle.pointer("/decision/decided_at").and_then(Value::as_i64).map_or_else(|| "-".to_owned(), |at| Nanos(at).rfc3339());
+    let at = bundle
+        .pointer("/decision/decided_at")
+        .and_then(Value::as_i64)
+        .map_or_else(|| "-".to_owned(), |at| Nanos(at).rfc3339());
     let by = match word(bundle, "/decision/actor/name") {
         nobody if nobody == "-" => "tracegate".to_owned(),
         person => person,
     };
-    let green = bundle.pointer("/decision/green_ppm").and_then(Value::as_f64).map(|ppm| ppm / 1e4);
+    let green = bundle
+        .pointer("/decision/green_ppm")
+        .and_then(Value::as_f64)
+        .map(|ppm| ppm / 1e4);
     let mut text = format!(
         "{} of {} on {}, {at} by {by}\n  {}\n  green gets {} % from then on\n",
-        word(bundle, "/decision/action"), word(bundle, "/decision/release"), word(bundle, "/decision/route"),
-        word(bundle, "/decision/reason"), number(green)
+        word(bundle, "/decision/action"),
+        word(bundle, "/decision/release"),
+        word(bundle, "/decision/route"),
+        word(bundle, "/decision/reason"),
+        number(green)
     );
     text.push_str(&gates(bundle.pointer("/judgement/reports")));
     text.push_str(&format!("rules    {}\n", word(bundle, "/rules_hash")));

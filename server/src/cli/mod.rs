@@ -17,13 +17,20 @@ use std::{
     process::ExitCode,
 };
 
-pub use sql::Format;
 pub use client::{Client, ClientError, ServerArgs, http_client};
+pub use sql::Format;
 
 /// Blue/green releases of LLM routes: takes your traces, compares, decides, tells the gateway.
 #[derive(Debug, Parser)]
-#[command(name = "tracegate", version, disable_help_subcommand = true, max_term_width = 100)]
-#[command(after_help = "Start with `tracegate demo`; then `tracegate serve`, and send OTLP to 127.0.0.1:4317 or :4318.")]
+#[command(
+    name = "tracegate",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+#[command(
+    after_help = "Start with `tracegate demo`; then `tracegate serve`, and send OTLP to 127.0.0.1:4317 or :4318."
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -44,14 +51,29 @@ pub enum Command {
     /// Show every release: phase, verdict, and how far each gate is from a decision
     Status(releases::StatusArgs),
     /// Make green the new blue
+    #[command(
+        after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate promote support-chat --reason \"reviewed by the support team\""
+    )]
     Promote(releases::ActArgs),
     /// Go to the next step of the ramp
+    #[command(
+        after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate advance support-chat --reason \"quiet night, go on\""
+    )]
     Advance(releases::ActArgs),
     /// Send the whole route back to blue
+    #[command(
+        after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate rollback support-chat --reason \"customers report wrong refunds\""
+    )]
     Rollback(releases::ActArgs),
     /// Leave the split as it is until `resume`
+    #[command(
+        after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate hold support-chat --reason \"marketing campaign until Friday\""
+    )]
     Hold(releases::ActArgs),
     /// Let the gates decide again after `hold`
+    #[command(
+        after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate resume support-chat --reason \"campaign is over\""
+    )]
     Resume(releases::ActArgs),
     /// List decisions, newest first
     Decisions(decisions::DecisionsArgs),
@@ -97,7 +119,9 @@ pub struct OutputError(#[from] pub io::Error);
 
 /// `tracegate decisions | head -1` is no failure.
 fn is_closed_pipe(report: &miette::Report) -> bool {
-    report.downcast_ref::<OutputError>().is_some_and(|e| e.0.kind() == io::ErrorKind::BrokenPipe)
+    report
+        .downcast_ref::<OutputError>()
+        .is_some_and(|e| e.0.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Says on stderr what went wrong, and gives the exit code for it.

@@ -24,8 +24,6 @@ pub struct StatusArgs {
 
 /// What is ordered.
 #[derive(Debug, Args)]
-#[command(after_help = "The order is a decision like any other: it goes to the ledger with its reason, and out to the gateway.\n\n\
-    Example:\n  tracegate rollback support-chat --reason \"customers report wrong refunds\"")]
 pub struct ActArgs {
     #[command(flatten)]
     server: ServerArgs,
@@ -65,14 +63,26 @@ pub(super) async fn status(args: StatusArgs, out: &mut (dyn Write + Send)) -> mi
     }
     let mut verdicts = Vec::new();
     for release in &releases {
-        verdicts.push(client.get(&format!("/api/v1/releases/{}/verdict", segment(&word(release, "/id")))).await?);
+        verdicts.push(
+            client
+                .get(&format!(
+                    "/api/v1/releases/{}/verdict",
+                    segment(&word(release, "/id"))
+                ))
+                .await?,
+        );
     }
     let text = if args.json {
         format!("{:#}\n", Value::Array(verdicts))
     } else if releases.is_empty() {
-        "no releases; declare one with [[release]] in the configuration, or POST /api/v1/releases\n".to_owned()
+        "no releases; declare one with [[release]] in the configuration, or POST /api/v1/releases\n"
+            .to_owned()
     } else {
-        releases.iter().zip(&verdicts).map(|(release, verdict)| describe(release, verdict)).collect()
+        releases
+            .iter()
+            .zip(&verdicts)
+            .map(|(release, verdict)| describe(release, verdict))
+            .collect()
     };
     out.write_all(text.as_bytes()).map_err(OutputError)?;
     Ok(())
@@ -81,8 +91,14 @@ pub(super) async fn status(args: StatusArgs, out: &mut (dyn Write + Send)) -> mi
 fn describe(release: &Value, verdict: &Value) -> String {
     let mut text = format!(
         "{} on {}: {}, {} ({} -> {}), {} blue and {} green traces\n",
-        word(verdict, "/release"), word(verdict, "/route"), word(verdict, "/verdict"), word(verdict, "/phase"),
-        word(release, "/blue"), word(release, "/green"), word(verdict, "/n_blue"), word(verdict, "/n_green")
+        word(verdict, "/release"),
+        word(verdict, "/route"),
+        word(verdict, "/verdict"),
+        word(verdict, "/phase"),
+        word(release, "/blue"),
+        word(release, "/green"),
+        word(verdict, "/n_blue"),
+        word(verdict, "/n_green")
     );
     match word(verdict, "/reason") {
         reason if reason.is_empty() || reason == "-" => {}
@@ -95,11 +111,25 @@ fn describe(release: &Value, verdict: &Value) -> String {
 
 /// Gates as a table: values, effect and how far the evidence is.
 pub(super) fn gates(gates: Option<&Value>) -> String {
-    let gates = gates.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let gates = gates
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     if gates.is_empty() {
         return String::new();
     }
-    let mut shown = table(&["gate", "cohort", "verdict", "blue", "green", "effect", "margin", "evidence against", "evidence for", "why"]);
+    let mut shown = table(&[
+        "gate",
+        "cohort",
+        "verdict",
+        "blue",
+        "green",
+        "effect",
+        "margin",
+        "evidence against",
+        "evidence for",
+        "why",
+    ]);
     for gate in gates {
         let evidence = |have: &str, need: &str| {
             let get = |key: &str| gate.pointer(key).and_then(Value::as_f64);
@@ -124,24 +154,45 @@ pub(super) fn gates(gates: Option<&Value>) -> String {
     format!("{shown}\n")
 }
 
-pub(super) async fn act(action: &str, args: ActArgs, out: &mut (dyn Write + Send)) -> miette::Result<()> {
+pub(super) async fn act(
+    action: &str,
+    args: ActArgs,
+    out: &mut (dyn Write + Send),
+) -> miette::Result<()> {
     let client = Client::new(&args.server)?;
     let mut releases = items(client.get("/api/v1/releases").await?);
     releases.retain(|r| !is_over(r));
-    let Some(release) = releases.iter().rev().find(|r| word(r, "/route") == args.route) else {
+    let Some(release) = releases
+        .iter()
+        .rev()
+        .find(|r| word(r, "/route") == args.route)
+    else {
         let routes: Vec<String> = releases.iter().map(|r| word(r, "/route")).collect();
         let help = if routes.is_empty() {
-            "no route has a running release; `tracegate status` shows those that are over".to_owned()
+            "no route has a running release; `tracegate status` shows those that are over"
+                .to_owned()
         } else {
             format!("routes with a running release: {}", routes.join(", "))
         };
-        return Err(NoRelease { route: args.route, help }.into());
+        return Err(NoRelease {
+            route: args.route,
+            help,
+        }
+        .into());
     };
-    let path = format!("/api/v1/releases/{}/{action}", segment(&word(release, "/id")));
-    let decision = client.post(&path, &json!({ "actor": actor(), "reason": args.reason })).await?;
+    let path = format!(
+        "/api/v1/releases/{}/{action}",
+        segment(&word(release, "/id"))
+    );
+    let decision = client
+        .post(&path, &json!({ "actor": actor(), "reason": args.reason }))
+        .await?;
     let id = word(release, "/id");
     let text = match word(&decision, "/decision_id") {
-        none if none == "-" => format!("{action} of {id} on {}: done, nothing new to decide\n", args.route),
+        none if none == "-" => format!(
+            "{action} of {id} on {}: done, nothing new to decide\n",
+            args.route
+        ),
         decision => format!("{action} of {id} on {}: decision {decision}\n", args.route),
     };
     out.write_all(text.as_bytes()).map_err(OutputError)?;
@@ -150,7 +201,10 @@ pub(super) async fn act(action: &str, args: ActArgs, out: &mut (dyn Write + Send
 
 /// Who orders, as far as the shell knows; the server puts the credential's name first.
 fn actor() -> String {
-    std::env::var("USER").ok().filter(|user| !user.is_empty()).map_or_else(|| "cli".to_owned(), |user| format!("cli:{user}"))
+    std::env::var("USER")
+        .ok()
+        .filter(|user| !user.is_empty())
+        .map_or_else(|| "cli".to_owned(), |user| format!("cli:{user}"))
 }
 
 /// A name as one segment of a path.

@@ -13,9 +13,11 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Flags of `serve`; each wins over the file.
 #[derive(Debug, Args)]
-#[command(after_help = "Without --config, ./tracegate.toml is read if it is there.\n\n\
+#[command(
+    after_help = "Without --config, ./tracegate.toml is read if it is there.\n\n\
     Examples:\n  tracegate serve\n  tracegate serve --config /etc/tracegate.toml --data-dir /var/lib/tracegate\n\n\
-    TRACEGATE_LOG sets what is logged to stderr (info; debug; ingest=debug,server=info).")]
+    TRACEGATE_LOG sets what is logged to stderr (info; debug; ingest=debug,server=info)."
+)]
 pub struct ServeArgs {
     /// Configuration, TOML
     #[arg(long, value_name = "FILE")]
@@ -56,9 +58,11 @@ impl ServeArgs {
         if let Some(dir) = self.data_dir {
             config.data_dir = dir;
         }
-        for (door, address) in
-            [(Door::OtlpGrpc, self.otlp_grpc), (Door::OtlpHttp, self.otlp_http), (Door::Http, self.http)]
-        {
+        for (door, address) in [
+            (Door::OtlpGrpc, self.otlp_grpc),
+            (Door::OtlpHttp, self.otlp_http),
+            (Door::Http, self.http),
+        ] {
             if let Some(address) = address {
                 config.listen(door, address);
             }
@@ -80,8 +84,16 @@ pub(super) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).into_diagnostic()?;
     let data_dir = config.data_dir.clone();
     let app = App::start(config, clock::wall()).await?;
-    tracing::info!("OTLP gRPC {}, OTLP HTTP {}", app.addresses.otlp_grpc, app.addresses.otlp_http);
-    tracing::info!("API http://{}, data in {}", app.addresses.http, data_dir.display());
+    tracing::info!(
+        "OTLP gRPC {}, OTLP HTTP {}",
+        app.addresses.otlp_grpc,
+        app.addresses.otlp_http
+    );
+    tracing::info!(
+        "API http://{}, data in {}",
+        app.addresses.http,
+        data_dir.display()
+    );
     let reason = tokio::select! {
         _ = interrupt.recv() => "Ctrl-C",
         _ = terminate.recv() => "SIGTERM",

@@ -11,10 +11,12 @@ use std::{
 
 /// The question, and whom to ask.
 #[derive(Debug, Args)]
-#[command(after_help = "Tables: spans, traces, evals, cells, releases, decisions, deliveries.\n\n\
+#[command(
+    after_help = "Tables: spans, traces, evals, cells, releases, decisions, deliveries.\n\n\
     Examples:\n  tracegate sql \"SELECT color, count(*) FROM spans GROUP BY color\"\n  \
     tracegate sql --format csv \"SELECT * FROM traces ORDER BY start_time DESC LIMIT 10\"\n  \
-    tracegate sql --data-dir ./tracegate-data \"SELECT count(*) FROM spans\"")]
+    tracegate sql --data-dir ./tracegate-data \"SELECT count(*) FROM spans\""
+)]
 pub struct SqlArgs {
     #[command(flatten)]
     server: ServerArgs,
@@ -67,7 +69,13 @@ pub(super) async fn run(args: SqlArgs, out: &mut (dyn Write + Send)) -> miette::
         Some(dir) => offline::sql(dir, &sql, args.format).await?,
         None => {
             let client = Client::new(&args.server)?;
-            client.post_for("/api/v1/sql", &json!({ "sql": sql }), args.format.media_type()).await?
+            client
+                .post_for(
+                    "/api/v1/sql",
+                    &json!({ "sql": sql }),
+                    args.format.media_type(),
+                )
+                .await?
         }
     };
     if args.format != Format::Arrow && answer.last() != Some(&b'\n') {
@@ -83,9 +91,15 @@ fn question(given: Option<String>) -> miette::Result<String> {
         None if std::io::stdin().is_terminal() => return Err(NoQuestion.into()),
         _ => {
             let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).map_err(OutputError)?;
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(OutputError)?;
             text
         }
     };
-    if text.trim().is_empty() { Err(NoQuestion.into()) } else { Ok(text) }
+    if text.trim().is_empty() {
+        Err(NoQuestion.into())
+    } else {
+        Ok(text)
+    }
 }

@@ -6,7 +6,10 @@ use serde_json::Value;
 /// A table without lines, wide as the terminal.
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header.to_vec());
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header.to_vec());
     table
 }
 
@@ -24,7 +27,7 @@ pub fn word(value: &Value, pointer: &str) -> String {
 pub fn number(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
-        Some(x) if x == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(x) if !x.is_finite() => x.to_string(),
         Some(x) if x.abs() >= 100.0 => format!("{x:.0}"),
         Some(x) if x.abs() >= 0.001 => {
@@ -41,7 +44,14 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_keep_their_meaning() {
-        let cases = [(0.0, "0"), (1234.56, "1235"), (12.345, "12.3"), (0.12345, "0.123"), (0.00123, "0.00123"), (1e-7, "1.00e-7")];
+        let cases = [
+            (0.0, "0"),
+            (1234.56, "1235"),
+            (12.345, "12.3"),
+            (0.12345, "0.123"),
+            (0.00123, "0.00123"),
+            (1e-7, "1.00e-7"),
+        ];
         for (x, shown) in cases {
             assert_eq!(number(Some(x)), shown);
         }

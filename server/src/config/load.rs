@@ -24,9 +24,15 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 const INCLUDES_MAX: usize = 1_000;
 /// Sections of the design that are still to come: refused, so that nobody relies on them.
 const NOT_YET: [(&str, &str); 3] = [
-    ("auth", "tokens are not built yet: listen on loopback, or put a proxy that asks for them in front"),
+    (
+        "auth",
+        "tokens are not built yet: listen on loopback, or put a proxy that asks for them in front",
+    ),
     ("retention", "data are kept until their folder is removed"),
-    ("notify", "follow GET /api/v1/decisions, or take the webhook of the release"),
+    (
+        "notify",
+        "follow GET /api/v1/decisions, or take the webhook of the release",
+    ),
 ];
 /// Keys of `[server]` that are still to come.
 const SERVER_NOT_YET: [&str; 2] = ["flight_sql", "pgwire"];
@@ -36,7 +42,7 @@ const SERVER_NOT_YET: [&str; 2] = ["flight_sql", "pgwire"];
 pub enum LoadError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {cause}", path.display())]
-    #[diagnostic(help("name an existing file with --config, or leave it out to start with defaults"))]
+    #[diagnostic(help("is the path right? `serve` without --config starts with defaults"))]
     Unreadable {
         /// File.
         path: PathBuf,
@@ -55,7 +61,10 @@ impl Config {
     /// # Errors
     /// [`LoadError`], with every problem at once.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let text = read_text(path).map_err(|cause| LoadError::Unreadable { path: path.to_owned(), cause })?;
+        let text = read_text(path).map_err(|cause| LoadError::Unreadable {
+            path: path.to_owned(),
+            cause,
+        })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Ok(parse_in(&text, &path.display().to_string(), folder)?)
     }
@@ -84,7 +93,9 @@ impl Config {
 fn read_text(path: &Path) -> io::Result<String> {
     let size = std::fs::metadata(path)?.len();
     if size > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it has {size} bytes, more than the {FILE_BYTES_MAX} of any configuration")));
+        return Err(io::Error::other(format!(
+            "it has {size} bytes, more than the {FILE_BYTES_MAX} of any configuration"
+        )));
     }
     std::fs::read_to_string(path)
 }
@@ -97,7 +108,10 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     }
     if !errors.is_empty() {
         // What a broken line meant is a guess; problems after it would be guesses too.
-        return Err(Problems { file: file.to_owned(), problems: findings.problems });
+        return Err(Problems {
+            file: file.to_owned(),
+            problems: findings.problems,
+        });
     }
     let mut config = Config::default();
     let mut root = Section::new("the configuration", table.into_inner());
@@ -120,7 +134,8 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     if let Some((list, span)) = root.read_spanned::<PriceList>("prices", &mut findings) {
         let table = Arc::make_mut(&mut config.read.prices);
         if let Err(error) = table.merge(&list) {
-            let help = "write prices in nano-USD a token: 150 is 0.15 USD per million tokens".to_owned();
+            let help =
+                "write prices in nano-USD a token: 150 is 0.15 USD per million tokens".to_owned();
             findings.add(Some(span), error.to_string(), Some(help));
         }
     }
@@ -133,24 +148,43 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     root.finish(&mut findings);
 
     let mut files = vec![(file.to_owned(), text.to_owned())];
-    for (pattern, span) in include.into_iter().flat_map(|(patterns, span)| patterns.into_iter().map(move |p| (p, span.clone()))) {
+    for (pattern, span) in include
+        .into_iter()
+        .flat_map(|(patterns, span)| patterns.into_iter().map(move |p| (p, span.clone())))
+    {
         match included(&pattern, folder) {
             Ok(more) => files.extend(more),
             Err(cause) => {
-                let help = "write paths relative to this file, as in include = [\"releases/*.toml\"]".to_owned();
-                findings.add(Some(span), format!("cannot include `{pattern}`: {cause}"), Some(help));
+                let help =
+                    "write paths relative to this file, as in include = [\"releases/*.toml\"]"
+                        .to_owned();
+                findings.add(
+                    Some(span),
+                    format!("cannot include `{pattern}`: {cause}"),
+                    Some(help),
+                );
             }
         }
     }
     let mut problems = findings.problems;
     problems.sort_by_key(|p| p.span.as_ref().map(|s| s.start));
     config.releases = releases(&files, &mut problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems { file: file.to_owned(), problems }) }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(Problems {
+            file: file.to_owned(),
+            problems,
+        })
+    }
 }
 
 /// Checks the releases of all files together: ids and routes may not repeat across them.
 fn releases(files: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<ReleaseSpec> {
-    let mut texts: Vec<Findings> = files.iter().map(|(name, text)| Findings::new(name, text)).collect();
+    let mut texts: Vec<Findings> = files
+        .iter()
+        .map(|(name, text)| Findings::new(name, text))
+        .collect();
     for ((name, text), findings) in files.iter().zip(&mut texts).skip(1) {
         // The main file has been read key by key; an included one may only hold releases.
         if let Ok(table) = DeTable::parse(text) {
@@ -173,16 +207,29 @@ fn releases(files: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<Rele
 /// Files that match a path whose last segment may hold one `*`, by name.
 fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
     let path = folder.join(pattern);
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    let name = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
+        .to_owned();
     let mut paths = Vec::new();
     match name.split_once('*') {
         None => paths.push(path),
         Some((before, after)) => {
-            let within = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let within = path
+                .parent()
+                .filter(|p| !p.as_os_str().is_empty())
+                .unwrap_or(Path::new("."));
             for entry in std::fs::read_dir(within)? {
                 let found = entry?.path();
-                let found_name = found.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                if found_name.len() >= before.len() + after.len() && found_name.starts_with(before) && found_name.ends_with(after) {
+                let found_name = found
+                    .file_name()
+                    .and_then(|n| n.to_str())
+                    .unwrap_or_default();
+                if found_name.len() >= before.len() + after.len()
+                    && found_name.starts_with(before)
+                    && found_name.ends_with(after)
+                {
                     paths.push(found);
                 }
             }
@@ -190,14 +237,25 @@ fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
         }
     }
     if paths.len() > INCLUDES_MAX {
-        return Err(io::Error::other(format!("{} files match, more than {INCLUDES_MAX}", paths.len())));
+        return Err(io::Error::other(format!(
+            "{} files match, more than {INCLUDES_MAX}",
+            paths.len()
+        )));
     }
-    paths.into_iter().map(|path| Ok((path.display().to_string(), read_text(&path)?))).collect()
+    paths
+        .into_iter()
+        .map(|path| Ok((path.display().to_string(), read_text(&path)?)))
+        .collect()
 }
 
 fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {
     for key in SERVER_NOT_YET {
-        section.refuse(key, format!("`{key}` is not built yet; remove it"), None, findings);
+        section.refuse(
+            key,
+            format!("`{key}` is not built yet; remove it"),
+            None,
+            findings,
+        );
     }
     if let Some(dir) = section.read::<PathBuf>("data_dir", findings) {
         config.data_dir = dir;
@@ -251,8 +309,13 @@ fn webhooks(mut section: Section<'_>, config: &mut Config, findings: &mut Findin
             match network.parse() {
                 Ok(network) => config.webhooks_allow.push(network),
                 Err(_) => {
-                    let help = "write networks, as in allow = [\"127.0.0.0/8\", \"10.1.0.0/16\"]".to_owned();
-                    findings.add(Some(span.clone()), format!("`{network}` is no network"), Some(help));
+                    let help = "write networks, as in allow = [\"127.0.0.0/8\", \"10.1.0.0/16\"]"
+                        .to_owned();
+                    findings.add(
+                        Some(span.clone()),
+                        format!("`{network}` is no network"),
+                        Some(help),
+                    );
                 }
             }
         }
@@ -262,9 +325,13 @@ fn webhooks(mut section: Section<'_>, config: &mut Config, findings: &mut Findin
 
 fn cell_resolution(text: &str) -> Result<Duration, String> {
     let hint = "a whole number of seconds that divides an hour, as in \"60s\"";
-    let width = humantime::parse_duration(text).map_err(|error| format!("{error}; write {hint}"))?;
-    let whole = width.subsec_nanos() == 0 && width.as_secs() > 0 && 3_600 % width.as_secs().max(1) == 0;
-    whole.then_some(width).ok_or_else(|| format!("`{text}` is not {hint}"))
+    let width =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write {hint}"))?;
+    let whole =
+        width.subsec_nanos() == 0 && width.as_secs() > 0 && 3_600 % width.as_secs().max(1) == 0;
+    whole
+        .then_some(width)
+        .ok_or_else(|| format!("`{text}` is not {hint}"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -277,7 +344,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Reads `256MiB`, `2GiB`, `1048576`.
 fn bytes(text: &str) -> Result<usize, String> {
-    let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let digits = text
+        .trim()
+        .trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let factor: usize = match text.trim()[digits.len()..].trim() {
         "" | "B" => 1,
         "KiB" => 1 << 10,
@@ -285,8 +354,12 @@ fn bytes(text: &str) -> Result<usize, String> {
         "GiB" => 1 << 30,
         unit => return Err(format!("`{unit}` is no unit; write KiB, MiB or GiB")),
     };
-    let number: usize = digits.parse().map_err(|_| format!("`{text}` is no size; write \"256MiB\""))?;
-    number.checked_mul(factor).ok_or_else(|| format!("`{text}` is too large"))
+    let number: usize = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is no size; write \"256MiB\""))?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| format!("`{text}` is too large"))
 }
 
 fn public_url(text: &str) -> Result<String, String> {

@@ -64,7 +64,10 @@ impl Default for Config {
             hosts: Vec::new(),
             insecure: false,
             public_url: None,
-            doors: DoorConfig { drain_ms_max: DRAIN_MS_MAX, ..DoorConfig::default() },
+            doors: DoorConfig {
+                drain_ms_max: DRAIN_MS_MAX,
+                ..DoorConfig::default()
+            },
             read: ReadConfig::default(),
             pipeline: PipelineConfig::default(),
             recovery: JournalRecovery::Strict,
@@ -105,6 +108,12 @@ impl Config {
     #[must_use]
     pub fn on_free_ports(data_dir: PathBuf) -> Self {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { data_dir, otlp_grpc: free, otlp_http: free, http: free, ..Self::default() }
+        Self {
+            data_dir,
+            otlp_grpc: free,
+            otlp_http: free,
+            http: free,
+            ..Self::default()
+        }
     }
 }

@@ -25,13 +25,26 @@ impl Findings {
     #[must_use]
     pub fn new(file: &str, text: &str) -> Self {
         let source = Arc::new(NamedSource::new(file, text.to_owned()).with_language("TOML"));
-        Self { source, problems: Vec::new() }
+        Self {
+            source,
+            problems: Vec::new(),
+        }
     }
 
     /// Adds one.
-    pub fn add(&mut self, span: Option<Range<usize>>, message: impl Into<String>, help: Option<String>) {
+    pub fn add(
+        &mut self,
+        span: Option<Range<usize>>,
+        message: impl Into<String>,
+        help: Option<String>,
+    ) {
         let source = Arc::clone(&self.source);
-        self.problems.push(Problem { source, span, message: message.into(), help });
+        self.problems.push(Problem {
+            source,
+            span,
+            message: message.into(),
+            help,
+        });
     }
 }
 
@@ -46,7 +59,11 @@ impl<'i> Section<'i> {
     /// `name` as people write it, `[server]`.
     #[must_use]
     pub fn new(name: &str, table: DeTable<'i>) -> Self {
-        Self { name: name.to_owned(), table, known: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            table,
+            known: Vec::new(),
+        }
     }
 
     /// Takes the value of a key as it stands, with where it stands.
@@ -56,20 +73,34 @@ impl<'i> Section<'i> {
     }
 
     /// Refuses a key that is planned and not built, so that nobody relies on it.
-    pub fn refuse(&mut self, key: &str, message: String, help: Option<String>, findings: &mut Findings) {
+    pub fn refuse(
+        &mut self,
+        key: &str,
+        message: String,
+        help: Option<String>,
+        findings: &mut Findings,
+    ) {
         if let Some(value) = self.table.remove(key) {
             findings.add(Some(value.span()), message, help);
         }
     }
 
     /// Reads the value of a key, if it is there and right.
-    pub fn read<T: Deserialize<'i>>(&mut self, key: &'static str, findings: &mut Findings) -> Option<T> {
+    pub fn read<T: Deserialize<'i>>(
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+    ) -> Option<T> {
         let value = self.take(key)?;
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
             Ok(value) => Some(value),
             Err(error) => {
-                findings.add(error.span().or(Some(span)), format!("`{key}`: {}", error.message()), None);
+                findings.add(
+                    error.span().or(Some(span)),
+                    format!("`{key}`: {}", error.message()),
+                    None,
+                );
                 None
             }
         }
@@ -77,7 +108,9 @@ impl<'i> Section<'i> {
 
     /// Reads the value of a key and where it stands.
     pub fn read_spanned<T: Deserialize<'i>>(
-        &mut self, key: &'static str, findings: &mut Findings,
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
     ) -> Option<(T, Range<usize>)> {
         let span = self.table.get(key).map_or(0..0, Spanned::span);
         self.read(key, findings).map(|value| (value, span))
@@ -85,7 +118,10 @@ impl<'i> Section<'i> {
 
     /// Reads a text and turns it into something with `parse`, whose error says what to do.
     pub fn parse<T>(
-        &mut self, key: &'static str, findings: &mut Findings, parse: impl FnOnce(&str) -> Result<T, String>,
+        &mut self,
+        key: &'static str,
+        findings: &mut Findings,
+        parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let value = self.take(key)?;
         let span = value.span();
@@ -97,7 +133,9 @@ impl<'i> Section<'i> {
                 return None;
             }
         };
-        parse(&text).map_err(|error| findings.add(Some(span), format!("`{key}`: {error}"), None)).ok()
+        parse(&text)
+            .map_err(|error| findings.add(Some(span), format!("`{key}`: {error}"), None))
+            .ok()
     }
 
     /// Takes a table inside this one.
@@ -108,7 +146,11 @@ impl<'i> Section<'i> {
             DeValue::Table(table) => Some(Section::new(&format!("[{key}]"), table)),
             other => {
                 let help = format!("write `[{key}]` on a line of its own, and its keys below");
-                findings.add(Some(span), format!("`{key}` is a table, not a {}", other.type_str()), Some(help));
+                findings.add(
+                    Some(span),
+                    format!("`{key}` is a table, not a {}", other.type_str()),
+                    Some(help),
+                );
                 None
             }
         }
@@ -121,7 +163,11 @@ impl<'i> Section<'i> {
                 Some(known) => format!("did you mean `{known}`?"),
                 None => format!("{} knows: {}", self.name, self.known.join(", ")),
             };
-            findings.add(Some(key.span()), format!("unknown key `{}` in {}", key.get_ref(), self.name), Some(help));
+            findings.add(
+                Some(key.span()),
+                format!("unknown key `{}` in {}", key.get_ref(), self.name),
+                Some(help),
+            );
         }
     }
 }
@@ -153,7 +199,10 @@ mod tests {
     #[test]
     fn a_slip_of_the_pen_finds_its_key() {
         assert_eq!(closest("data_dri", &["data_dir", "http"]), Some("data_dir"));
-        assert_eq!(closest("otlp-http", &["data_dir", "otlp_http"]), Some("otlp_http"));
+        assert_eq!(
+            closest("otlp-http", &["data_dir", "otlp_http"]),
+            Some("otlp_http")
+        );
         assert_eq!(closest("color", &["data_dir", "http"]), None);
         assert_eq!(distance("kitten", "sitting"), 3);
     }

@@ -41,15 +41,22 @@ pub(super) async fn all(State(api): State<Arc<Api>>) -> Json<Vec<Desired>> {
 }
 
 pub(super) async fn of_route(
-    State(api): State<Arc<Api>>, Path(route): Path<String>, Query(wait): Query<Wait>, headers: HeaderMap,
+    State(api): State<Arc<Api>>,
+    Path(route): Path<String>,
+    Query(wait): Query<Wait>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let known = headers.get(header::IF_NONE_MATCH).and_then(|tag| tag.to_str().ok()).and_then(seq_of);
+    let known = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|tag| tag.to_str().ok())
+        .and_then(seq_of);
     let desired = tokio::select! {
         desired = api.desk.desired_after(&route, known, wait.time()?) => desired,
         () = api.stopping.cancelled() => api.desk.desired(&route),
     };
     let Some(desired) = desired else {
-        let message = format!("nothing was decided for route `{route}` yet: keep the route as it is");
+        let message =
+            format!("nothing was decided for route `{route}` yet: keep the route as it is");
         return Err(ApiError::missing(message));
     };
     let tag = [(header::ETAG, format!("\"{}\"", desired.decision_seq))];
@@ -61,5 +68,9 @@ pub(super) async fn of_route(
 
 /// The number inside `"123"` or `W/"123"`.
 fn seq_of(tag: &str) -> Option<i64> {
-    tag.trim().trim_start_matches("W/").trim_matches('"').parse().ok()
+    tag.trim()
+        .trim_start_matches("W/")
+        .trim_matches('"')
+        .parse()
+        .ok()
 }

@@ -16,10 +16,16 @@ pub(super) async fn alive() -> &'static str {
 /// Requests are taken: recovery is over (nothing is served before that) and ingest runs.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
     if let Some(reason) = &*api.failed.borrow() {
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, format!("ingest has stopped: {reason}")));
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("ingest has stopped: {reason}"),
+        ));
     }
     if api.stopping.is_cancelled() {
-        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
+        return Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server is stopping",
+        ));
     }
     Ok("ready\n")
 }

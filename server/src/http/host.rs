@@ -23,7 +23,12 @@ impl Hosts {
     /// `localhost`, every address, and `names`.
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self { names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect() }
+        Self {
+            names: names
+                .into_iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+        }
     }
 
     /// Whether a request that names this authority is meant for us.
@@ -35,7 +40,10 @@ impl Hosts {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost")
             || bare.parse::<IpAddr>().is_ok()
-            || self.names.iter().any(|name| host.eq_ignore_ascii_case(name))
+            || self
+                .names
+                .iter()
+                .any(|name| host.eq_ignore_ascii_case(name))
     }
 
     fn check(&self, authority: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -47,11 +55,17 @@ impl Hosts {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return Ok(());
         };
-        let page = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
+        let page = origin
+            .to_str()
+            .ok()
+            .and_then(|origin| Some(origin.split_once("://")?.1));
         if page.is_some_and(|page| page.eq_ignore_ascii_case(host)) {
             Ok(())
         } else {
-            Err(ApiError::new(StatusCode::FORBIDDEN, "requests from web pages of other sites are refused"))
+            Err(ApiError::new(
+                StatusCode::FORBIDDEN,
+                "requests from web pages of other sites are refused",
+            ))
         }
     }
 }
@@ -78,24 +92,51 @@ mod tests {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
         let hosts = Hosts::new(["Tracegate.internal".to_owned()]);
-        hosts.check(None, &headers).map_or_else(|e| e.status.as_u16(), |()| 200)
+        hosts
+            .check(None, &headers)
+            .map_or_else(|e| e.status.as_u16(), |()| 200)
     }
 
     #[test]
     fn names_that_nobody_configured_are_refused() {
-        for host in ["localhost:4320", "127.0.0.1:4320", "[::1]:4320", "10.1.2.3", "tracegate.INTERNAL:4320"] {
+        for host in [
+            "localhost:4320",
+            "127.0.0.1:4320",
+            "[::1]:4320",
+            "10.1.2.3",
+            "tracegate.INTERNAL:4320",
+        ] {
             assert_eq!(status(Some(host), None), 200, "{host}");
         }
-        for host in [None, Some(""), Some("evil.example"), Some("127.0.0.1.evil.example:4320"), Some("localhost.evil.example")] {
+        for host in [
+            None,
+            Some(""),
+            Some("evil.example"),
+            Some("127.0.0.1.evil.example:4320"),
+            Some("localhost.evil.example"),
+        ] {
             assert_eq!(status(host, None), 421, "{host:?}");
         }
     }
 
     #[test]
     fn pages_of_other_sites_cannot_post() {
-        assert_eq!(status(Some("127.0.0.1:4320"), Some("http://127.0.0.1:4320")), 200);
-        for origin in ["https://evil.example", "http://203.0.113.5:4320", "http://127.0.0.1:8080", "null", "file://"] {
-            assert_eq!(status(Some("127.0.0.1:4320"), Some(origin)), 403, "{origin}");
+        assert_eq!(
+            status(Some("127.0.0.1:4320"), Some("http://127.0.0.1:4320")),
+            200
+        );
+        for origin in [
+            "https://evil.example",
+            "http://203.0.113.5:4320",
+            "http://127.0.0.1:8080",
+            "null",
+            "file://",
+        ] {
+            assert_eq!(
+                status(Some("127.0.0.1:4320"), Some(origin)),
+                403,
+                "{origin}"
+            );
         }
     }
 }

@@ -3,8 +3,8 @@
 use super::{ApiError, decisions::actor};
 use arrow::{
     array::{
-        Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
-        TimestampNanosecondArray,
+        Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
+        StringDictionaryBuilder, TimestampNanosecondArray,
     },
     datatypes::{Int32Type, SchemaRef},
     error::ArrowError,
@@ -34,8 +34,15 @@ pub(super) async fn tables(desk: &DeskHandle, sql: &str) -> Result<LedgerTables,
         let mut evidence = Vec::with_capacity(rows.len());
         let mut bytes = 0;
         for row in &rows {
-            let held = if bytes < EVIDENCE_BYTES_MAX { desk.decision(&row.id).await? } else { None };
-            let text = held.map_or_else(|| format!("{{\"see\":\"/api/v1/decisions/{}\"}}", row.id), |(_, bundle)| bundle);
+            let held = if bytes < EVIDENCE_BYTES_MAX {
+                desk.decision(&row.id).await?
+            } else {
+                None
+            };
+            let text = held.map_or_else(
+                || format!("{{\"see\":\"/api/v1/decisions/{}\"}}", row.id),
+                |(_, bundle)| bundle,
+            );
             bytes += text.len();
             evidence.push(text);
         }
@@ -49,28 +56,43 @@ pub(super) async fn tables(desk: &DeskHandle, sql: &str) -> Result<LedgerTables,
 
 impl From<ArrowError> for ApiError {
     fn from(error: ArrowError) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the ledger cannot be shown as a table: {error}"))
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the ledger cannot be shown as a table: {error}"),
+        )
     }
 }
 
 fn releases(view: &DeskView) -> Result<RecordBatch, ArrowError> {
     let rows: Vec<_> = view.releases.values().collect();
-    let verdict = |id: &str| view.verdicts.get(id).map_or(Verdict::Inconclusive, |v| v.verdict).as_str();
-    batch(&schema::RELEASES, vec![
-        text(rows.iter().map(|r| Some(r.spec.id.as_str()))),
-        text(rows.iter().map(|r| Some(r.spec.route.as_str()))),
-        words(rows.iter().map(|r| Some(mode(r.spec.mode)))),
-        words(rows.iter().map(|r| Some(r.state.phase.as_str()))),
-        words(rows.iter().map(|r| Some(verdict(&r.spec.id)))),
-        words(rows.iter().map(|r| Some(r.state.active_color().as_str()))),
-        Arc::new(Float64Array::from_iter_values(rows.iter().map(|r| share(r.state.green_ppm)))),
-        text(rows.iter().map(|r| Some(r.spec.blue.version.as_str()))),
-        text(rows.iter().map(|r| Some(r.spec.green.version.as_str()))),
-        text(rows.iter().map(|r| Some(r.rules_hash.as_str()))),
-        times(rows.iter().map(|r| Some(r.state.opened))),
-        times(rows.iter().map(|r| r.state.settled)),
-        text(rows.iter().map(|r| Some(serde_json::json!({ "blue": r.spec.blue, "green": r.spec.green }).to_string()))),
-    ])
+    let verdict = |id: &str| {
+        view.verdicts
+            .get(id)
+            .map_or(Verdict::Inconclusive, |v| v.verdict)
+            .as_str()
+    };
+    batch(
+        &schema::RELEASES,
+        vec![
+            text(rows.iter().map(|r| Some(r.spec.id.as_str()))),
+            text(rows.iter().map(|r| Some(r.spec.route.as_str()))),
+            words(rows.iter().map(|r| Some(mode(r.spec.mode)))),
+            words(rows.iter().map(|r| Some(r.state.phase.as_str()))),
+            words(rows.iter().map(|r| Some(verdict(&r.spec.id)))),
+            words(rows.iter().map(|r| Some(r.state.active_color().as_str()))),
+            Arc::new(Float64Array::from_iter_values(
+                rows.iter().map(|r| share(r.state.green_ppm)),
+            )),
+            text(rows.iter().map(|r| Some(r.spec.blue.version.as_str()))),
+            text(rows.iter().map(|r| Some(r.spec.green.version.as_str()))),
+            text(rows.iter().map(|r| Some(r.rules_hash.as_str()))),
+            times(rows.iter().map(|r| Some(r.state.opened))),
+            times(rows.iter().map(|r| r.state.settled)),
+            text(rows.iter().map(|r| {
+                Some(serde_json::json!({ "blue": r.spec.blue, "green": r.spec.green }).to_string())
+            })),
+        ],
+    )
 }
 
 const fn mode(mode: proto::release::Mode) -> &'static str {
@@ -82,19 +104,22 @@ const fn mode(mode: proto::release::Mode) -> &'static str {
 }
 
 fn decisions(rows: &[DecisionRow], evidence: &[String]) -> Result<RecordBatch, ArrowError> {
-    batch(&schema::DECISIONS, vec![
-        text(rows.iter().map(|r| Some(r.id.as_str()))),
-        Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.seq))),
-        text(rows.iter().map(|r| Some(r.release.as_str()))),
-        text(rows.iter().map(|r| Some(r.route.as_str()))),
-        words(rows.iter().map(|r| Some(r.action.as_str()))),
-        text(rows.iter().map(|r| r.cohort.as_deref())),
-        text(rows.iter().map(|r| Some(r.reason.as_str()))),
-        text(rows.iter().map(|r| Some(actor(&r.actor)))),
-        text(rows.iter().map(|r| Some(r.rules_hash.as_str()))),
-        times(rows.iter().map(|r| Some(r.decided_at))),
-        text(evidence.iter().map(Some)),
-    ])
+    batch(
+        &schema::DECISIONS,
+        vec![
+            text(rows.iter().map(|r| Some(r.id.as_str()))),
+            Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.seq))),
+            text(rows.iter().map(|r| Some(r.release.as_str()))),
+            text(rows.iter().map(|r| Some(r.route.as_str()))),
+            words(rows.iter().map(|r| Some(r.action.as_str()))),
+            text(rows.iter().map(|r| r.cohort.as_deref())),
+            text(rows.iter().map(|r| Some(r.reason.as_str()))),
+            text(rows.iter().map(|r| Some(actor(&r.actor)))),
+            text(rows.iter().map(|r| Some(r.rules_hash.as_str()))),
+            times(rows.iter().map(|r| Some(r.decided_at))),
+            text(evidence.iter().map(Some)),
+        ],
+    )
 }
 
 fn deliveries(rows: &[DeliveryRow]) -> Result<RecordBatch, ArrowError> {
@@ -106,16 +131,26 @@ fn deliveries(rows: &[DeliveryRow]) -> Result<RecordBatch, ArrowError> {
         Superseded => "superseded",
     };
     let next = |row: &DeliveryRow| (row.state == Pending).then_some(row.next_attempt_at);
-    batch(&schema::DELIVERIES, vec![
-        text(rows.iter().map(|r| Some(r.id.as_str()))),
-        text(rows.iter().map(|r| Some(r.decision_id.as_str()))),
-        words(rows.iter().map(|r| Some(state(r)))),
-        Arc::new(Int32Array::from_iter_values(rows.iter().map(|r| i32::try_from(r.attempts).unwrap_or(i32::MAX)))),
-        Arc::new(rows.iter().map(|r| r.last_status.map(i32::from)).collect::<Int32Array>()),
-        text(rows.iter().map(|r| r.last_error.as_deref())),
-        times(rows.iter().map(next)),
-        times(rows.iter().map(|r| r.delivered_at)),
-    ])
+    batch(
+        &schema::DELIVERIES,
+        vec![
+            text(rows.iter().map(|r| Some(r.id.as_str()))),
+            text(rows.iter().map(|r| Some(r.decision_id.as_str()))),
+            words(rows.iter().map(|r| Some(state(r)))),
+            Arc::new(Int32Array::from_iter_values(
+                rows.iter()
+                    .map(|r| i32::try_from(r.attempts).unwrap_or(i32::MAX)),
+            )),
+            Arc::new(
+                rows.iter()
+                    .map(|r| r.last_status.map(i32::from))
+                    .collect::<Int32Array>(),
+            ),
+            text(rows.iter().map(|r| r.last_error.as_deref())),
+            times(rows.iter().map(next)),
+            times(rows.iter().map(|r| r.delivered_at)),
+        ],
+    )
 }
 
 fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, ArrowError> {

@@ -39,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Microseconds of a second.
 const US: f64 = 1e6;
+/// Shortest edge of a histogram, us.
+const EDGE_US_MIN: u64 = 64;
 
 /// Counts by one word.
 type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
@@ -59,13 +61,23 @@ impl Metrics {
         registry.register_collector(Box::new(Desk(desk)));
         let (decisions, attempts) = (ByWord::default(), ByWord::default());
         registry.register("decisions", "decisions since start", decisions.clone());
-        registry.register("delivery_attempts", "attempts to deliver a notice since start", attempts.clone());
-        Self { registry, decisions, attempts }
+        registry.register(
+            "delivery_attempts",
+            "attempts to deliver a notice since start",
+            attempts.clone(),
+        );
+        Self {
+            registry,
+            decisions,
+            attempts,
+        }
     }
 
     /// Counts what happens at the desk, until `stop`.
     pub fn count_events(
-        &self, mut events: broadcast::Receiver<DeskEvent>, stop: CancellationToken,
+        &self,
+        mut events: broadcast::Receiver<DeskEvent>,
+        stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (decisions, attempts) = (self.decisions.clone(), self.attempts.clone());
         async move {
@@ -76,10 +88,16 @@ impl Metrics {
                 };
                 match event {
                     Ok(DeskEvent::Decided(decision)) => {
-                        decisions.get_or_create(&[("action", decision.action.as_str())]).inc();
+                        decisions
+                            .get_or_create(&[("action", decision.action.as_str())])
+                            .inc();
                     }
                     Ok(DeskEvent::Delivered(row)) => {
-                        let outcome = if row.state == DeliveryState::Delivered { "accepted" } else { "failed" };
+                        let outcome = if row.state == DeliveryState::Delivered {
+                            "accepted"
+                        } else {
+                            "failed"
+                        };
                         attempts.get_or_create(&[("outcome", outcome)]).inc();
                     }
                     Ok(DeskEvent::Judged(_)) | Err(RecvError::Lagged(_)) => {}
@@ -94,7 +112,10 @@ pub(super) async fn page(State(api): State<Arc<Api>>) -> Response {
     let mut page = String::new();
     match text::encode(&mut page, &api.metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
-        Err(error) => super::ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err(error) => {
+            super::ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+                .into_response()
+        }
     }
 }
 
@@ -110,10 +131,26 @@ impl fmt::Debug for Desk {
 impl Collector for Desk {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
         let releases = self.0.releases();
-        let running = releases.iter().filter(|release| !release.phase.is_over()).count();
-        gauge(&mut out, "releases_running", "releases that are not over", running as u64)?;
-        let judged = self.0.last_judged().map_or(0, |at| u64::try_from(at.unix_ms() / 1_000).unwrap_or(0));
-        gauge(&mut out, "last_judged_timestamp_seconds", "when anything was last judged; 0 if never", judged)
+        let running = releases
+            .iter()
+            .filter(|release| !release.phase.is_over())
+            .count();
+        gauge(
+            &mut out,
+            "releases_running",
+            "releases that are not over",
+            running as u64,
+        )?;
+        let judged = self
+            .0
+            .last_judged()
+            .map_or(0, |at| u64::try_from(at.unix_ms() / 1_000).unwrap_or(0));
+        gauge(
+            &mut out,
+            "last_judged_timestamp_seconds",
+            "when anything was last judged; 0 if never",
+            judged,
+        )
     }
 }
 
@@ -136,53 +173,213 @@ impl Collector for Ingest {
 impl Ingest {
     fn doors(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let door = self.door.counters();
-        let requests = [("grpc", get(&door.grpc_requests)), ("http", get(&door.http_requests))];
-        family(out, "requests", "export requests that came", "transport", &requests)?;
-        family(out, "requests_refused", "export requests refused", "cause", &door.refused())?;
-        counter(out, "requests_shed", "export requests refused that may be sent again", get(&door.shed_requests))?;
-        counter(out, "requests_metrics", "metrics requests, taken and not stored", get(&door.metrics_requests))?;
-        counter(out, "received_bytes", "message bytes after decompression", get(&door.bytes))?;
-        counter(out, "connections", "connections accepted", get(&door.connections))?;
-        counter(out, "connections_refused", "connections closed for want of room", get(&door.connections_refused))?;
-        gauge(out, "inflight_bytes", "bytes that requests hold now", self.door.budget_bytes_used() as u64)
+        let requests = [
+            ("grpc", get(&door.grpc_requests)),
+            ("http", get(&door.http_requests)),
+        ];
+        family(
+            out,
+            "requests",
+            "export requests that came",
+            "transport",
+            &requests,
+        )?;
+        family(
+            out,
+            "requests_refused",
+            "export requests refused",
+            "cause",
+            &door.refused(),
+        )?;
+        counter(
+            out,
+            "requests_shed",
+            "export requests refused that may be sent again",
+            get(&door.shed_requests),
+        )?;
+        counter(
+            out,
+            "requests_metrics",
+            "metrics requests, taken and not stored",
+            get(&door.metrics_requests),
+        )?;
+        counter(
+            out,
+            "received_bytes",
+            "message bytes after decompression",
+            get(&door.bytes),
+        )?;
+        counter(
+            out,
+            "connections",
+            "connections accepted",
+            get(&door.connections),
+        )?;
+        counter(
+            out,
+            "connections_refused",
+            "connections closed for want of room",
+            get(&door.connections_refused),
+        )?;
+        gauge(
+            out,
+            "inflight_bytes",
+            "bytes that requests hold now",
+            self.door.budget_bytes_used() as u64,
+        )
     }
 
     fn lane(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let lane = &self.pipeline;
-        counter(out, "accepted", "spans and log records acknowledged", get(&lane.accepted))?;
-        counter(out, "rejected", "spans and log records rejected alone", get(&lane.rejected))?;
-        counter(out, "requests_acked", "requests acknowledged", get(&lane.requests_acked))?;
-        counter(out, "requests_duplicate", "requests that had come before", get(&lane.requests_duplicate))?;
-        counter(out, "requests_malformed", "requests that were no readable OTLP", get(&lane.requests_malformed))?;
-        counter(out, "requests_unwritten", "requests the journal could not take", get(&lane.requests_refused))
+        counter(
+            out,
+            "accepted",
+            "spans and log records acknowledged",
+            get(&lane.accepted),
+        )?;
+        counter(
+            out,
+            "rejected",
+            "spans and log records rejected alone",
+            get(&lane.rejected),
+        )?;
+        counter(
+            out,
+            "requests_acked",
+            "requests acknowledged",
+            get(&lane.requests_acked),
+        )?;
+        counter(
+            out,
+            "requests_duplicate",
+            "requests that had come before",
+            get(&lane.requests_duplicate),
+        )?;
+        counter(
+            out,
+            "requests_malformed",
+            "requests that were no readable OTLP",
+            get(&lane.requests_malformed),
+        )?;
+        counter(
+            out,
+            "requests_unwritten",
+            "requests the journal could not take",
+            get(&lane.requests_refused),
+        )
     }
 
     fn assembly(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let traces = self.pipeline.assembly();
         gauge(out, "traces_open", "traces that are open", traces.open)?;
-        gauge(out, "traces_recent", "closed traces that can still change", traces.recent)?;
-        gauge(out, "traces_bytes", "estimated memory of both", traces.bytes)?;
+        gauge(
+            out,
+            "traces_recent",
+            "closed traces that can still change",
+            traces.recent,
+        )?;
+        gauge(
+            out,
+            "traces_bytes",
+            "estimated memory of both",
+            traces.bytes,
+        )?;
         counter(out, "traces_closed", "traces closed", traces.closed)?;
-        counter(out, "traces_evicted", "traces closed early for want of room", traces.evicted)?;
-        counter(out, "traces_changed_late", "changes of closed traces", traces.changed_late)?;
-        counter(out, "spans_duplicate", "span rows that had come before", traces.duplicate_spans)?;
-        counter(out, "spans_over_limit", "spans beyond the limit of their trace", traces.spans_over_limit)?;
-        counter(out, "evals_duplicate", "evaluations that had come before", traces.duplicate_evals)?;
-        counter(out, "evals_unplaced", "evaluations whose trace never came", traces.evals_unplaced)
+        counter(
+            out,
+            "traces_evicted",
+            "traces closed early for want of room",
+            traces.evicted,
+        )?;
+        counter(
+            out,
+            "traces_changed_late",
+            "changes of closed traces",
+            traces.changed_late,
+        )?;
+        counter(
+            out,
+            "spans_duplicate",
+            "span rows that had come before",
+            traces.duplicate_spans,
+        )?;
+        counter(
+            out,
+            "spans_over_limit",
+            "spans beyond the limit of their trace",
+            traces.spans_over_limit,
+        )?;
+        counter(
+            out,
+            "evals_duplicate",
+            "evaluations that had come before",
+            traces.duplicate_evals,
+        )?;
+        counter(
+            out,
+            "evals_unplaced",
+            "evaluations whose trace never came",
+            traces.evals_unplaced,
+        )
     }
 
     fn disk(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let disk = &self.pipeline;
-        counter(out, "journal_records", "journal records written", get(&disk.groups))?;
-        counter(out, "journal_bytes", "bytes written to the journal", get(&disk.journal_bytes))?;
-        durations(out, "journal_sync_seconds", "append and fdatasync of a journal record", &disk.journal_time)?;
-        gauge(out, "durable_lsn", "last journal record on disk", get(&disk.durable_lsn))?;
-        gauge(out, "visible_lsn", "last journal record that queries see", get(&disk.published_lsn))?;
-        gauge(out, "sealed_lsn", "last journal record in Parquet", get(&disk.sealed_lsn))?;
-        gauge(out, "live_rows", "rows not yet in Parquet", get(&disk.live_rows))?;
-        counter(out, "snapshots", "snapshots published", get(&disk.publications))?;
+        counter(
+            out,
+            "journal_records",
+            "journal records written",
+            get(&disk.groups),
+        )?;
+        counter(
+            out,
+            "journal_bytes",
+            "bytes written to the journal",
+            get(&disk.journal_bytes),
+        )?;
+        durations(
+            out,
+            "journal_sync_seconds",
+            "append and fdatasync of a journal record",
+            &disk.journal_time,
+        )?;
+        gauge(
+            out,
+            "durable_lsn",
+            "last journal record on disk",
+            get(&disk.durable_lsn),
+        )?;
+        gauge(
+            out,
+            "visible_lsn",
+            "last journal record that queries see",
+            get(&disk.published_lsn),
+        )?;
+        gauge(
+            out,
+            "sealed_lsn",
+            "last journal record in Parquet",
+            get(&disk.sealed_lsn),
+        )?;
+        gauge(
+            out,
+            "live_rows",
+            "rows not yet in Parquet",
+            get(&disk.live_rows),
+        )?;
+        counter(
+            out,
+            "snapshots",
+            "snapshots published",
+            get(&disk.publications),
+        )?;
         counter(out, "seals", "seals done", get(&disk.seals))?;
-        counter(out, "seal_failures", "seals that failed and were put off", get(&disk.seal_failures))?;
+        counter(
+            out,
+            "seal_failures",
+            "seals that failed and were put off",
+            get(&disk.seal_failures),
+        )?;
         durations(out, "seal_seconds", "time of a seal", &disk.seal_time)
     }
 }
@@ -201,7 +398,13 @@ fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) ->
     value.encode(out.encode_descriptor(name, help, None, value.metric_type())?)
 }
 
-fn family(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
+fn family(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    label: &str,
+    values: &[(&str, u64)],
+) -> fmt::Result {
     let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
     for &(word, value) in values {
         ConstCounter::new(value).encode(family.encode_family(&[(label, word)])?)?;
@@ -210,12 +413,31 @@ fn family(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, label: &str, 
 }
 
 /// As a histogram in seconds.
-fn durations(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, durations: &Durations) -> fmt::Result {
+fn durations(
+    out: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    durations: &Durations,
+) -> fmt::Result {
     let (n, sum_us) = durations.total();
-    let mut edges: Vec<(f64, u64)> = durations.buckets().map(|(us, count)| (us as f64 / US, count)).collect();
+    let mut edges: Vec<(f64, u64)> = Vec::new();
+    let mut short = 0;
+    for (us, count) in durations.buckets() {
+        // Nothing written to a disk is faster: those edges would only make the page longer.
+        if us < EDGE_US_MIN {
+            short += count;
+        } else {
+            edges.push((us as f64 / US, count + std::mem::take(&mut short)));
+        }
+    }
     if let Some(last) = edges.last_mut() {
-        last.0 = f64::MAX;
+        last.0 = f64::INFINITY;
     }
     let mut encoder = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum_us as f64 / US, n, &edges, None)
+    encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
+        sum_us as f64 / US,
+        n,
+        &edges,
+        None,
+    )
 }

@@ -23,8 +23,8 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use http::{HeaderValue, StatusCode, header};
 use gates::desk::DeskHandle;
+use http::{HeaderValue, StatusCode, header};
 use query::Engine;
 use std::{sync::Arc, time::Duration};
 use store::Snapshot;
@@ -62,7 +62,10 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::page))
         .route("/api/v1/sql", post(sql::ask))
-        .route("/api/v1/releases", get(releases::list).post(releases::declare))
+        .route(
+            "/api/v1/releases",
+            get(releases::list).post(releases::declare),
+        )
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/releases/{id}/verdict", get(releases::verdict))
         .route("/api/v1/releases/{id}/{command}", post(releases::command))
@@ -75,7 +78,10 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(within_time))
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), host::guard))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&api),
+            host::guard,
+        ))
         .with_state(api)
 }
 
@@ -84,14 +90,24 @@ async fn no_such_path() -> ApiError {
 }
 
 async fn no_such_method() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked that way; GET / lists what there is")
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this path is not asked that way; GET / lists what there is",
+    )
 }
 
 async fn within_time(request: Request, next: Next) -> Response {
     let mut answer = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
         Ok(answer) => answer,
-        Err(_) => ApiError::new(StatusCode::GATEWAY_TIMEOUT, "the answer took too long; ask for less").into_response(),
+        Err(_) => ApiError::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the answer took too long; ask for less",
+        )
+        .into_response(),
     };
-    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer.headers_mut().insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     answer
 }

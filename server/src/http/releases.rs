@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use gates::{
-    check::{Problem, check},
+    check::{Problem, check, check_json},
     desk::{DeskError, ReleaseSummary},
     life::Command,
 };
@@ -27,8 +27,15 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<Vec<ReleaseSummary
     Json(api.desk.releases())
 }
 
-pub(super) async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let summary = api.desk.releases().into_iter().find(|release| release.id == id);
+pub(super) async fn one(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let summary = api
+        .desk
+        .releases()
+        .into_iter()
+        .find(|release| release.id == id);
     let (Some(summary), Some(row)) = (summary, api.desk.release(&id)) else {
         return Err(unknown(&id));
     };
@@ -45,65 +52,77 @@ pub(super) async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> 
 }
 
 /// Always 200 once the release exists, with every key: controllers read a missing one as an error.
-pub(super) async fn verdict(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<VerdictReport>, ApiError> {
+pub(super) async fn verdict(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Result<Json<VerdictReport>, ApiError> {
     api.desk.verdict(&id).map(Json).ok_or_else(|| unknown(&id))
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::missing(format!("there is no release `{id}`; GET /api/v1/releases lists them"))
+    ApiError::missing(format!(
+        "there is no release `{id}`; GET /api/v1/releases lists them"
+    ))
 }
 
 /// One release, as a release file (TOML) or as the same in JSON.
-pub(super) async fn declare(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
+pub(super) async fn declare(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Response> {
     let bad = |message: String| ApiError::bad(message).into_response();
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    let text = if kind.contains("json") {
-        toml_of(&body).map_err(bad)?
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok())
+        .unwrap_or_default();
+    let (text, checked) = if kind.contains("json") {
+        let value = serde_json::from_slice(&body)
+            .map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+        (None, check_json(&value))
     } else {
-        String::from_utf8(body.to_vec()).map_err(|_| bad("the body is not UTF-8 text".to_owned()))?
+        let text = String::from_utf8(body.to_vec())
+            .map_err(|_| bad("the body is not UTF-8 text".to_owned()))?;
+        let checked = check(&text, "release");
+        (Some(text), checked)
     };
-    let checked = check(&text, "release");
     if !checked.problems.is_empty() {
-        return Err((StatusCode::BAD_REQUEST, Json(refusal(&text, &checked.problems))).into_response());
+        let refusal = refusal(text.as_deref(), &checked.problems);
+        return Err((StatusCode::BAD_REQUEST, Json(refusal)).into_response());
     }
     let [release] = &checked.releases[..] else {
-        return Err(bad(format!("the body declares {} releases; send one [[release]]", checked.releases.len())));
+        return Err(bad(format!(
+            "the body declares {} releases; send one [[release]]",
+            checked.releases.len()
+        )));
     };
     let is_known = api.desk.release(&release.id).is_some();
     let actor = NOBODY;
-    api.desk.declare(release.clone(), actor).await.map_err(|error| ApiError::from(error).into_response())?;
-    let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
+    api.desk
+        .declare(release.clone(), actor)
+        .await
+        .map_err(|error| ApiError::from(error).into_response())?;
+    let status = if is_known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     let location = [(header::LOCATION, format!("/api/v1/releases/{}", release.id))];
-    Ok((status, location, Json(json!({ "release": release.id, "route": release.route }))).into_response())
+    Ok((
+        status,
+        location,
+        Json(json!({ "release": release.id, "route": release.route })),
+    )
+        .into_response())
 }
 
-fn refusal(text: &str, problems: &[Problem]) -> Value {
+/// Every problem; with its line, if the release came as text.
+fn refusal(text: Option<&str>, problems: &[Problem]) -> Value {
     let problems: Vec<Value> = problems
         .iter()
-        .map(|p| json!({ "line": p.line(text), "message": p.message, "help": p.help }))
+        .map(|p| json!({ "line": text.map(|text| p.line(text)), "message": p.message, "help": p.help }))
         .collect();
     json!({ "error": format!("the release has {} problems", problems.len()), "problems": problems })
-}
-
-/// JSON of one release (or of a file) as TOML, so that both go through the same check.
-fn toml_of(body: &[u8]) -> Result<String, String> {
-    let mut value: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
-    drop_nulls(&mut value);
-    let is_file = value.get("release").is_some();
-    let file = if is_file { value } else { json!({ "release": [value] }) };
-    toml::to_string(&file).map_err(|error| format!("the body cannot be a release: {error}"))
-}
-
-/// TOML has no null: what is null is not set.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, value| !value.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
 }
 
 /// What a person orders.
@@ -116,7 +135,9 @@ struct Order {
 }
 
 pub(super) async fn command(
-    State(api): State<Arc<Api>>, Path((id, word)): Path<(String, String)>, body: Bytes,
+    State(api): State<Arc<Api>>,
+    Path((id, word)): Path<(String, String)>,
+    body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
     let command = match word.as_str() {
         "promote" => Command::Promote,
@@ -124,18 +145,35 @@ pub(super) async fn command(
         "rollback" => Command::Rollback,
         "hold" => Command::Hold,
         "resume" => Command::Resume,
-        _ => return Err(ApiError::missing(format!("`{word}` is no order; there are promote, advance, rollback, hold, resume"))),
+        _ => {
+            return Err(ApiError::missing(format!(
+                "`{word}` is no order; there are promote, advance, rollback, hold, resume"
+            )));
+        }
     };
-    let order: Order = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::bad(format!("the body is not {{\"actor\": \"...\", \"reason\": \"...\"}}: {error}")))?;
-    let actor = order.actor.filter(|name| !name.trim().is_empty()).unwrap_or_else(|| NOBODY.to_owned());
+    let order: Order = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::bad(format!(
+            "the body is not {{\"actor\": \"...\", \"reason\": \"...\"}}: {error}"
+        ))
+    })?;
+    let actor = order
+        .actor
+        .filter(|name| !name.trim().is_empty())
+        .unwrap_or_else(|| NOBODY.to_owned());
     if order.reason.trim().is_empty() {
-        return Err(ApiError::bad("say why in `reason`: it is kept with the decision"));
+        return Err(ApiError::bad(
+            "say why in `reason`: it is kept with the decision",
+        ));
     }
     if actor.len() > TEXT_BYTES_MAX || order.reason.len() > TEXT_BYTES_MAX {
-        return Err(ApiError::bad(format!("`actor` and `reason` may have {TEXT_BYTES_MAX} bytes")));
+        return Err(ApiError::bad(format!(
+            "`actor` and `reason` may have {TEXT_BYTES_MAX} bytes"
+        )));
     }
-    let decision = api.desk.command(&id, command, &actor, &order.reason).await?;
+    let decision = api
+        .desk
+        .command(&id, command, &actor, &order.reason)
+        .await?;
     Ok(Json(json!({
         "release": id,
         "command": word,
@@ -148,28 +186,15 @@ impl From<DeskError> for ApiError {
     fn from(error: DeskError) -> Self {
         let status = match &error {
             DeskError::UnknownRelease(_) | DeskError::NoReplay(_) => StatusCode::NOT_FOUND,
-            DeskError::RulesChanged(_) | DeskError::RouteTaken { .. } | DeskError::Refused(_) => StatusCode::CONFLICT,
+            DeskError::RulesChanged(_) | DeskError::RouteTaken { .. } | DeskError::Refused(_) => {
+                StatusCode::CONFLICT
+            }
             DeskError::Rules(_) => StatusCode::BAD_REQUEST,
             DeskError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            DeskError::Ledger(_) | DeskError::Webhook(_) | DeskError::Thread(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            DeskError::Ledger(_) | DeskError::Webhook(_) | DeskError::Thread(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         };
         Self::new(status, error.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_and_toml_declare_the_same() {
-        let json = br#"{"route":"chat","id":"r1","cohort":null,"steps":[{"green":0.5}],"gate":[{"name":"g","max":1.0}]}"#;
-        let text = toml_of(json).unwrap();
-        let table: toml::Table = toml::from_str(&text).unwrap();
-        let release = &table["release"][0];
-        assert_eq!(release["gate"][0]["name"].as_str(), Some("g"));
-        assert!(release.get("cohort").is_none());
-        assert_eq!(toml_of(br#"{"release":[{"route":"chat"}]}"#).unwrap().matches("[[release]]").count(), 1);
-        assert!(toml_of(b"[1").unwrap_err().contains("not JSON"));
     }
 }

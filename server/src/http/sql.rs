@@ -23,16 +23,37 @@ struct Question {
     sql: String,
 }
 
-pub(super) async fn ask(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
-    let question: Question = serde_json::from_slice(&body)
-        .map_err(|error| ApiError::bad(format!("the body is not {{\"sql\": \"SELECT ...\"}}: {error}")))?;
-    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+pub(super) async fn ask(
+    State(api): State<Arc<Api>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let question: Question = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::bad(format!(
+            "the body is not {{\"sql\": \"SELECT ...\"}}: {error}"
+        ))
+    })?;
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let ledger = tables(&api.desk, &question.sql).await?;
-    let view = View { snapshot: Arc::clone(&api.snapshots.borrow()), ledger };
+    let view = View {
+        snapshot: Arc::clone(&api.snapshots.borrow()),
+        ledger,
+    };
     let answer = api.engine.run(view, &question.sql).await?;
-    if accept.split(',').next().is_some_and(|first| first.trim().starts_with(PLAIN)) {
+    if accept
+        .split(',')
+        .next()
+        .is_some_and(|first| first.trim().starts_with(PLAIN))
+    {
         let rows = answer.collect(Bounds::default()).await?;
-        return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], table(&rows)?).into_response());
+        return Ok((
+            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+            table(&rows)?,
+        )
+            .into_response());
     }
     let format = Format::from_accept(accept);
     let body = Body::from_stream(encode(answer, format));

@@ -63,11 +63,19 @@ impl Feed {
         }
         let counters = self.door.counters();
         let requests = counters.grpc_requests.load(Relaxed) + counters.http_requests.load(Relaxed);
-        self.impairment.observe((self.clock)(), requests, counters.shed_requests.load(Relaxed))
+        self.impairment.observe(
+            (self.clock)(),
+            requests,
+            counters.shed_requests.load(Relaxed),
+        )
     }
 
     fn publish(&mut self, impaired: &Option<String>) {
         let cells = self.snapshots.borrow_and_update().cells.clone();
-        self.inputs.send_replace(Arc::new(GateInput { cells, ready: true, impaired: impaired.clone() }));
+        self.inputs.send_replace(Arc::new(GateInput {
+            cells,
+            ready: true,
+            impaired: impaired.clone(),
+        }));
     }
 }

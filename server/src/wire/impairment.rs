@@ -25,16 +25,26 @@ impl Impairment {
     pub fn new(report: &RecoveryReport) -> Self {
         let lasting = match (report.quarantined.len(), report.lost_records) {
             (0, 0) => None,
-            (0, records) => Some(format!("{records} acknowledged journal records were lost to damage")),
+            (0, records) => Some(format!(
+                "{records} acknowledged journal records were lost to damage"
+            )),
             (files, _) => Some(format!("{files} sealed files are quarantined")),
         };
-        Self { lasting, samples: VecDeque::new() }
+        Self {
+            lasting,
+            samples: VecDeque::new(),
+        }
     }
 
     /// Totals of the doors at a time, not more often than needed; the answer in words.
     pub fn observe(&mut self, now: Nanos, requests: u64, shed: u64) -> Option<String> {
         self.samples.push_back((now, requests, shed));
-        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, ..)| now.since(*at) >= WINDOW) {
+        while self.samples.len() > 2
+            && self
+                .samples
+                .get(1)
+                .is_some_and(|(at, ..)| now.since(*at) >= WINDOW)
+        {
             self.samples.pop_front();
         }
         if self.lasting.is_some() {
@@ -43,8 +53,12 @@ impl Impairment {
         let &(_, first_requests, first_shed) = self.samples.front()?;
         let (requests, shed) = (requests - first_requests, shed - first_shed);
         let share = shed as f64 / requests.max(1) as f64;
-        (requests >= REQUESTS_MIN && share > SHED_SHARE_MAX)
-            .then(|| format!("shed: {:.1} % of export requests were refused in the last minute", 100.0 * share))
+        (requests >= REQUESTS_MIN && share > SHED_SHARE_MAX).then(|| {
+            format!(
+                "shed: {:.1} % of export requests were refused in the last minute",
+                100.0 * share
+            )
+        })
     }
 }
 
@@ -66,8 +80,16 @@ mod tests {
 
     #[test]
     fn damaged_files_count_until_they_are_repaired() {
-        let report = RecoveryReport { quarantined: vec!["spans/x".to_owned()], ..RecoveryReport::default() };
+        let report = RecoveryReport {
+            quarantined: vec!["spans/x".to_owned()],
+            ..RecoveryReport::default()
+        };
         let mut doors = Impairment::new(&report);
-        assert!(doors.observe(Nanos::from_secs(1), 0, 0).unwrap().contains("quarantined"));
+        assert!(
+            doors
+                .observe(Nanos::from_secs(1), 0, 0)
+                .unwrap()
+                .contains("quarantined")
+        );
     }
 }

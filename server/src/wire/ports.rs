@@ -33,7 +33,12 @@ pub(super) async fn bind(config: &Config) -> Result<Ports, StartError> {
         otlp_http: bound(config, Door::OtlpHttp, &otlp_http)?,
         http: bound(config, Door::Http, &http)?,
     };
-    Ok(Ports { addresses, otlp_grpc, otlp_http, http })
+    Ok(Ports {
+        addresses,
+        otlp_grpc,
+        otlp_http,
+        http,
+    })
 }
 
 async fn listen(config: &Config, door: Door) -> Result<TcpListener, StartError> {
@@ -41,12 +46,22 @@ async fn listen(config: &Config, door: Door) -> Result<TcpListener, StartError> 
     if !address.ip().is_loopback() && !config.insecure {
         return Err(StartError::Exposed { address, door });
     }
-    TcpListener::bind(address).await.map_err(|cause| match cause.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortTaken { address, door },
-        _ => StartError::Bind { address, door, cause },
-    })
+    TcpListener::bind(address)
+        .await
+        .map_err(|cause| match cause.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortTaken { address, door },
+            _ => StartError::Bind {
+                address,
+                door,
+                cause,
+            },
+        })
 }
 
 fn bound(config: &Config, door: Door, listener: &TcpListener) -> Result<SocketAddr, StartError> {
-    listener.local_addr().map_err(|cause| StartError::Bind { address: config.address(door), door, cause })
+    listener.local_addr().map_err(|cause| StartError::Bind {
+        address: config.address(door),
+        door,
+        cause,
+    })
 }

@@ -17,7 +17,11 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 
 pub fn tracegate(dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tracegate"));
-    command.current_dir(dir).env_remove("TRACEGATE_LOG").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+        .current_dir(dir)
+        .env_remove("TRACEGATE_LOG")
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null());
     command
 }
 
@@ -30,17 +34,32 @@ struct Served {
 impl Served {
     fn start(dir: &Path) -> Self {
         let mut child = tracegate(dir)
-            .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args([
+                "serve",
+                "--otlp-grpc",
+                "127.0.0.1:0",
+                "--otlp-http",
+                "127.0.0.1:0",
+                "--http",
+                "127.0.0.1:0",
+            ])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let (lines_in, lines) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        thread::spawn(move || stderr.lines().map_while(Result::ok).for_each(|line| _ = lines_in.send(line)));
+        thread::spawn(move || {
+            stderr
+                .lines()
+                .map_while(Result::ok)
+                .for_each(|line| _ = lines_in.send(line))
+        });
         let (mut otlp_http, mut http) = (None, None);
         let begun = Instant::now();
         while otlp_http.is_none() || http.is_none() {
-            let line = lines.recv_timeout(READY_WITHIN.saturating_sub(begun.elapsed())).unwrap();
+            let line = lines
+                .recv_timeout(READY_WITHIN.saturating_sub(begun.elapsed()))
+                .unwrap();
             let after = |word: &str| -> Option<SocketAddr> {
                 let rest = line.split_once(word)?.1;
                 rest.split([',', ' ']).next()?.parse().ok()
@@ -48,7 +67,11 @@ impl Served {
             otlp_http = otlp_http.or_else(|| after("OTLP HTTP "));
             http = http.or_else(|| after("API http://"));
         }
-        Self { child, otlp_http: otlp_http.unwrap(), http: http.unwrap() }
+        Self {
+            child,
+            otlp_http: otlp_http.unwrap(),
+            http: http.unwrap(),
+        }
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
@@ -86,8 +109,16 @@ async fn a_kill_loses_nothing_acknowledged_and_counts_nothing_twice() {
         }
         drop(served);
         let served = Served::start(dir.path());
-        assert!(export(&client, served.otlp_http, last.clone()).await, "sent again, acknowledged again");
-        let rows = sql(&client, served.http, "SELECT count(*), count(DISTINCT span_id || trace_id) FROM spans").await;
+        assert!(
+            export(&client, served.otlp_http, last.clone()).await,
+            "sent again, acknowledged again"
+        );
+        let rows = sql(
+            &client,
+            served.http,
+            "SELECT count(*), count(DISTINCT span_id || trace_id) FROM spans",
+        )
+        .await;
         let (rows, distinct) = (rows[0][0].as_u64().unwrap(), rows[0][1].as_u64().unwrap());
         assert!(rows >= acked * 2, "{rows} rows of at least {acked} traces");
         assert_eq!(rows, distinct, "no span twice");
@@ -101,18 +132,41 @@ async fn ctrl_c_seals_and_exits_with_zero() {
     let client = client();
     let mut served = Served::start(dir.path());
     assert!(export(&client, served.otlp_http, trace(1, "green")).await);
-    eventually(&client, served.http, "SELECT count(*) FROM spans", json!([[2]]), Duration::from_secs(1)).await;
+    eventually(
+        &client,
+        served.http,
+        "SELECT count(*) FROM spans",
+        json!([[2]]),
+        Duration::from_secs(1),
+    )
+    .await;
     let begun = Instant::now();
     served.signal(rustix::process::Signal::INT);
     let status = served.child.wait().unwrap();
     assert!(status.success(), "{status}");
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
     assert!(dir.path().join("tracegate-data/spans/color=green").is_dir());
     let answer = tracegate(dir.path())
-        .args(["sql", "--data-dir", "tracegate-data", "--format", "csv", "SELECT color, count(*) AS n FROM spans GROUP BY color"])
+        .args([
+            "sql",
+            "--data-dir",
+            "tracegate-data",
+            "--format",
+            "csv",
+            "SELECT color, count(*) AS n FROM spans GROUP BY color",
+        ])
         .output()
         .unwrap();
-    assert_eq!(String::from_utf8(answer.stdout).unwrap().replace("\r\n", "\n"), "color,n\ngreen,2\n");
+    assert_eq!(
+        String::from_utf8(answer.stdout)
+            .unwrap()
+            .replace("\r\n", "\n"),
+        "color,n\ngreen,2\n"
+    );
 }
 
 #[test]
@@ -121,7 +175,15 @@ fn a_taken_port_says_which_and_how_to_change_it() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let refused = tracegate(dir.path())
-        .args(["serve", "--otlp-grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--otlp-http", &address])
+        .args([
+            "serve",
+            "--otlp-grpc",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--otlp-http",
+            &address,
+        ])
         .output()
         .unwrap();
     assert!(!refused.status.success());
@@ -130,13 +192,19 @@ fn a_taken_port_says_which_and_how_to_change_it() {
     for word in [port.as_str(), "--otlp-http", "otlp_http", "[server]"] {
         assert!(said.contains(word), "{word} is not in {said}");
     }
-    assert!(!dir.path().join("tracegate-data").exists(), "nothing was touched");
+    assert!(
+        !dir.path().join("tracegate-data").exists(),
+        "nothing was touched"
+    );
 }
 
 #[test]
 fn a_bind_beyond_this_machine_is_refused_unless_it_is_meant() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = tracegate(dir.path()).args(["serve", "--http", "0.0.0.0:0"]).output().unwrap();
+    let refused = tracegate(dir.path())
+        .args(["serve", "--http", "0.0.0.0:0"])
+        .output()
+        .unwrap();
     assert!(!refused.status.success());
     let said = String::from_utf8(refused.stderr).unwrap();
     assert!(said.contains("--insecure"), "{said}");

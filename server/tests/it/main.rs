@@ -4,4 +4,5 @@
 mod cli;
 mod kill;
 mod otlp;
+mod releases;
 mod serve;
