@@ -99,12 +99,13 @@ const FENCES: [Fence; 6] = [
         in_tests: false,
     },
     Fence {
-        // Pacing and deadlines need a monotonic clock where threads and queries run; decisions never do.
+        // Pacing and deadlines need a monotonic clock where sockets, threads and queries run; decisions never do.
         words: &["Instant::now"],
         within: &[
             "server/",
             "benches/",
             "xtask/",
+            "ingest/src/door",
             "ingest/src/pipeline",
             "query/src/engine",
         ],

@@ -1,19 +1,32 @@
 //! Bytes as a resource: taken before memory is, given back when the memory is.
+//!
+//! Memory is one limit, patience the other. A queue that fits into memory and takes longer to work off than clients
+//! wait is work for nothing: they give up, send again, and the queue never empties. So the share of the budget that may
+//! be in use shrinks by what was answered late and grows by what was answered in time; it settles where the wait is
+//! [`WAIT_MS_GOAL`], whatever the speed of the machine.
 
 use super::refused::Refused;
 use super::retry_after;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a request costs beside its body, bytes: its task, headers and answer.
 pub(crate) const REQUEST_BYTES: usize = 2 * super::KIB;
+
+/// The wait for an answer that the door aims at under overload, ms.
+const WAIT_MS_GOAL: u64 = 2_000;
+/// Below this use the wait does not matter: the pipeline must never run dry, bytes.
+const USE_BYTES_MIN: usize = 8 * super::MIB;
 
 /// A fixed amount of bytes that requests share.
 #[derive(Debug)]
 pub(crate) struct Budget {
     bytes_max: usize,
     used: AtomicUsize,
+    /// What may be in use now, of `bytes_max`.
+    allowed: AtomicUsize,
 }
 
 impl Budget {
@@ -21,7 +34,43 @@ impl Budget {
         Self {
             bytes_max,
             used: AtomicUsize::new(0),
+            // Until the speed of this machine is known.
+            allowed: AtomicUsize::new(bytes_max / 4),
         }
+    }
+
+    /// Times the wait for one answer. Who hangs up has waited too.
+    pub(crate) fn wait(self: &Arc<Self>, bytes: usize) -> Wait {
+        Wait {
+            budget: Arc::clone(self),
+            bytes,
+            began: Instant::now(),
+        }
+    }
+
+    fn answered(&self, bytes: usize, in_time: bool) {
+        let step = |allowed: usize| {
+            Some(if in_time {
+                allowed.saturating_add(bytes).min(self.bytes_max)
+            } else {
+                allowed.saturating_sub(bytes)
+            })
+        };
+        let _ = self
+            .allowed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+    }
+
+    fn admits(&self, used: usize, own: usize, more: usize) -> Result<usize, &'static str> {
+        let sum = used.saturating_add(more);
+        if sum > self.bytes_max {
+            return Err("bytes in flight");
+        }
+        // A request alone is never late because of itself.
+        if used - own > USE_BYTES_MIN && sum > self.allowed.load(Ordering::Relaxed) {
+            return Err("wait for an answer");
+        }
+        Ok(sum)
     }
 
     pub(crate) fn used(&self) -> usize {
@@ -39,6 +88,20 @@ impl Budget {
     }
 }
 
+/// A wait under way; it ends on drop.
+pub(crate) struct Wait {
+    budget: Arc<Budget>,
+    bytes: usize,
+    began: Instant,
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        let in_time = self.began.elapsed() < Duration::from_millis(WAIT_MS_GOAL);
+        self.budget.answered(self.bytes, in_time);
+    }
+}
+
 /// Bytes taken from a [`Budget`], given back on drop.
 #[derive(Debug)]
 pub(crate) struct Charge {
@@ -49,9 +112,10 @@ pub(crate) struct Charge {
 impl Charge {
     /// Takes more; on refusal nothing changes.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Refused> {
+        let (mut refused, own) = ("", self.bytes);
         let room = |used: usize| {
-            used.checked_add(more)
-                .filter(|sum| *sum <= self.budget.bytes_max)
+            let sum = self.budget.admits(used, own, more);
+            sum.map_err(|cause| refused = cause).ok()
         };
         match self
             .budget
@@ -63,7 +127,7 @@ impl Charge {
                 Ok(())
             }
             Err(_) => Err(Refused::Busy {
-                cause: "bytes in flight",
+                cause: refused,
                 retry_after: retry_after(),
             }),
         }
@@ -101,5 +165,36 @@ struct Charged<T> {
 impl<T: AsRef<[u8]>> AsRef<[u8]> for Charged<T> {
     fn as_ref(&self) -> &[u8] {
         self.body.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MIB;
+    use super::*;
+
+    #[test]
+    fn late_answers_shrink_what_may_wait_and_timely_ones_give_it_back() {
+        let budget = Arc::new(Budget::new(64 * MIB));
+        budget.answered(64 * MIB, true);
+        let charges: Vec<Charge> = (0..6).map(|_| budget.charge(5 * MIB).unwrap()).collect();
+        for _ in 0..8 {
+            budget.answered(5 * MIB, false);
+        }
+        let refused = budget.charge(5 * MIB).unwrap_err();
+        assert!(
+            refused.to_string().contains("wait for an answer"),
+            "{refused}"
+        );
+        drop(charges);
+        let whole = budget.charge(60 * MIB);
+        assert!(whole.is_ok(), "one request alone always passes");
+        drop(whole);
+        for _ in 0..8 {
+            budget.answered(5 * MIB, true);
+        }
+        let _most = budget.charge(50 * MIB).unwrap();
+        budget.charge(10 * MIB).unwrap();
+        assert!(budget.charge(20 * MIB).is_err(), "memory is the last word");
     }
 }

@@ -173,8 +173,10 @@ impl Door {
         if message.is_empty() {
             return Ok(Accepted::default());
         }
-        let wait = Duration::from_millis(self.config.ack_ms_max);
-        let accepted = match tokio::time::timeout(wait, self.intake.submit(signal, message)).await {
+        let patience = Duration::from_millis(self.config.ack_ms_max);
+        let _wait = self.budget.wait(message.len());
+        let answer = tokio::time::timeout(patience, self.intake.submit(signal, message));
+        let accepted = match answer.await {
             Ok(answer) => answer?,
             Err(_) => {
                 return Err(Refused::Unavailable(
