@@ -25,13 +25,15 @@ use ingest::{
     door::{self, Door},
     pipeline::{self, Pipeline},
 };
-use ports::Ports;
-use proto::{clock::Clock, layout};
+use proto::{clock::Clock, layout, release::ReleaseSpec};
 use query::{Engine, EngineOptions};
 use std::{sync::Arc, time::Duration};
 use store::{Recovered, Snapshot, Store, StoreOptions};
 use tokio::{sync::watch, task::spawn_blocking, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 
 /// The desk may finish a decision it has begun.
 const DESK_WAIT: Duration = Duration::from_secs(1);
@@ -51,6 +53,7 @@ pub struct App {
     doors: CancellationToken,
     /// Feed, desk and outbox: stopped when nothing comes in any more.
     gates: CancellationToken,
+    _guards: [DropGuard; 2],
 }
 
 impl App {
@@ -61,19 +64,9 @@ impl App {
     pub async fn start(config: Config, clock: Clock) -> Result<Self, StartError> {
         // Ports first: a taken one is the likeliest mistake, and nothing has been touched yet.
         let ports = ports::bind(&config).await?;
-        let gates = CancellationToken::new();
-        let stop_if_it_fails = gates.clone().drop_guard();
-        let app = Self::start_on(ports, config, clock, gates).await?;
-        stop_if_it_fails.disarm();
-        Ok(app)
-    }
-
-    async fn start_on(
-        ports: Ports,
-        config: Config,
-        clock: Clock,
-        gates: CancellationToken,
-    ) -> Result<Self, StartError> {
+        // Whatever fails below, the guards stop what was started before it.
+        let (gates, doors) = (CancellationToken::new(), CancellationToken::new());
+        let guards = [doors.clone().drop_guard(), gates.clone().drop_guard()];
         let addresses = ports.addresses;
         let (store, recovered) = open(&config).await?;
         let impairment = Impairment::new(&recovered.report);
@@ -97,6 +90,7 @@ impl App {
         .await??;
         for release in &config.releases {
             desk.declare(release.clone(), CONFIG_ACTOR).await?;
+            warn_of_missing_secret(release);
         }
 
         let (read, limits) = (Arc::new(config.read.clone()), config.pipeline.clone());
@@ -105,7 +99,7 @@ impl App {
             blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock))
                 .await??;
 
-        let (doors, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let tasks = TaskTracker::new();
         let door = Door::new(config.doors.clone(), pipeline.intake.clone())
             .map_err(StartError::Threads)?;
         let feed = Feed {
@@ -151,6 +145,7 @@ impl App {
             tasks,
             doors,
             gates,
+            _guards: guards,
         })
     }
 
@@ -191,6 +186,15 @@ impl App {
             Ok(Err(panic)) => Err(StopError::Panicked(panic.to_string())),
             Err(_) => Err(StopError::SealTooSlow(SEAL_WAIT)),
         }
+    }
+}
+
+/// A notice that cannot be signed cannot be sent: better known now than when a rollback must go out.
+fn warn_of_missing_secret(release: &ReleaseSpec) {
+    if let Some(webhook) = &release.webhook
+        && let Err(error) = secrets::source()(webhook)
+    {
+        tracing::warn!(release = release.id, "its notices cannot be signed: {error}");
     }
 }
 

@@ -18,6 +18,7 @@ pub use metrics::Metrics;
 
 use axum::{
     Router,
+    body::to_bytes,
     extract::{DefaultBodyLimit, Request},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -33,6 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Largest request body, bytes.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// Longest refusal of the framework that is passed on, bytes.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 /// Longest time to the head of an answer; longer than a long poll and than a query may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
 
@@ -98,16 +101,30 @@ async fn no_such_method() -> ApiError {
 
 async fn within_time(request: Request, next: Next) -> Response {
     let mut answer = match tokio::time::timeout(ANSWER_TIMEOUT, next.run(request)).await {
-        Ok(answer) => answer,
-        Err(_) => ApiError::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            "the answer took too long; ask for less",
-        )
-        .into_response(),
+        Ok(answer) => in_one_form(answer).await,
+        Err(_) => {
+            let message = "the answer took too long; ask for less";
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, message).into_response()
+        }
     };
     answer.headers_mut().insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),
     );
     answer
+}
+
+/// Refusals of the framework (a body too large, a query that cannot be read) in the form of ours.
+async fn in_one_form(answer: Response) -> Response {
+    let is_text = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"));
+    let status = answer.status();
+    if !is_text || !(status.is_client_error() || status.is_server_error()) {
+        return answer;
+    }
+    let words = to_bytes(answer.into_body(), REFUSAL_BYTES_MAX).await;
+    let words = words.unwrap_or_default();
+    ApiError::new(status, String::from_utf8_lossy(&words)).into_response()
 }
