@@ -1,5 +1,6 @@
 //! What can go wrong with a query, in words that say what to do.
 
+use arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use std::time::Duration;
 
@@ -61,8 +62,9 @@ impl QueryError {
 
     /// An error of planning: the statement is at fault unless the kind says otherwise.
     pub(crate) fn planning(error: DataFusionError) -> Self {
+        let ours = matches!(error.find_root(), DataFusionError::Internal(_));
         match Self::from(error) {
-            Self::Failed(message) => Self::Invalid(with_hint(message)),
+            Self::Failed(message) if !ours => Self::Invalid(with_hint(message)),
             other => other,
         }
     }
@@ -91,21 +93,24 @@ impl From<DataFusionError> for QueryError {
             DataFusionError::ResourcesExhausted(message) => Self::Memory(first_line(message)),
             DataFusionError::Plan(message)
             | DataFusionError::NotImplemented(message)
-            | DataFusionError::Configuration(message) => {
-                Self::Invalid(with_hint(first_line(message)))
-            }
+            | DataFusionError::Configuration(message) => Self::Invalid(with_hint(words(message))),
             DataFusionError::SQL(parse, _) => {
                 Self::Invalid(format!("cannot parse: {}", parser_words(parse)))
             }
-            DataFusionError::SchemaError(schema, _) => Self::Invalid(with_hint(schema.to_string())),
-            DataFusionError::Execution(message) => Self::Failed(first_line(message)),
-            other => Self::Failed(first_line(&other.strip_backtrace())),
+            DataFusionError::SchemaError(schema, _) => {
+                Self::Invalid(with_hint(words(&schema.to_string())))
+            }
+            DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => {
+                Self::Invalid(words(&arrow.to_string()))
+            }
+            DataFusionError::Execution(message) => Self::Failed(words(message)),
+            other => Self::Failed(words(&other.strip_backtrace())),
         }
     }
 }
 
-impl From<arrow::error::ArrowError> for QueryError {
-    fn from(error: arrow::error::ArrowError) -> Self {
+impl From<ArrowError> for QueryError {
+    fn from(error: ArrowError) -> Self {
         Self::from(DataFusionError::from(error))
     }
 }
@@ -120,7 +125,31 @@ fn parser_words(error: &datafusion::sql::sqlparser::parser::ParserError) -> Stri
     }
 }
 
-/// DataFusion appends back traces and plans on further lines.
+/// Errors of the values that a statement computes with, not of the engine.
+const fn is_of_values(error: &ArrowError) -> bool {
+    matches!(
+        error,
+        ArrowError::CastError(_)
+            | ArrowError::ParseError(_)
+            | ArrowError::ComputeError(_)
+            | ArrowError::InvalidArgumentError(_)
+            | ArrowError::DivideByZero
+            | ArrowError::ArithmeticOverflow(_)
+    )
+}
+
+/// Longest message, characters.
+const MESSAGE_CHARS_MAX: usize = 600;
+
+/// One line: DataFusion puts hints on further lines, and after an empty one plans and back traces.
+fn words(message: &str) -> String {
+    let lines = message.lines().map(str::trim);
+    let said: Vec<&str> = lines
+        .take_while(|line| !line.is_empty() && !line.starts_with("backtrace:"))
+        .collect();
+    said.join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
 fn first_line(message: &str) -> String {
     message.lines().next().unwrap_or_default().trim().to_owned()
 }

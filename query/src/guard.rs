@@ -16,7 +16,7 @@ use datafusion::{
         },
     },
 };
-use std::ops::ControlFlow;
+use std::{collections::VecDeque, ops::ControlFlow};
 
 /// Longest statement, bytes.
 pub const SQL_BYTES_MAX: usize = 256 * 1024;
@@ -31,24 +31,42 @@ pub fn parse(sql: &str) -> Result<Statement, QueryError> {
             unit: "bytes of SQL",
         });
     }
-    let mut statements = DFParserBuilder::new(sql)
+    let statement = parsed(sql)?;
+    check_statement(&statement)?;
+    Ok(match &statement {
+        Statement::Statement(inner) if is_bare_show_tables(inner) => parsed(SHOW_TABLES)?,
+        _ => statement,
+    })
+}
+
+/// What `SHOW TABLES` reads: our own tables and views, in order.
+const SHOW_TABLES: &str = "SELECT table_name, table_type FROM information_schema.tables
+    WHERE table_schema = 'public' ORDER BY table_type, table_name";
+
+fn is_bare_show_tables(statement: &ast::Statement) -> bool {
+    matches!(statement, ast::Statement::ShowTables { show_options, .. } if show_options.show_in.is_none()
+        && show_options.filter_position.is_none())
+}
+
+fn parsed(sql: &str) -> Result<Statement, QueryError> {
+    let mut statements = statements(sql)?;
+    let count = statements.len();
+    match (statements.pop_front(), count) {
+        (Some(only), 1) => Ok(only),
+        (_, 0) => Err(QueryError::Forbidden("there is no statement".to_owned())),
+        (_, more) => Err(QueryError::Forbidden(format!(
+            "there are {more} statements"
+        ))),
+    }
+}
+
+fn statements(sql: &str) -> Result<VecDeque<Statement>, QueryError> {
+    DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(NESTING_MAX)
         .build()
         .and_then(|mut parser| parser.parse_statements())
-        .map_err(QueryError::planning)?;
-    let statement = match (statements.pop_front(), statements.len()) {
-        (Some(only), 0) => only,
-        (None, _) => return Err(QueryError::Forbidden("there is no statement".to_owned())),
-        (Some(_), more) => {
-            return Err(QueryError::Forbidden(format!(
-                "there are {} statements",
-                more + 1
-            )));
-        }
-    };
-    check_statement(&statement)?;
-    Ok(statement)
+        .map_err(QueryError::planning)
 }
 
 fn check_statement(statement: &Statement) -> Result<(), QueryError> {

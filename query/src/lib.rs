@@ -18,7 +18,6 @@
 //!
 //! A query sees one `Arc<Snapshot>` from beginning to end: no row twice, none missing. Nothing that SQL says can
 //! write, or name a file: there is no statement, function or object store that could.
-#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod answer;
 mod engine;

@@ -2,7 +2,7 @@
 
 use crate::{
     QueryError, View,
-    functions::{self, AMPLIFIERS, narrowed},
+    functions::{self, AMPLIFIERS},
     guard, tables,
     views::VIEWS,
 };
@@ -38,7 +38,6 @@ pub fn base(runtime: Arc<RuntimeEnv>, partitions: usize) -> SessionState {
     let scalar = SessionStateDefaults::default_scalar_functions()
         .into_iter()
         .filter(|f| !AMPLIFIERS.contains(&f.name()))
-        .chain(functions::scalar())
         .collect();
     let aggregate = SessionStateDefaults::default_aggregate_functions()
         .into_iter()
@@ -46,6 +45,7 @@ pub fn base(runtime: Arc<RuntimeEnv>, partitions: usize) -> SessionState {
         .collect();
     let table_functions = SessionStateDefaults::default_table_functions()
         .into_iter()
+        .chain(functions::table())
         .map(|f| (f.name().to_owned(), f))
         .collect::<HashMap<_, _>>();
     SessionStateBuilder::new()
@@ -68,8 +68,8 @@ pub async fn open(
 ) -> Result<SendableRecordBatchStream, QueryError> {
     let partitions = base.config().target_partitions();
     let schema = tables::register(view, partitions).map_err(QueryError::planning)?;
-    let mut state = over(base, &schema)?;
-    add_views(&mut state, &schema, &statement).await?;
+    let state = over(base, &schema)?;
+    add_views(&state, &schema, &statement).await?;
     let plan = state
         .statement_to_plan(statement)
         .await
@@ -103,7 +103,7 @@ fn over(
 
 /// Plans the views that `statement` names, or all of them if it asks what there is.
 async fn add_views(
-    state: &mut SessionState,
+    state: &SessionState,
     schema: &MemorySchemaProvider,
     statement: &Statement,
 ) -> Result<(), QueryError> {
@@ -118,7 +118,6 @@ async fn add_views(
             continue;
         }
         let plan = plan_of(state, view.sql).await?;
-        narrowed::register(state, view.name, &plan);
         let table = ViewTable::new(plan, Some(view.sql.trim().to_owned()));
         schema
             .register_table(view.name.to_owned(), Arc::new(table))

@@ -1,6 +1,7 @@
 //! The views of the mission: each a name, what it answers, and its SQL. They are planned when a query names them.
 //!
-//! Quantiles of the views over `traces` are exact (`percentile_cont`: linear between the two nearest values). Those
+//! Quantiles of the views over `traces` are exact (`percentile_cont`: linear between the two nearest values, with a
+//! weight of six digits). Those
 //! over `cells` are read from merged histograms (at most 0.1 % above the true value): the numbers that gates judge.
 
 /// A view, or a table function that narrows one.
@@ -44,14 +45,14 @@ GROUP BY route, version, release, color, cohort",
         name: "eval_fail_rate",
         doc: "failed evaluations by evaluator, route, version, release, color and cohort; n counts those with a result, errors those where the evaluator itself failed",
         sql: "
-SELECT eval_name(name) AS name, route, version, release, color, cohort,
+SELECT name, route, version, release, color, cohort,
        count(passed) AS n,
        count(*) FILTER (WHERE NOT passed) AS failed,
        CASE WHEN count(passed) > 0
             THEN CAST(count(*) FILTER (WHERE NOT passed) AS DOUBLE) / count(passed) END AS rate,
        count(error_type) AS errors
 FROM evals
-GROUP BY eval_name(name), route, version, release, color, cohort",
+GROUP BY name, route, version, release, color, cohort",
     },
     ViewDoc {
         name: "route_health",
@@ -77,7 +78,7 @@ FROM (
          avg(CASE WHEN upper(status) = 'ERROR' THEN 1.0 ELSE 0.0 END) AS attempt_error_rate,
          avg(CASE WHEN rate_limited THEN 1.0 ELSE 0.0 END) AS rate_limited_rate
   FROM spans WHERE role = 'call' AND shadow IS NOT TRUE GROUP BY route, color
-) a ON t.route = a.route AND t.color = a.color",
+) a ON (t.route IS NOT DISTINCT FROM a.route) AND t.color = a.color",
     },
     ViewDoc {
         name: "user_impact",
@@ -98,21 +99,13 @@ GROUP BY release, route, color, cohort",
     },
     ViewDoc {
         name: "worst_traces",
-        doc: "the 20 worst traces of every release and color, rank 1 the worst: errors, then failed evaluations, timeouts, failed attempts, duration; also worst_traces('id') and worst_traces('id', 'latency')",
-        sql: "
-SELECT * FROM (
-  SELECT release, color,
-         row_number() OVER (PARTITION BY release, color
-           ORDER BY error DESC, evals_failed DESC, timed_out DESC, attempts_failed DESC, duration_ms DESC, trace_id) AS rank,
-         trace_id, start_time, route, version, cohort, duration_ms, cost_usd, prompt_tokens, completion_tokens,
-         error, timed_out, retries, fallback, attempts_failed, evals, evals_failed, user_id, session_id
-  FROM traces
-) WHERE rank <= 20",
+        doc: "the 20 worst traces of every release and color, rank 1 the worst: errors, then failed evaluations, timeouts, failed attempts, duration; also worst_traces('id'), and worst_traces('id', 'latency') by one metric",
+        sql: WORST_TRACES,
     },
 ];
 
 /// Cells keep integers: us and nano-USD become ms and USD.
-const RELEASE_COMPARE: &str = "
+pub(crate) const RELEASE_COMPARE: &str = "
 SELECT release, route, metric, grain, n_blue, n_green, blue, green,
        CASE WHEN blue <> 0 THEN green / blue END AS ratio, blue_p99, green_p99
 FROM (
@@ -132,6 +125,32 @@ FROM (
   )
   GROUP BY release, route, metric, grain, unit
 )";
+
+macro_rules! worst_traces {
+    ($order:expr) => {
+        concat!(
+            "
+SELECT * FROM (
+  SELECT release, color,
+         row_number() OVER (PARTITION BY release, color ORDER BY ",
+            $order,
+            ", trace_id) AS rank,
+         trace_id, start_time, route, version, cohort, duration_ms, cost_usd, prompt_tokens, completion_tokens,
+         error, timed_out, retries, fallback, attempts_failed, evals, evals_failed, user_id, session_id
+  FROM traces
+) WHERE rank <= 20"
+        )
+    };
+}
+
+pub(crate) const WORST_TRACES: &str = worst_traces!(
+    "error DESC, evals_failed DESC, timed_out DESC, attempts_failed DESC, duration_ms DESC"
+);
+
+/// [`WORST_TRACES`] by one column of `traces`.
+pub(crate) fn worst_traces_by(column: &str) -> String {
+    worst_traces!("{column} DESC NULLS LAST").replace("{column}", column)
+}
 
 /// What `worst_traces(id, metric)` sorts by, worst first.
 pub(crate) const WORST_BY: &[(&str, &str)] = &[

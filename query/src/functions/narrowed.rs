@@ -1,70 +1,72 @@
 //! Table functions that narrow a view to one release: `release_compare('id')`, `worst_traces('id', 'latency')`.
 
-use crate::views::WORST_BY;
+use crate::views::{self, WORST_BY};
 use datafusion::{
-    catalog::{TableFunctionArgs, TableFunctionImpl, TableProvider, view::ViewTable},
+    catalog::{
+        Session, TableFunction, TableFunctionArgs, TableFunctionImpl, TableProvider,
+        view::ViewTable,
+    },
     common::{ScalarValue, plan_err},
-    error::Result,
+    error::{DataFusionError, Result},
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit},
+    logical_expr::{Expr, LogicalPlanBuilder, col, lit},
 };
+use futures::FutureExt;
 use std::sync::Arc;
 
-/// Rows that `worst_traces(id, metric)` gives.
-const WORST_ROWS: usize = 20;
-
-/// Registers the function that narrows view `name`, if there is one.
-pub fn register(state: &mut SessionState, name: &str, view: &LogicalPlan) {
-    let function: Arc<dyn TableFunctionImpl> = match name {
-        "release_compare" => Arc::new(ReleaseCompare(view.clone())),
-        "worst_traces" => Arc::new(WorstTraces(view.clone())),
-        _ => return,
-    };
-    state.register_udtf(name, function);
+/// All of them.
+pub fn all() -> [TableFunction; 2] {
+    [
+        TableFunction::new("release_compare".to_owned(), Arc::new(ReleaseCompare)),
+        TableFunction::new("worst_traces".to_owned(), Arc::new(WorstTraces)),
+    ]
 }
 
 #[derive(Debug)]
-struct ReleaseCompare(LogicalPlan);
+struct ReleaseCompare;
 
 impl TableFunctionImpl for ReleaseCompare {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
-        let texts = texts_of(args.exprs());
-        let [Some(release)] = texts.as_slice() else {
-            return plan_err!("release_compare takes one text: release_compare('release id')");
-        };
-        let plan = LogicalPlanBuilder::from(self.0.clone())
-            .filter(col("release").eq(lit(release.as_str())))?
-            .build()?;
-        Ok(Arc::new(ViewTable::new(plan, None)))
+        match texts_of(args.exprs()).as_slice() {
+            [Some(release)] => of_release(args.session(), views::RELEASE_COMPARE, release),
+            _ => plan_err!("release_compare takes one text: release_compare('release id')"),
+        }
     }
 }
 
 #[derive(Debug)]
-struct WorstTraces(LogicalPlan);
+struct WorstTraces;
 
 impl TableFunctionImpl for WorstTraces {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
-        let texts = texts_of(args.exprs());
-        let (release, metric) = match texts.as_slice() {
-            [Some(release)] => (release, None),
-            [Some(release), Some(metric)] => (release, Some(metric)),
-            _ => {
-                return plan_err!(
-                    "worst_traces takes one or two texts: worst_traces('release id', 'latency')"
-                );
+        match texts_of(args.exprs()).as_slice() {
+            [Some(release)] => of_release(args.session(), views::WORST_TRACES, release),
+            [Some(release), Some(metric)] => {
+                let sql = views::worst_traces_by(worst_by(metric)?);
+                of_release(args.session(), &sql, release)
             }
-        };
-        let of_release = col("release").eq(lit(release.as_str()));
-        let plan = LogicalPlanBuilder::from(self.0.clone()).filter(of_release)?;
-        let plan = match metric {
-            None => plan,
-            Some(metric) => {
-                let column = worst_by(metric)?;
-                plan.sort_with_limit([col(column).sort(false, false)], Some(WORST_ROWS))?
-            }
-        };
-        Ok(Arc::new(ViewTable::new(plan.build()?, None)))
+            _ => plan_err!(
+                "worst_traces takes one or two texts: worst_traces('release id', 'latency')"
+            ),
+        }
     }
+}
+
+/// The rows of `sql` that belong to `release`.
+fn of_release(session: &dyn Session, sql: &str, release: &str) -> Result<Arc<dyn TableProvider>> {
+    let Some(state) = session.as_any().downcast_ref::<SessionState>() else {
+        return plan_err!("table functions need a session of this engine");
+    };
+    // Tables are in memory, so planning never waits.
+    let Some(view) = state.create_logical_plan(sql).now_or_never() else {
+        return Err(DataFusionError::Internal(
+            "planning a view waited".to_owned(),
+        ));
+    };
+    let plan = LogicalPlanBuilder::from(view?)
+        .filter(col("release").eq(lit(release)))?
+        .build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
 }
 
 fn worst_by(metric: &str) -> Result<&'static str> {

@@ -44,7 +44,7 @@ const QUERIES: &[&str] = &[
     "SELECT * FROM user_impact ORDER BY release, route, color, cohort",
     "SELECT * FROM release_compare('r1') ORDER BY route, metric",
     "SELECT * FROM worst_traces('r1') ORDER BY color, rank",
-    "SELECT trace_id FROM worst_traces('r1', 'latency') ORDER BY trace_id",
+    "SELECT * FROM worst_traces('r1', 'latency') ORDER BY color, rank",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,6 +127,8 @@ async fn errors_say_what_to_do() {
     assert!(metric.contains("latency"), "{metric}");
     let share = said("SELECT hdr_quantile(hdr, 2) FROM cells").await;
     assert!(share.contains("from 0 to 1"), "{share}");
+    let value = error(&engine, View::default(), "SELECT CAST('x' AS INT)").await;
+    assert!(value.is_callers(), "{value}");
     for text in [column, table, syntax, function, metric, share] {
         assert!(text.lines().count() == 1 && text.len() < 4_000, "{text}");
     }

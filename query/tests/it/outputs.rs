@@ -46,7 +46,7 @@ async fn json_keeps_every_digit_and_every_type() {
         r#"{"name":"word","type":"text"},{"name":"at","type":"timestamp"},{"name":"naive","type":"timestamp"},{"name":"day","type":"date"},"#,
         r#"{"name":"list","type":"list<int64>"},{"name":"object","type":"struct"},{"name":"map","type":"map"}],"rows":["#,
         "\n",
-        r#"[1,9007199254740993,18446744073709551615,0.1,1e300,null,100.0,0.1,0.000123,-12.5,7,true,null,"a \"quoted\", text\non two lines","","#,
+        r#"[1,9007199254740993,18446744073709551615,0.1,1e+300,null,100.0,0.1,0.000123,-12.5,7,true,null,"a \"quoted\", text\non two lines","","#,
         r#""blue","2026-11-20T14:03:05.120Z","2026-11-20T14:03:05Z","2026-11-20",[1,null,3],{"a":1,"b":null},{"k":"v","n":null}]"#,
         "\n]}\n",
     );
@@ -66,7 +66,7 @@ async fn csv_quotes_what_it_must_and_tells_null_from_empty() {
     .await;
     let expected = concat!(
         "small,big,unsigned,float,huge,nan,whole,single,money,debt,seven,yes,nothing,text,empty,word,at,naive,day,list,object,map\r\n",
-        "1,9007199254740993,18446744073709551615,0.1,1e300,,100.0,0.1,0.000123,-12.5,7,true,,",
+        "1,9007199254740993,18446744073709551615,0.1,1e+300,,100.0,0.1,0.000123,-12.5,7,true,,",
         "\"a \"\"quoted\"\", text\non two lines\",\"\",blue,2026-11-20T14:03:05.120Z,2026-11-20T14:03:05Z,2026-11-20,",
         "\"[1,null,3]\",\"{\"\"a\"\":1,\"\"b\"\":null}\",\"{\"\"k\"\":\"\"v\"\",\"\"n\"\":null}\"\r\n",
     );

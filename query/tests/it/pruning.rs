@@ -77,3 +77,31 @@ async fn a_quarantined_file_is_an_error_with_its_name() {
     assert!(failed.to_string().contains(".parquet"), "{failed}");
     assert!(!failed.is_callers());
 }
+
+/// The physical plan of `sql`.
+async fn plan(engine: &query::Engine, view: query::View, sql: &str) -> String {
+    let explained = rows(engine, view, &format!("EXPLAIN FORMAT INDENT {sql}")).await;
+    explained.last().unwrap()[1].as_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parquet_reader_filters_where_rows_are_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Sealed);
+    let sql = "SELECT span_id FROM spans WHERE color = 'green' AND duration_ms > 110";
+    let sealed = plan(&engine(dir.path()), view(&snapshot), sql).await;
+    assert!(!sealed.contains("FilterExec"), "{sealed}");
+    assert!(
+        sealed.contains("predicate=color@12 = green AND duration_ms@5 > 110"),
+        "{sealed}"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Half);
+    let mixed = plan(&engine(dir.path()), view(&snapshot), sql).await;
+    let overlaid = mixed.split("OverlayExec").nth(1).unwrap();
+    assert!(
+        overlaid.contains("predicate=duration_ms@5 > 110"),
+        "{mixed}"
+    );
+    assert!(!overlaid.contains("color@12 ="), "{mixed}");
+}
