@@ -6,7 +6,7 @@
 
 use crate::{Answer, QueryError, View, answer::Batches, guard, limits, session};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use datafusion::{execution::SessionState, sql::parser::Statement};
+use datafusion::execution::SessionState;
 use futures::{StreamExt, stream};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
@@ -18,6 +18,9 @@ use tokio::{
 
 /// Batches between a query and its reader.
 const BATCHES_AHEAD: usize = 2;
+
+/// Threads that wait for the disk.
+const BLOCKING_THREADS_MAX: usize = 16;
 
 /// Limits of the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,8 @@ impl Engine {
             limits::runtime_env(&options.data_dir, options.memory_bytes, options.spill_bytes)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.target_partitions.max(1))
+            .thread_stack_size(guard::STACK_BYTES)
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("query")
             .enable_all()
             .build()
@@ -93,10 +98,9 @@ impl Engine {
     /// Any [`QueryError`] but `Setup`.
     pub async fn run(&self, view: View, sql: &str) -> Result<Answer, QueryError> {
         let deadline = Instant::now() + self.options.timeout;
-        let statement = guard::parse(sql)?;
         let turn = self.turn().await?;
         let limit = self.options.timeout;
-        let mut running = self.start(view, statement, turn, deadline)?;
+        let mut running = self.start(view, sql.to_owned(), turn, deadline)?;
         let timed_out = |_| QueryError::Timeout(limit);
         let schema = timeout_at(deadline, running.opened())
             .await
@@ -132,7 +136,7 @@ impl Engine {
     fn start(
         &self,
         view: View,
-        statement: Statement,
+        sql: String,
         turn: OwnedSemaphorePermit,
         deadline: Instant,
     ) -> Result<Running, QueryError> {
@@ -140,7 +144,7 @@ impl Engine {
         let (batches, rows) = mpsc::channel(BATCHES_AHEAD);
         let (base, limit) = (Arc::clone(&self.base), self.options.timeout);
         let query = async move {
-            let work = drive(&base, &view, statement, opened, &batches);
+            let work = drive(&base, &view, &sql, opened, &batches);
             let end = match timeout_at(deadline, work).await {
                 Ok(Ok(())) => Step::Done,
                 Ok(Err(error)) => Step::Failed(error),
@@ -180,11 +184,11 @@ enum Step {
 async fn drive(
     base: &SessionState,
     view: &View,
-    statement: Statement,
+    sql: &str,
     opened: oneshot::Sender<SchemaRef>,
     batches: &mpsc::Sender<Step>,
 ) -> Result<(), QueryError> {
-    let mut stream = session::open(base, view, statement).await?;
+    let mut stream = session::open(base, view, guard::parse(sql)?).await?;
     let _ = opened.send(stream.schema());
     while let Some(batch) = stream.next().await {
         let batch = batch?;

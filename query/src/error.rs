@@ -32,6 +32,14 @@ pub enum QueryError {
         /// `rows` or `bytes`.
         unit: &'static str,
     },
+    /// The statement itself is too large.
+    #[error("statement has more than {limit} {unit}; split it, or put long lists into IN (...)")]
+    TooLong {
+        /// How many are allowed.
+        limit: u64,
+        /// `bytes`, or `keywords and operators`.
+        unit: &'static str,
+    },
     /// The query failed while it ran.
     #[error("query failed: {0}")]
     Failed(String),
@@ -50,7 +58,7 @@ impl QueryError {
     pub const fn is_callers(&self) -> bool {
         matches!(
             self,
-            Self::Forbidden(_) | Self::Invalid(_) | Self::TooLarge { .. }
+            Self::Forbidden(_) | Self::Invalid(_) | Self::TooLarge { .. } | Self::TooLong { .. }
         )
     }
 

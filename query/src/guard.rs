@@ -13,6 +13,8 @@ use datafusion::{
         sqlparser::{
             ast::{self, SetExpr, Visit, Visitor},
             dialect::GenericDialect,
+            keywords::Keyword,
+            tokenizer::{Token, Tokenizer},
         },
     },
 };
@@ -22,21 +24,52 @@ use std::{collections::VecDeque, ops::ControlFlow};
 pub const SQL_BYTES_MAX: usize = 256 * 1024;
 /// Deepest nesting the parser follows.
 const NESTING_MAX: usize = 50;
+/// Most keywords and operators; see [`STACK_BYTES`].
+const OPERATORS_MAX: usize = 1_000;
+/// Stack of the threads that parse, plan and run: enough for a chain of [`OPERATORS_MAX`] in an unoptimized build.
+pub const STACK_BYTES: usize = 64 << 20;
 
 /// Parses `sql` into exactly one read-only statement.
 pub fn parse(sql: &str) -> Result<Statement, QueryError> {
     if sql.len() > SQL_BYTES_MAX {
-        return Err(QueryError::TooLarge {
+        return Err(QueryError::TooLong {
             limit: SQL_BYTES_MAX as u64,
-            unit: "bytes of SQL",
+            unit: "bytes",
         });
     }
+    check_size(sql)?;
     let statement = parsed(sql)?;
     check_statement(&statement)?;
     Ok(match &statement {
         Statement::Statement(inner) if is_bare_show_tables(inner) => parsed(SHOW_TABLES)?,
         _ => statement,
     })
+}
+
+/// Bounds how deep a plan can get. The parser bounds nesting, but `1 + 1 + 1 + ...` and `a OR b OR ...` are loops to it
+/// and deep trees to everything after; an overflowing stack would end the whole process. Long lists are no danger.
+fn check_size(sql: &str) -> Result<(), QueryError> {
+    let tokens = Tokenizer::new(&GenericDialect {}, sql)
+        .tokenize()
+        .map_err(|e| QueryError::Invalid(format!("cannot parse: {e}")))?;
+    let is_operator = |token: &&Token| match token {
+        Token::Word(word) => word.keyword != Keyword::NoKeyword,
+        Token::Number(..)
+        | Token::SingleQuotedString(_)
+        | Token::Whitespace(_)
+        | Token::Comma
+        | Token::Period
+        | Token::LParen
+        | Token::RParen => false,
+        _ => true,
+    };
+    if tokens.iter().filter(is_operator).count() > OPERATORS_MAX {
+        return Err(QueryError::TooLong {
+            limit: OPERATORS_MAX as u64,
+            unit: "keywords and operators",
+        });
+    }
+    Ok(())
 }
 
 /// What `SHOW TABLES` reads: our own tables and views, in order.

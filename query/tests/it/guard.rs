@@ -153,6 +153,14 @@ async fn hostile_text_is_an_error_and_never_a_panic() {
     let (_data, _other, engine) = outside();
     let deep = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
     let wide = format!("SELECT {}", "1+".repeat(200_000));
+    let just = format!("SELECT {}1", "1+".repeat(100_000));
+    let ors = format!("SELECT 1 WHERE {} true", "true OR ".repeat(25_000));
+    let unions = format!("SELECT 1 {}", "UNION ALL SELECT 1 ".repeat(10_000));
+    let cases = format!(
+        "SELECT {} 1 {}",
+        "CASE WHEN true THEN ".repeat(5_000),
+        "END ".repeat(5_000)
+    );
     let not = format!("SELECT {} true", "NOT ".repeat(20_000));
     for sql in [
         &*deep,
@@ -166,5 +174,37 @@ async fn hostile_text_is_an_error_and_never_a_panic() {
         "WITH",
     ] {
         error(&engine, View::default(), sql).await;
+    }
+    for sql in [just, ors, unions, cases] {
+        let refused = error(&engine, View::default(), &sql).await;
+        assert!(
+            matches!(refused, QueryError::TooLong { .. } | QueryError::Invalid(_)),
+            "{refused}"
+        );
+    }
+    // As deep as allowed: an answer or an error, but no crash.
+    for sql in [
+        format!("SELECT {}1", "1+".repeat(998)),
+        format!(
+            "SELECT * FROM spans WHERE {} false",
+            "duration_ms = 1 OR ".repeat(330)
+        ),
+        format!(
+            "SELECT * FROM spans WHERE {} true",
+            "route <> 'x' AND ".repeat(330)
+        ),
+        format!("SELECT 'a' {}", "|| color".repeat(990)),
+        format!("SELECT 1 {}", "UNION ALL SELECT 1 ".repeat(330)),
+        format!(
+            "SELECT {} 1 {}",
+            "CASE WHEN true THEN ".repeat(40),
+            "END ".repeat(40)
+        ),
+        format!(
+            "SELECT * FROM spans WHERE trace_id IN ({}'')",
+            "'a',".repeat(50_000)
+        ),
+    ] {
+        let _ = engine.run(View::default(), &sql).await;
     }
 }
