@@ -274,6 +274,9 @@ fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings
     if let Some(age) = section.parse("seal_age", findings, duration) {
         config.pipeline.seal_age = age;
     }
+    if let Some(quiet) = section.parse("trace_quiet", findings, duration) {
+        config.pipeline.assembly.quiet = quiet;
+    }
     if let Some(bytes) = section.parse("ingest_bytes_max", findings, bytes) {
         config.doors.budget_bytes = bytes;
     }

@@ -153,7 +153,8 @@ async fn receive(State(gateway): State<Arc<(signature::Secret, Clock, Arc<Route>
         let share = body.data.weights.get(&Color::Green).copied().unwrap_or(0.0).clamp(0.0, 1.0);
         let after = (share * f64::from(PPM)).round() as u32;
         let before = route.green_ppm.swap(after, Relaxed);
-        notices.push(Received { body, at: now, moved: (before, after) });
+        // The clock is read after the switch: what starts later than this was routed by it.
+        notices.push(Received { body, at: clock(), moved: (before, after) });
     }
     StatusCode::OK
 }

@@ -22,7 +22,7 @@ use crate::{
     wire::App,
 };
 use miette::{IntoDiagnostic, WrapErr, miette};
-use proto::{Nanos, cell::PPM, clock::Clock, decision::{Action, Phase}, signature::Secret};
+use proto::{Nanos, cell::PPM, clock::Clock, decision::{Action, GateReport, Phase}, signature::Secret};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Name of the demo's release.
 const RELEASE: &str = "support-chat-42";
 /// Green is healthy for this long on the canary step, then it is not.
-const HEALTHY_FIRST: Duration = Duration::from_secs(8);
+const HEALTHY_FIRST: Duration = Duration::from_secs(6);
 /// Traffic is watched for this long after the last notice, to prove that it moved.
 const PROOF: Duration = Duration::from_secs(5);
 /// The demo gives up after this.
@@ -155,8 +155,8 @@ pub struct Proof {
     pub notice: Received,
     /// Seconds from the injected regression (or from the first green request) to the notice.
     pub seconds_to_notice: f64,
-    /// Spans by color that started after the route had moved.
-    pub spans_after: [i64; 2],
+    /// Requests by color that came in after the route had moved, as their spans say.
+    pub requests_after: [i64; 2],
     /// Traces exported in all, and given up.
     pub exported: u64,
     /// Exports given up.
@@ -222,9 +222,13 @@ impl Play {
             f64::from(notice.moved.0) / 1e4,
             f64::from(notice.moved.1) / 1e4,
         ));
-        for culprit in data.gates.iter().filter(|g| g.log_e_fail >= g.threshold_fail) {
+        if data.action != Action::Rollback {
+            return;
+        }
+        let over = |g: &GateReport| g.log_e_fail - g.threshold_fail;
+        if let Some(culprit) = data.gates.iter().max_by(|a, b| over(a).total_cmp(&over(b))) {
             self.screen.say(&format!(
-                "  {} ({}): blue {}, green {}, evidence {:.1} of {:.1}",
+                "  worst: {} ({}): blue {}, green {}, evidence {:.1} of {:.1}",
                 culprit.name,
                 culprit.cohort.as_deref().unwrap_or("overall"),
                 screen::amount(&culprit.name, culprit.blue),
@@ -246,24 +250,24 @@ impl Play {
             let verdict = self.observer.verdict(RELEASE).await?;
             let green_share = f64::from(self.route.green_ppm()) / f64::from(PPM);
             self.screen.show(Pulse { traces_per_sec: rate.of(self.route.exported.load(Relaxed)), green_share }, &verdict);
-            let [blue, green] = self.observer.spans_since(RELEASE, moved_at).await?;
+            let [blue, green] = self.observer.requests_since(RELEASE, moved_at).await?;
             let (stays, leaves) = if self.scenario == Scenario::Healthy { (green, blue) } else { (blue, green) };
             let seen_by_engine = match self.scenario.expected() {
                 Action::Promote => matches!(verdict.phase, Phase::Watching | Phase::Settled),
                 _ => verdict.phase == Phase::RolledBack,
             };
             if (self.clock)().since(moved_at) >= PROOF && stays > 0 && leaves == 0 && seen_by_engine {
-                self.screen.say(&format!("proved: {stays} spans of the color that stays, {leaves} of the other, since the route moved"));
+                self.screen.say(&format!("proved by SQL over new spans: {stays} requests of the color that stays, {leaves} of the other, since the route moved"));
                 return Ok(Proof {
                     notice,
                     seconds_to_notice,
-                    spans_after: [blue, green],
+                    requests_after: [blue, green],
                     exported: self.route.exported.load(Relaxed),
                     lost: self.route.lost.load(Relaxed),
                 });
             }
             if begun.elapsed() > Duration::from_secs(45) {
-                return Err(miette!("the route moved, but {leaves} spans of the other color came after it and the phase is {}", verdict.phase.as_str()));
+                return Err(miette!("the route moved, but {leaves} requests of the other color came after it and the phase is {}", verdict.phase.as_str()));
             }
         }
     }

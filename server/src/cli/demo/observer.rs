@@ -29,15 +29,16 @@ impl Observer {
         answer.json().await.into_diagnostic().wrap_err("the verdict endpoint answered something else")
     }
 
-    /// Blue and green spans of the release that started after `since`.
+    /// Blue and green requests of the release that came in after `since`. Spans below a request are not counted: those
+    /// of a request that was under way may well start later.
     ///
     /// # Errors
     /// If the query fails.
-    pub async fn spans_since(&self, release: &str, since: Nanos) -> miette::Result<[i64; 2]> {
+    pub async fn requests_since(&self, release: &str, since: Nanos) -> miette::Result<[i64; 2]> {
         let sql = format!(
-            "SELECT count(*) FILTER (WHERE color = 'blue'), count(*) FILTER (WHERE color = 'green') \
-             FROM spans WHERE release = '{release}' AND start_time > TIMESTAMP '{}'",
-            since.rfc3339()
+            "SELECT count(*) FILTER (WHERE color = 'blue'), count(*) FILTER (WHERE color = 'green') FROM spans \
+             WHERE role = 'server' AND release = '{release}' AND start_time > to_timestamp_nanos({})",
+            since.0
         );
         let url = format!("{}/api/v1/sql", self.base);
         let answer: Value = self.http.post(url).json(&json!({ "sql": sql })).send().await.into_diagnostic()?.json().await.into_diagnostic()?;

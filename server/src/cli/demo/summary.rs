@@ -9,7 +9,7 @@ use std::path::Path;
 pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
     let data = &proof.notice.body.data;
     let mut gates = Table::new();
-    gates.load_preset(UTF8_FULL_CONDENSED);
+    gates.load_style(UTF8_FULL_CONDENSED);
     gates.set_header(["gate", "cohort", "blue", "green", "blue n", "green n", "evidence / threshold", "verdict"]);
     for g in &data.gates {
         gates.add_row(vec![
@@ -27,7 +27,7 @@ pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
         "\n{action} of {release}, decision {id}\n{gates}\n\
          decided after   {seconds:.1} s of {what}\n\
          signed webhook  received, signature verified, green from {before:.0} % to {after:.0} %\n\
-         proof           {blue} blue and {green} green spans started after the move; phase {phase}\n\
+         proof           {blue} blue and {green} green requests came in after the move, as their spans say; phase {phase}\n\
          traffic         {exported} traces exported, {lost} lost",
         action = data.action.as_str(),
         release = data.release,
@@ -36,8 +36,8 @@ pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
         what = if data.action == proto::decision::Action::Promote { "canary traffic" } else { "bad green traffic" },
         before = f64::from(proof.notice.moved.0) / 1e4,
         after = f64::from(proof.notice.moved.1) / 1e4,
-        blue = proof.spans_after[0],
-        green = proof.spans_after[1],
+        blue = proof.requests_after[0],
+        green = proof.requests_after[1],
         phase = verdict.phase.as_str(),
         exported = proof.exported,
         lost = proof.lost,
