@@ -194,7 +194,10 @@ fn warn_of_missing_secret(release: &ReleaseSpec) {
     if let Some(webhook) = &release.webhook
         && let Err(error) = secrets::source()(webhook)
     {
-        tracing::warn!(release = release.id, "its notices cannot be signed: {error}");
+        tracing::warn!(
+            release = release.id,
+            "its notices cannot be signed: {error}"
+        );
     }
 }
 

@@ -64,7 +64,9 @@ impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         let status = match &error {
             QueryError::Forbidden(_) => StatusCode::FORBIDDEN,
-            QueryError::Invalid(_) | QueryError::TooLarge { .. } | QueryError::TooLong { .. } => StatusCode::BAD_REQUEST,
+            QueryError::Invalid(_) | QueryError::TooLarge { .. } | QueryError::TooLong { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             QueryError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             QueryError::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             QueryError::Memory(_) => StatusCode::INSUFFICIENT_STORAGE,
