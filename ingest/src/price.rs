@@ -288,17 +288,18 @@ impl Price {
         } else {
             completion
         };
-        let pico: i128 = [
+        let parts = [
             (uncached, rates.input),
             (read, rates.cache_read),
             (written, rates.cache_write),
             (visible, rates.output),
             (reasoning, rates.reasoning),
-        ]
-        .into_iter()
-        .map(|(tokens, rate)| i128::from(tokens) * i128::from(rate))
-        .sum();
-        let nano = i64::try_from((pico + 500).div_euclid(1_000)).ok()?;
+        ];
+        // 2^63 pico-USD are nine million dollars: a call that costs more is none
+        let pico = parts.into_iter().try_fold(500_i64, |sum, (tokens, rate)| {
+            sum.checked_add(tokens.checked_mul(rate)?)
+        })?;
+        let nano = pico / 1_000;
         (0..=MONEY_NANO_MAX).contains(&nano).then_some(nano)
     }
 }

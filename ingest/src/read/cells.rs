@@ -3,6 +3,7 @@
 use super::{
     ReadCounts, ReadError, WORD_BYTES_MAX,
     columns::{Amounts, Flags, Texts, Words},
+    priced::NO_WORD,
     value::{BadNumber, Number, Value, utf8, write_scalar},
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
@@ -28,14 +29,14 @@ impl Cells<'_> {
         &mut self,
         column: &mut Words,
         text: Option<&[u8]>,
-    ) -> Result<Option<u32>, ReadError> {
+    ) -> Result<u32, ReadError> {
         match text {
             Some(text) if text.len() > WORD_BYTES_MAX => {
                 self.counts.words_too_long += 1;
-                utf8(text).map(|_| None)
+                utf8(text).map(|_| NO_WORD)
             }
-            Some(text) if !text.is_empty() => column.set(self.row, text).map(Some),
-            _ => Ok(None),
+            Some(text) if !text.is_empty() => column.set(self.row, text),
+            _ => Ok(NO_WORD),
         }
     }
 

@@ -222,7 +222,7 @@ impl Strings {
         self.bytes.len() + self.ends.len() * 4
     }
 
-    /// UTF-8 as a whole, and every string starts with a character's first byte: so each string is UTF-8.
+    /// ASCII; or UTF-8 as a whole, and every string starts with a character's first byte: so each string is UTF-8.
     pub(super) fn is_text_from(&self, index: usize) -> bool {
         if index >= self.len() {
             return true;
@@ -233,8 +233,10 @@ impl Strings {
                 .get(end as usize)
                 .is_none_or(|&byte| byte & 0xc0 != 0x80)
         };
-        simdutf8::basic::from_utf8(&self.bytes[self.start(index)..]).is_ok()
-            && self.ends[index..].iter().all(starts_well)
+        let bytes = &self.bytes[self.start(index)..];
+        bytes.is_ascii()
+            || simdutf8::basic::from_utf8(bytes).is_ok()
+                && self.ends[index..].iter().all(starts_well)
     }
 
     pub(super) fn take(&mut self, nulls: Option<NullBuffer>) -> Result<StringArray, ArrowError> {
@@ -333,6 +335,23 @@ pub(super) fn write_hex(id: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Whether two texts are equal. Words are short: two overlapping loads a side decide up to 16 bytes without a call.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let len = a.len();
+    if len != b.len() {
+        return false;
+    }
+    if !(8..=16).contains(&len) {
+        return a == b;
+    }
+    let load = |text: &[u8], at: usize| {
+        let eight = text.get(at..at + 8).and_then(<[u8]>::first_chunk);
+        eight.map_or(0, |&eight| u64::from_le_bytes(eight))
+    };
+    load(a, 0) == load(b, 0) && load(a, len - 8) == load(b, len - 8)
+}
+
 /// Text of low cardinality: a dictionary, and one code a row.
 #[derive(Default)]
 pub(super) struct Words {
@@ -363,7 +382,9 @@ impl Words {
 
     #[inline]
     fn code(&mut self, text: &[u8]) -> Result<u32, ReadError> {
-        if (self.last as usize) < self.known.len() && self.known.get(self.last as usize) == text {
+        if (self.last as usize) < self.known.len()
+            && is_same(self.known.get(self.last as usize), text)
+        {
             return Ok(self.last);
         }
         let hash = self.hasher.hash_one(text);

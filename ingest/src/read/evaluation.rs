@@ -118,7 +118,7 @@ impl Reader {
         let mut place = Place::default();
         let mut judged = Judged::default();
         let mut cursor = Cursor::new(message);
-        while let Some(found) = cursor.next_key()? {
+        while let found @ 1.. = cursor.next_key()? {
             match found {
                 TIME => time = cursor.fixed64()?,
                 OBSERVED => observed = cursor.fixed64()?,
@@ -166,7 +166,7 @@ impl Reader {
         let mut time = 0;
         let mut judged = Judged::default();
         let mut cursor = Cursor::new(event);
-        while let Some(found) = cursor.next_key()? {
+        while let found @ 1.. = cursor.next_key()? {
             match found {
                 TIME => time = cursor.fixed64()?,
                 ATTRIBUTE => {

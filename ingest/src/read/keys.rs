@@ -76,8 +76,16 @@ impl Meaning {
 }
 
 struct Entry {
-    key: Box<[u8]>,
+    print: Print,
     meaning: Meaning,
+    key: Box<[u8]>,
+}
+
+impl Entry {
+    #[inline]
+    fn is(&self, key: &[u8], print: &Print) -> bool {
+        self.print.is(print) && (print.len <= PRINTED_MAX || *self.key == *key)
+    }
 }
 
 /// Meanings by key.
@@ -90,27 +98,57 @@ pub(super) struct KeyTable {
     content: Vec<Box<[u8]>>,
 }
 
-#[inline]
-fn cell_of(key: &[u8]) -> usize {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let load = |bytes: &[u8]| {
-        bytes
-            .first_chunk()
-            .map_or(0, |&eight| u64::from_le_bytes(eight))
-    };
-    let n = key.len();
-    let (front, back, middle) = if n >= 8 {
-        (load(key), load(&key[n - 8..]), load(&key[n / 2 - 4..]))
-    } else {
-        let mut eight = [0; 8];
-        eight[..n].copy_from_slice(key);
-        (u64::from_le_bytes(eight), 0, 0)
-    };
-    let mixed =
-        (front ^ back.rotate_left(23) ^ middle.rotate_left(41) ^ n as u64).wrapping_mul(ODD);
-    #[allow(clippy::cast_possible_truncation)]
-    let high = (mixed >> 32) as usize;
-    high & (CELLS - 1)
+/// Three words of a key and its length. They cover a key of 8 to 24 bytes whole.
+#[derive(Debug, Clone, Copy)]
+struct Print {
+    front: u64,
+    middle: u64,
+    back: u64,
+    len: usize,
+}
+
+/// Longest key that its print covers, bytes.
+const PRINTED_MAX: usize = 24;
+
+impl Print {
+    #[inline]
+    fn of(key: &[u8]) -> Self {
+        let load = |at: usize| {
+            let eight = key.get(at..at + 8).and_then(<[u8]>::first_chunk);
+            eight.map_or(0, |&eight| u64::from_le_bytes(eight))
+        };
+        let len = key.len();
+        let (front, middle, back) = if len >= 8 {
+            (load(0), load(len / 2 - 4), load(len - 8))
+        } else {
+            let mut eight = [0; 8];
+            eight[..len].copy_from_slice(key);
+            (u64::from_le_bytes(eight), 0, 0)
+        };
+        Self {
+            front,
+            middle,
+            back,
+            len,
+        }
+    }
+
+    /// Word by word: compared as one block, the words would first have to reach memory.
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        let words = self.front ^ other.front | self.middle ^ other.middle | self.back ^ other.back;
+        words == 0 && self.len == other.len
+    }
+
+    #[inline]
+    fn cell(&self) -> usize {
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let ends = self.front ^ self.middle.rotate_left(41) ^ self.back.rotate_left(23);
+        let mixed = ends ^ self.len as u64;
+        #[allow(clippy::cast_possible_truncation)]
+        let high = (mixed.wrapping_mul(ODD) >> 32) as usize;
+        high & (CELLS - 1)
+    }
 }
 
 impl KeyTable {
@@ -201,10 +239,11 @@ impl KeyTable {
 
     #[inline]
     fn find(&self, key: &[u8]) -> Option<usize> {
-        let mut cell = cell_of(key);
+        let print = Print::of(key);
+        let mut cell = print.cell();
         for _ in 0..PROBES_MAX {
             let entry = usize::from(self.cells[cell]).checked_sub(1)?;
-            if *self.entries[entry].key == *key {
+            if self.entries[entry].is(key, &print) {
                 return Some(entry);
             }
             cell = (cell + 1) & (CELLS - 1);
@@ -214,12 +253,14 @@ impl KeyTable {
 
     /// False if the key's neighbourhood is full; it then stays unknown.
     fn insert(&mut self, key: &[u8], meaning: Meaning) -> bool {
-        let mut cell = cell_of(key);
+        let print = Print::of(key);
+        let mut cell = print.cell();
         for _ in 0..PROBES_MAX {
             if self.cells[cell] == 0 {
                 self.entries.push(Entry {
-                    key: key.into(),
+                    print,
                     meaning,
+                    key: key.into(),
                 });
                 self.cells[cell] = u16::try_from(self.entries.len()).unwrap_or(0);
                 return true;

@@ -19,7 +19,15 @@ pub(super) struct Called<'a> {
 }
 
 /// Codes of provider, request model and response model in their columns' dictionaries.
-pub(super) type Names = [Option<u32>; 3];
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Names {
+    pub(super) provider: u32,
+    pub(super) request: u32,
+    pub(super) response: u32,
+}
+
+/// Stands for the code of a word that a row does not have.
+pub(super) const NO_WORD: u32 = u32::MAX;
 
 /// Prices found for the batch being gathered, by dictionary codes: looking one up by name takes longer.
 #[derive(Default)]
@@ -41,12 +49,11 @@ impl PricedCache {
         names: Names,
         called: &Called<'_>,
     ) -> Option<Price> {
-        let texts = [called.provider, called.request, called.response];
-        let is_coded = names
-            .iter()
-            .zip(texts)
-            .all(|(code, text)| code.is_some() == text.is_some());
-        if called.really.is_some() || !is_coded {
+        let is_coded = |code: u32, text: Option<&[u8]>| (code == NO_WORD) == text.is_none();
+        let all_coded = is_coded(names.provider, called.provider)
+            && is_coded(names.request, called.request)
+            && is_coded(names.response, called.response);
+        if called.really.is_some() || !all_coded {
             return find(prices, called);
         }
         if let Some((last, price)) = self.last

@@ -5,7 +5,7 @@ use super::{
     cells::Cells,
     columns::Amounts,
     keys::Slots,
-    priced::{Called, emitter_cost, token_count},
+    priced::{Called, Names, emitter_cost, token_count},
     resolve::{self, ERROR, Role},
     sources::{COMPLETION_START_TIME, FIRST_TOKEN_EVENT, SLOTS, Slot},
     span::{Context, Fields, Placed, is_id},
@@ -207,14 +207,11 @@ impl Reader {
         )?;
         let provider = resolve::provider(slots);
         let (request, response) = resolve::models(slots, error);
-        let mut names = [None; 3];
-        for (code, (column, text)) in names.iter_mut().zip([
-            (&mut rows.provider, provider),
-            (&mut rows.request_model, request),
-            (&mut rows.response_model, response),
-        ]) {
-            *code = cells.coded(column, text)?;
-        }
+        let names = Names {
+            provider: cells.coded(&mut rows.provider, provider)?,
+            request: cells.coded(&mut rows.request_model, request)?,
+            response: cells.coded(&mut rows.response_model, response)?,
+        };
         if role != Role::Call {
             return Ok(());
         }

@@ -108,7 +108,7 @@ impl Reader {
         const STATUS: u32 = key(15, LEN);
         let mut fields = Fields::default();
         let mut cursor = Cursor::new(message);
-        while let Some(found) = cursor.next_key()? {
+        while let found @ 1.. = cursor.next_key()? {
             match found {
                 ATTRIBUTE => self.read_attribute(cursor.bytes()?, slots, evaluations)?,
                 TRACE_ID => fields.trace_id = cursor.bytes()?,
@@ -165,7 +165,7 @@ impl Reader {
         const NAME: u32 = key(2, LEN);
         let (mut time, mut name): (u64, &[u8]) = (0, &[]);
         let mut cursor = Cursor::new(message);
-        while let Some(found) = cursor.next_key()? {
+        while let found @ 1.. = cursor.next_key()? {
             match found {
                 TIME => time = cursor.fixed64()?,
                 NAME => name = cursor.bytes()?,
@@ -240,7 +240,7 @@ impl Reader {
         }
         let (mut trace_id, mut span_id): (&'a [u8], &'a [u8]) = (&[], &[]);
         let mut cursor = Cursor::new(message);
-        while let Some(found) = cursor.next_key()? {
+        while let found @ 1.. = cursor.next_key()? {
             match found {
                 TRACE_ID => trace_id = cursor.bytes()?,
                 SPAN_ID => span_id = cursor.bytes()?,
@@ -274,7 +274,7 @@ fn read_status<'a>(message: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Rea
     const MESSAGE: u32 = key(2, LEN);
     const CODE: u32 = key(3, VARINT);
     let mut cursor = Cursor::new(message);
-    while let Some(found) = cursor.next_key()? {
+    while let found @ 1.. = cursor.next_key()? {
         match found {
             MESSAGE => fields.status_message = cursor.bytes()?,
             CODE => fields.status = cursor.varint()?,

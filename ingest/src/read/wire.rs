@@ -62,17 +62,27 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Key of the next field, `None` at the end of the message.
-    #[inline]
-    pub(super) fn next_key(&mut self) -> Result<Option<u32>, ReadError> {
-        if self.rest.is_empty() {
-            return Ok(None);
+    /// Key of the next field, zero (which is none) at the end of the message.
+    #[inline(always)]
+    pub(super) fn next_key(&mut self) -> Result<u32, ReadError> {
+        match self.rest {
+            [] => Ok(0),
+            // fields 1 to 15 of every wire type
+            [key @ 8..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u32::from(*key))
+            }
+            _ => self.long_key(),
         }
+    }
+
+    #[cold]
+    fn long_key(&mut self) -> Result<u32, ReadError> {
         let key = u32::try_from(self.varint()?).map_err(|_| ReadError::Varint)?;
         if key >> 3 == 0 {
             return Err(ReadError::WireType);
         }
-        Ok(Some(key))
+        Ok(key)
     }
 
     #[inline]
@@ -113,7 +123,7 @@ impl<'a> Cursor<'a> {
 
     /// The next length-delimited field with this number, stepping over all others.
     pub(super) fn next_len(&mut self, number: u32) -> Result<Option<&'a [u8]>, ReadError> {
-        while let Some(found) = self.next_key()? {
+        while let found @ 1.. = self.next_key()? {
             if found == key(number, LEN) {
                 return self.bytes().map(Some);
             }
