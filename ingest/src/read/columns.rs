@@ -31,10 +31,15 @@ pub(super) trait Column {
     fn take(&mut self, rows: usize, ty: &DataType) -> Result<Option<ArrayRef>, ArrowError>;
 }
 
-/// An empty vector that will hold about as much as the last one did.
+/// Takes a full vector out, and leaves an empty one that will hold about as much. Batches live long: room that a larger
+/// batch before left unused is given back.
 pub(super) fn renewed<T>(full: &mut Vec<T>) -> Vec<T> {
     let next = Vec::with_capacity(full.len());
-    mem::replace(full, next)
+    let mut taken = mem::replace(full, next);
+    if taken.capacity() > taken.len() + taken.len() / 2 + 64 {
+        taken.shrink_to_fit();
+    }
+    taken
 }
 
 /// One bit a row, in Arrow's order.

@@ -362,3 +362,21 @@ fn wire_faults_have_their_names() {
     assert_eq!(reader().read_traces(b"", NOW).unwrap().accepted, 0);
     assert!(reader().take().is_empty());
 }
+
+#[test]
+fn a_small_batch_after_a_large_one_does_not_keep_its_room() {
+    let one = request(
+        vec![good_span(vec![text("a", "b")])],
+        vec![text("service.name", "s")],
+    );
+    let many = request(
+        vec![good_span(vec![text("a", "b")]); 5_000],
+        vec![text("service.name", "s")],
+    );
+    let mut reader = reader();
+    reader.read_traces(&many, NOW).unwrap();
+    let large = reader.take()[0].rows.get_array_memory_size();
+    reader.read_traces(&one, NOW).unwrap();
+    let small = reader.take()[0].rows.get_array_memory_size();
+    assert!(small < large / 50, "{small} after {large}");
+}
