@@ -18,9 +18,10 @@ use tokio::time::{Sleep, sleep, timeout};
 
 /// Pause after an accept that failed, ms: out of file descriptors does not get better by spinning.
 const ACCEPT_PAUSE_MS: u64 = 100;
-/// HTTP/2 windows and frames, bytes. Bodies are read as they come, so a window bounds what waits unread.
-const STREAM_WINDOW_BYTES: u32 = MIB as u32;
-const CONNECTION_WINDOW_BYTES: u32 = 4 * MIB as u32;
+/// HTTP/2 windows and frames, bytes. Bodies are read as they come, so a window bounds what waits unread, and what a
+/// client still sends of a request that is refused.
+const STREAM_WINDOW_BYTES: u32 = 256 * KIB as u32;
+const CONNECTION_WINDOW_BYTES: u32 = MIB as u32;
 const FRAME_BYTES_MAX: u32 = 32 * KIB as u32;
 /// Headers of one request, bytes.
 const HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;

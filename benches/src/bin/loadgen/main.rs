@@ -26,6 +26,9 @@ use wire::{Sender, Sent};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// What refusals ask for.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Parser)]
 #[command(
     name = "loadgen",
@@ -261,7 +264,7 @@ async fn connection(
             Sent::Refused => {
                 plan.refused_in_all.fetch_add(1, Ordering::Relaxed);
                 seen.refused += u64::from(measured);
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                tokio::time::sleep(RETRY_AFTER).await;
             }
         }
     }
