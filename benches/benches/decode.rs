@@ -44,15 +44,10 @@ fn small_span(n: u64) -> Span {
     Span {
         trace_id: [
             n.to_be_bytes(),
-            (n / 4 + 1)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .to_be_bytes(),
+            (n / 4 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(),
         ]
         .concat(),
-        span_id: (n + 1)
-            .wrapping_mul(0x2545_f491_4f6c_dd1d)
-            .to_be_bytes()
-            .to_vec(),
+        span_id: (n + 1).wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes().to_vec(),
         parent_span_id: n.wrapping_mul(0x5851_f42d_4c95_7f2d).to_be_bytes().to_vec(),
         name: "chat gpt-4o-mini".to_owned(),
         kind: 3,
@@ -65,14 +60,8 @@ fn small_span(n: u64) -> Span {
             text("gen_ai.response.model", "gpt-4o-mini-2024-07-18"),
             text("gen_ai.response.id", format!("chatcmpl-{n:024}")),
             text("gen_ai.conversation.id", format!("conv-{}", n / 8)),
-            attribute(
-                "gen_ai.response.finish_reasons",
-                any_value::Value::ArrayValue(reasons),
-            ),
-            attribute(
-                "gen_ai.request.temperature",
-                any_value::Value::DoubleValue(0.2),
-            ),
+            attribute("gen_ai.response.finish_reasons", any_value::Value::ArrayValue(reasons)),
+            attribute("gen_ai.request.temperature", any_value::Value::DoubleValue(0.2)),
             int("gen_ai.usage.input_tokens", 1_200 + n % 97),
             int("gen_ai.usage.output_tokens", 18 + n % 61),
             int("gen_ai.usage.cache_read.input_tokens", 1_024),
@@ -82,10 +71,7 @@ fn small_span(n: u64) -> Span {
                 "gateway.route.color",
                 if n.is_multiple_of(2) { "blue" } else { "green" },
             ),
-            text(
-                "customer.tier",
-                ["free", "pro", "enterprise"][(n % 3) as usize],
-            ),
+            text("customer.tier", ["free", "pro", "enterprise"][(n % 3) as usize]),
         ],
         status: Some(Status::default()),
         ..Span::default()
@@ -134,10 +120,7 @@ fn captured() -> Vec<u8> {
         .map(|client| client.unwrap().path())
         .filter(|path| path.is_dir())
     {
-        for file in fs::read_dir(client)
-            .unwrap()
-            .map(|file| file.unwrap().path())
-        {
+        for file in fs::read_dir(client).unwrap().map(|file| file.unwrap().path()) {
             if file.to_string_lossy().ends_with(".traces.otlp.pb") {
                 body.extend(fs::read(file).unwrap());
             }
@@ -148,23 +131,17 @@ fn captured() -> Vec<u8> {
 
 fn spans_of(body: &[u8]) -> u64 {
     let request = ExportTraceServiceRequest::decode(body).unwrap();
-    let scopes = request
-        .resource_spans
-        .iter()
-        .flat_map(|resource| &resource.scope_spans);
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
     scopes.map(|scope| scope.spans.len() as u64).sum()
 }
 
 fn decode(criterion: &mut Criterion) {
     for (name, body) in [("small", small()), ("captured", captured())] {
         let spans = spans_of(&body);
-        let mut group =
-            criterion.benchmark_group(format!("decode/{name}/{}B", body.len() as u64 / spans));
+        let mut group = criterion.benchmark_group(format!("decode/{name}/{}B", body.len() as u64 / spans));
         group.throughput(Throughput::Elements(spans));
         group.bench_function("prost", |bench| {
-            bench.iter(|| {
-                black_box(ExportTraceServiceRequest::decode(black_box(body.as_slice())).unwrap())
-            });
+            bench.iter(|| black_box(ExportTraceServiceRequest::decode(black_box(body.as_slice())).unwrap()));
         });
         let mut reader = Reader::new(Arc::new(ReadConfig::default()));
         group.bench_function("rows", |bench| {

@@ -111,10 +111,7 @@ fn judging(c: &mut Criterion) {
     let gates = [
         ("p99", gate("p99 latency", "latency", Some(0.99))),
         ("cost", gate("cost per trace", "cost", None)),
-        (
-            "eval_fail",
-            gate("task completion", "eval_fail:task_completion", None),
-        ),
+        ("eval_fail", gate("task completion", "eval_fail:task_completion", None)),
     ];
     for minutes in [1_440, 10_080] {
         let mut rng = ChaCha8Rng::seed_from_u64(42);

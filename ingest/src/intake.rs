@@ -93,11 +93,7 @@ impl Intake {
     pub async fn submit(&self, signal: Signal, body: Bytes) -> Result<Accepted, Refusal> {
         let stopping = || Refusal::Unavailable("the server is stopping".to_owned());
         let (reply, answer) = oneshot::channel();
-        match self.queue.try_send(Envelope {
-            signal,
-            body,
-            reply,
-        }) {
+        match self.queue.try_send(Envelope { signal, body, reply }) {
             Ok(()) => tokio::select! {
                 biased;
                 answer = answer => answer.unwrap_or_else(|_| Err(stopping())),

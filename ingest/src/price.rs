@@ -119,9 +119,7 @@ pub enum PriceError {
     #[error("the price list cannot be read: {0}")]
     Syntax(String),
     /// A price that is no amount of money.
-    #[error(
-        "the price of `{provider}/{model}` must be a finite number of nano-USD per token, not negative"
-    )]
+    #[error("the price of `{provider}/{model}` must be a finite number of nano-USD per token, not negative")]
     Amount {
         /// Provider of the refused entry.
         provider: String,
@@ -211,10 +209,7 @@ impl PriceTable {
             }
         }
         for (provider, model, price) in read {
-            self.by_provider
-                .entry(provider)
-                .or_default()
-                .insert(model, price);
+            self.by_provider.entry(provider).or_default().insert(model, price);
         }
         if let Some(version) = &list.version {
             self.version.clone_from(version);
@@ -244,10 +239,7 @@ impl PriceTable {
                     .unwrap_or(model);
                 dated(name, |name| models.get(name))
             }
-            None => dated(model, |name| {
-                self.by_model.get(name).and_then(Option::as_ref)
-            })
-            .or_else(|| {
+            None => dated(model, |name| self.by_model.get(name).and_then(Option::as_ref)).or_else(|| {
                 let (provider, name) = model.split_once('/')?;
                 let models = self.by_provider.get(&known_provider(provider))?;
                 dated(name, |name| models.get(name))
@@ -260,14 +252,10 @@ impl Price {
     /// Cost in nano-USD, rounded half up. `None` if a count that has a price is unknown, or the sum is no amount of money.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<i64> {
-        let prompt = usage
-            .prompt
-            .or(if self.plain.input == 0 { Some(0) } else { None })?;
-        let completion = usage.completion.or(if self.plain.output == 0 {
-            Some(0)
-        } else {
-            None
-        })?;
+        let prompt = usage.prompt.or(if self.plain.input == 0 { Some(0) } else { None })?;
+        let completion = usage
+            .completion
+            .or(if self.plain.output == 0 { Some(0) } else { None })?;
         let rates = match &self.tier {
             Some((above, tier)) if prompt > *above => tier,
             _ => &self.plain,
@@ -278,11 +266,7 @@ impl Price {
             usage.reasoning.unwrap_or(0),
         );
         let cached = read.checked_add(written)?;
-        let uncached = if cached <= prompt {
-            prompt - cached
-        } else {
-            prompt
-        };
+        let uncached = if cached <= prompt { prompt - cached } else { prompt };
         let visible = if reasoning <= completion {
             completion - reasoning
         } else {
@@ -354,11 +338,7 @@ fn dated<'t>(model: &str, find: impl Fn(&str) -> Option<&'t Price>) -> Option<&'
 /// The name without a trailing `-2024-07-18`, `-20240718` or `@20240718`; `None` if there is none.
 fn undated(model: &str) -> Option<&str> {
     let bytes = model.as_bytes();
-    let digits = |from: usize, to: usize| {
-        bytes
-            .get(from..to)
-            .is_some_and(|d| d.iter().all(u8::is_ascii_digit))
-    };
+    let digits = |from: usize, to: usize| bytes.get(from..to).is_some_and(|d| d.iter().all(u8::is_ascii_digit));
     let n = bytes.len();
     if n > 11 && bytes[n - 11] == b'-' && bytes[n - 6] == b'-' && bytes[n - 3] == b'-' {
         let date = digits(n - 10, n - 6) && digits(n - 5, n - 3) && digits(n - 2, n);

@@ -4,9 +4,7 @@
 use crate::{Color, Nanos};
 
 /// Tables that are sealed into Parquet.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Table {
     /// One row per OTLP span.
@@ -73,9 +71,6 @@ mod tests {
             partition(Table::Spans, Some(Color::Green), at),
             "spans/color=green/date=2026-11-20/hour=14"
         );
-        assert_eq!(
-            partition(Table::Cells, None, at),
-            "cells/date=2026-11-20/hour=14"
-        );
+        assert_eq!(partition(Table::Cells, None, at), "cells/date=2026-11-20/hour=14");
     }
 }

@@ -353,10 +353,7 @@ impl ReleaseBook {
     /// The release in force on `route` at a span's start.
     #[must_use]
     pub fn in_force(&self, route: &str, at: Nanos) -> Option<&BookEntry> {
-        self.entries
-            .iter()
-            .rev()
-            .find(|e| &*e.route == route && e.covers(at))
+        self.entries.iter().rev().find(|e| &*e.route == route && e.covers(at))
     }
 
     /// The version last settled as the winner on `route` before `at`: an unstamped span of it is blue.

@@ -35,18 +35,11 @@ pub fn map() -> DataType {
         Field::new("keys", DataType::Utf8, false),
         Field::new("values", DataType::Utf8, true),
     ]);
-    DataType::Map(
-        Arc::new(Field::new("entries", DataType::Struct(entries), false)),
-        false,
-    )
+    DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
 }
 
 fn list_of(fields: Vec<Field>) -> DataType {
-    DataType::List(Arc::new(Field::new(
-        "item",
-        DataType::Struct(fields.into()),
-        true,
-    )))
+    DataType::List(Arc::new(Field::new("item", DataType::Struct(fields.into()), true)))
 }
 
 /// `List<Struct<time, name, attributes>>`.

@@ -35,9 +35,7 @@ pub enum SignatureError {
     #[error("a webhook secret is `whsec_` followed by base64 of 24 to 64 random bytes")]
     BadSecret,
     /// Timestamp unreadable or too far from now.
-    #[error(
-        "the webhook timestamp is missing, unreadable or more than {TOLERANCE_SECS} s from now"
-    )]
+    #[error("the webhook timestamp is missing, unreadable or more than {TOLERANCE_SECS} s from now")]
     BadTimestamp,
     /// No signature matches.
     #[error("no signature matches: the body was changed, or the secret is another one")]
@@ -50,13 +48,8 @@ impl Secret {
     /// # Errors
     /// [`SignatureError::BadSecret`] if the prefix, the base64 or the length (24 to 64 bytes) is wrong.
     pub fn parse(text: &str) -> Result<Self, SignatureError> {
-        let encoded = text
-            .trim()
-            .strip_prefix("whsec_")
-            .ok_or(SignatureError::BadSecret)?;
-        let key = STANDARD
-            .decode(encoded)
-            .map_err(|_| SignatureError::BadSecret)?;
+        let encoded = text.trim().strip_prefix("whsec_").ok_or(SignatureError::BadSecret)?;
+        let key = STANDARD.decode(encoded).map_err(|_| SignatureError::BadSecret)?;
         if (24..=64).contains(&key.len()) {
             Ok(Self(key))
         } else {
@@ -114,10 +107,7 @@ impl Secret {
         body: &[u8],
         now: i64,
     ) -> Result<(), SignatureError> {
-        let at: i64 = timestamp
-            .trim()
-            .parse()
-            .map_err(|_| SignatureError::BadTimestamp)?;
+        let at: i64 = timestamp.trim().parse().map_err(|_| SignatureError::BadTimestamp)?;
         if at.abs_diff(now) > TOLERANCE_SECS.unsigned_abs() {
             return Err(SignatureError::BadTimestamp);
         }
@@ -127,11 +117,7 @@ impl Secret {
             .filter_map(|s| s.strip_prefix("v1,"))
             .filter_map(|s| STANDARD.decode(s).ok())
             .any(|tag| bool::from(tag.as_slice().ct_eq(&expected)));
-        if matches {
-            Ok(())
-        } else {
-            Err(SignatureError::NoMatch)
-        }
+        if matches { Ok(()) } else { Err(SignatureError::NoMatch) }
     }
 }
 
@@ -147,10 +133,7 @@ mod tests {
     #[test]
     fn the_published_vector_holds() {
         let s = Secret::parse(SECRET).unwrap();
-        assert_eq!(
-            s.sign(ID, AT, BODY),
-            "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw="
-        );
+        assert_eq!(s.sign(ID, AT, BODY), "v1,tZ1I4/hDygAJgO5TYxiSd6Sd0kDW6hPenDe+bTa3Kkw=");
     }
 
     #[test]
@@ -172,33 +155,18 @@ mod tests {
         let both = format!("{} {}", other.sign(ID, AT, BODY), s.sign(ID, AT, BODY));
         let at = AT.to_string();
         assert_eq!(s.verify(ID, &at, &both, BODY, AT + 200), Ok(()));
-        assert_eq!(
-            s.verify(ID, &at, &both, b"{}", AT),
-            Err(SignatureError::NoMatch)
-        );
+        assert_eq!(s.verify(ID, &at, &both, b"{}", AT), Err(SignatureError::NoMatch));
         assert_eq!(
             s.verify(ID, &at, &both, BODY, AT + 301),
             Err(SignatureError::BadTimestamp)
         );
-        assert_eq!(
-            s.verify(ID, "soon", &both, BODY, AT),
-            Err(SignatureError::BadTimestamp)
-        );
+        assert_eq!(s.verify(ID, "soon", &both, BODY, AT), Err(SignatureError::BadTimestamp));
     }
 
     #[test]
     fn short_secrets_are_refused_and_secrets_are_not_printed() {
-        assert_eq!(
-            Secret::parse("whsec_aGVsbG8=").unwrap_err(),
-            SignatureError::BadSecret
-        );
-        assert_eq!(
-            Secret::parse("hello").unwrap_err(),
-            SignatureError::BadSecret
-        );
-        assert_eq!(
-            format!("{:?}", Secret::parse(SECRET).unwrap()),
-            "Secret(..)"
-        );
+        assert_eq!(Secret::parse("whsec_aGVsbG8=").unwrap_err(), SignatureError::BadSecret);
+        assert_eq!(Secret::parse("hello").unwrap_err(), SignatureError::BadSecret);
+        assert_eq!(format!("{:?}", Secret::parse(SECRET).unwrap()), "Secret(..)");
     }
 }

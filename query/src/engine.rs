@@ -73,8 +73,7 @@ impl Engine {
     /// # Errors
     /// [`QueryError::Setup`] if the data directory cannot be opened or threads cannot be started.
     pub fn new(options: EngineOptions) -> Result<Self, QueryError> {
-        let environment =
-            limits::runtime_env(&options.data_dir, options.memory_bytes, options.spill_bytes)?;
+        let environment = limits::runtime_env(&options.data_dir, options.memory_bytes, options.spill_bytes)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(options.target_partitions.max(1))
             .thread_stack_size(guard::STACK_BYTES)
@@ -102,12 +101,8 @@ impl Engine {
         let limit = self.options.timeout;
         let mut running = self.start(view, sql.to_owned(), turn, deadline)?;
         let timed_out = |_| QueryError::Timeout(limit);
-        let schema = timeout_at(deadline, running.opened())
-            .await
-            .map_err(timed_out)??;
-        let first = timeout_at(deadline, running.next())
-            .await
-            .map_err(timed_out)?;
+        let schema = timeout_at(deadline, running.opened()).await.map_err(timed_out)??;
+        let first = timeout_at(deadline, running.next()).await.map_err(timed_out)?;
         let rest = stream::unfold(Some(running), move |running| async move {
             let mut running = running?;
             match timeout_at(deadline, running.next()).await {

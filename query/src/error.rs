@@ -102,15 +102,9 @@ impl From<DataFusionError> for QueryError {
             DataFusionError::Plan(message)
             | DataFusionError::NotImplemented(message)
             | DataFusionError::Configuration(message) => Self::Invalid(with_hint(words(message))),
-            DataFusionError::SQL(parse, _) => {
-                Self::Invalid(format!("cannot parse: {}", parser_words(parse)))
-            }
-            DataFusionError::SchemaError(schema, _) => {
-                Self::Invalid(with_hint(words(&schema.to_string())))
-            }
-            DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => {
-                Self::Invalid(words(&arrow.to_string()))
-            }
+            DataFusionError::SQL(parse, _) => Self::Invalid(format!("cannot parse: {}", parser_words(parse))),
+            DataFusionError::SchemaError(schema, _) => Self::Invalid(with_hint(words(&schema.to_string()))),
+            DataFusionError::ArrowError(arrow, _) if is_of_values(arrow) => Self::Invalid(words(&arrow.to_string())),
             DataFusionError::Execution(message) => Self::Failed(words(message)),
             other => Self::Failed(words(&other.strip_backtrace())),
         }
@@ -124,9 +118,7 @@ impl From<ArrowError> for QueryError {
 }
 
 fn parser_words(error: &datafusion::sql::sqlparser::parser::ParserError) -> String {
-    use datafusion::sql::sqlparser::parser::ParserError::{
-        ParserError, RecursionLimitExceeded, TokenizerError,
-    };
+    use datafusion::sql::sqlparser::parser::ParserError::{ParserError, RecursionLimitExceeded, TokenizerError};
     match error {
         TokenizerError(message) | ParserError(message) => message.clone(),
         RecursionLimitExceeded => "the statement is nested too deeply".to_owned(),

@@ -87,9 +87,7 @@ fn parsed(sql: &str) -> Result<Statement, QueryError> {
     match (statements.pop_front(), count) {
         (Some(only), 1) => Ok(only),
         (_, 0) => Err(QueryError::Forbidden("there is no statement".to_owned())),
-        (_, more) => Err(QueryError::Forbidden(format!(
-            "there are {more} statements"
-        ))),
+        (_, more) => Err(QueryError::Forbidden(format!("there are {more} statements"))),
     }
 }
 
@@ -152,12 +150,8 @@ impl Visitor for ReadOnly {
 
 fn check_body(body: &SetExpr) -> ControlFlow<String> {
     match body {
-        SetExpr::Select(select) if select.into.is_some() => {
-            ControlFlow::Break("SELECT INTO is not allowed".to_owned())
-        }
-        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => {
-            ControlFlow::Continue(())
-        }
+        SetExpr::Select(select) if select.into.is_some() => ControlFlow::Break("SELECT INTO is not allowed".to_owned()),
+        SetExpr::Select(_) | SetExpr::Query(_) | SetExpr::Values(_) | SetExpr::Table(_) => ControlFlow::Continue(()),
         SetExpr::SetOperation { left, right, .. } => {
             check_body(left)?;
             check_body(right)

@@ -40,21 +40,15 @@ impl ObjectStoreRegistry for SealedFilesOnly {
         if url.scheme() == "sealed" {
             return Ok(Arc::clone(&self.0));
         }
-        Err(DataFusionError::External(Box::new(QueryError::Forbidden(
-            format!("reading `{url}` is not allowed"),
-        ))))
+        Err(DataFusionError::External(Box::new(QueryError::Forbidden(format!(
+            "reading `{url}` is not allowed"
+        )))))
     }
 }
 
 /// The environment that all queries share.
-pub fn runtime_env(
-    data_dir: &Path,
-    memory_bytes: usize,
-    spill_bytes: u64,
-) -> Result<Arc<RuntimeEnv>, QueryError> {
-    let setup = |e: &dyn std::fmt::Display| {
-        QueryError::Setup(format!("data directory {}: {e}", data_dir.display()))
-    };
+pub fn runtime_env(data_dir: &Path, memory_bytes: usize, spill_bytes: u64) -> Result<Arc<RuntimeEnv>, QueryError> {
+    let setup = |e: &dyn std::fmt::Display| QueryError::Setup(format!("data directory {}: {e}", data_dir.display()));
     std::fs::create_dir_all(data_dir).map_err(|e| setup(&e))?;
     let files = Arc::new(LocalFileSystem::new_with_prefix(data_dir).map_err(|e| setup(&e))?);
     let spill_dir = data_dir.join(proto::layout::TMP);

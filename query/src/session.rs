@@ -8,12 +8,11 @@ use crate::{
 };
 use datafusion::{
     catalog::{
-        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList,
-        MemorySchemaProvider, SchemaProvider, view::ViewTable,
+        CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+        SchemaProvider, view::ViewTable,
     },
     execution::{
-        SendableRecordBatchStream, SessionState, SessionStateBuilder, SessionStateDefaults,
-        runtime_env::RuntimeEnv,
+        SendableRecordBatchStream, SessionState, SessionStateBuilder, SessionStateDefaults, runtime_env::RuntimeEnv,
     },
     logical_expr::LogicalPlan,
     physical_plan::execute_stream,
@@ -70,10 +69,7 @@ pub async fn open(
     let schema = tables::register(view, partitions).map_err(QueryError::planning)?;
     let state = over(base, &schema)?;
     add_views(&state, &schema, &statement).await?;
-    let plan = state
-        .statement_to_plan(statement)
-        .await
-        .map_err(QueryError::planning)?;
+    let plan = state.statement_to_plan(statement).await.map_err(QueryError::planning)?;
     guard::check_plan(&plan)?;
     let plan = state.optimize(&plan).map_err(QueryError::planning)?;
     let plan = state
@@ -84,10 +80,7 @@ pub async fn open(
     execute_stream(plan, state.task_ctx()).map_err(QueryError::from)
 }
 
-fn over(
-    base: &SessionState,
-    schema: &Arc<MemorySchemaProvider>,
-) -> Result<SessionState, QueryError> {
+fn over(base: &SessionState, schema: &Arc<MemorySchemaProvider>) -> Result<SessionState, QueryError> {
     let catalog = MemoryCatalogProvider::new();
     catalog
         .register_schema(SCHEMA, Arc::clone(schema) as _)
@@ -110,9 +103,7 @@ async fn add_views(
     let named = state
         .resolve_table_references(statement)
         .map_err(QueryError::planning)?;
-    let lists_all = named
-        .iter()
-        .any(|name| name.schema() == Some("information_schema"));
+    let lists_all = named.iter().any(|name| name.schema() == Some("information_schema"));
     for view in VIEWS {
         if !lists_all && !named.iter().any(|name| name.table() == view.name) {
             continue;
@@ -127,8 +118,5 @@ async fn add_views(
 }
 
 async fn plan_of(state: &SessionState, sql: &str) -> Result<LogicalPlan, QueryError> {
-    state
-        .create_logical_plan(sql)
-        .await
-        .map_err(QueryError::planning)
+    state.create_logical_plan(sql).await.map_err(QueryError::planning)
 }

@@ -143,9 +143,8 @@ SELECT * FROM (
     };
 }
 
-pub(crate) const WORST_TRACES: &str = worst_traces!(
-    "error DESC, evals_failed DESC, timed_out DESC, attempts_failed DESC, duration_ms DESC"
-);
+pub(crate) const WORST_TRACES: &str =
+    worst_traces!("error DESC, evals_failed DESC, timed_out DESC, attempts_failed DESC, duration_ms DESC");
 
 /// [`WORST_TRACES`] by one column of `traces`.
 pub(crate) fn worst_traces_by(column: &str) -> String {

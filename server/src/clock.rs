@@ -10,9 +10,7 @@ use std::{
 #[must_use]
 pub fn wall() -> Clock {
     Arc::new(|| {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Nanos::ZERO.plus(since)
     })
 }

@@ -39,9 +39,7 @@ pub enum OfflineError {
 pub async fn sql(dir: &Path, sql: &str, format: Format) -> Result<Vec<u8>, OfflineError> {
     use futures::TryStreamExt;
     if !dir.join(proto::layout::JOURNAL).is_dir() {
-        return Err(OfflineError::NotThere {
-            path: dir.to_owned(),
-        });
+        return Err(OfflineError::NotThere { path: dir.to_owned() });
     }
     let snapshot = Arc::new(Store::open_read_only(dir)?);
     let engine = Engine::new(EngineOptions::new(dir))?;

@@ -17,16 +17,12 @@ pub fn source() -> SecretSource {
 fn read(webhook: &WebhookSpec) -> Result<Vec<Secret>, String> {
     let (text, named) = match (&webhook.secret_env, &webhook.secret_file) {
         (Some(name), _) => (
-            std::env::var(name).map_err(|_| {
-                format!(
-                    "the environment variable {name} is not set; set it to a `whsec_...` secret"
-                )
-            })?,
+            std::env::var(name)
+                .map_err(|_| format!("the environment variable {name} is not set; set it to a `whsec_...` secret"))?,
             format!("the environment variable {name}"),
         ),
         (None, Some(path)) => (
-            std::fs::read_to_string(path)
-                .map_err(|cause| format!("the secret file {path} cannot be read: {cause}"))?,
+            std::fs::read_to_string(path).map_err(|cause| format!("the secret file {path} cannot be read: {cause}"))?,
             format!("the secret file {path}"),
         ),
         (None, None) => {

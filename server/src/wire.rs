@@ -73,21 +73,9 @@ impl App {
         let engine = Engine::new(EngineOptions::new(&config.data_dir))?;
 
         let (inputs_out, inputs) = watch::channel(Arc::new(GateInput::default()));
-        let (desk_config, desk_clock, desk_stop) = (
-            desk_config(&config, addresses),
-            Arc::clone(&clock),
-            gates.clone(),
-        );
-        let desk = blocking(move || {
-            desk::start(
-                desk_config,
-                inputs,
-                desk_clock,
-                secrets::source(),
-                desk_stop,
-            )
-        })
-        .await??;
+        let (desk_config, desk_clock, desk_stop) = (desk_config(&config, addresses), Arc::clone(&clock), gates.clone());
+        let desk =
+            blocking(move || desk::start(desk_config, inputs, desk_clock, secrets::source(), desk_stop)).await??;
         for release in &config.releases {
             desk.declare(release.clone(), CONFIG_ACTOR).await?;
             warn_of_missing_secret(release);
@@ -95,13 +83,10 @@ impl App {
 
         let (read, limits) = (Arc::new(config.read.clone()), config.pipeline.clone());
         let (book, lane_clock) = (desk.book(), Arc::clone(&clock));
-        let pipeline =
-            blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock))
-                .await??;
+        let pipeline = blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock)).await??;
 
         let tasks = TaskTracker::new();
-        let door = Door::new(config.doors.clone(), pipeline.intake.clone())
-            .map_err(StartError::Threads)?;
+        let door = Door::new(config.doors.clone(), pipeline.intake.clone()).map_err(StartError::Threads)?;
         let feed = Feed {
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
@@ -111,11 +96,7 @@ impl App {
             inputs: inputs_out,
         };
         tokio::spawn(feed.run(gates.clone()));
-        let metrics = Metrics::new(
-            Arc::clone(&door),
-            Arc::clone(&pipeline.counters),
-            desk.clone(),
-        );
+        let metrics = Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters), desk.clone());
         tokio::spawn(metrics.count_events(desk.events(), gates.clone()));
         let api = Arc::new(Api {
             hosts: Hosts::new(config.hosts.iter().cloned().chain(config.public_host())),
@@ -131,11 +112,7 @@ impl App {
             Arc::clone(&door),
             doors.clone().cancelled_owned(),
         ));
-        tasks.spawn(door::serve_http(
-            ports.otlp_http,
-            door,
-            doors.clone().cancelled_owned(),
-        ));
+        tasks.spawn(door::serve_http(ports.otlp_http, door, doors.clone().cancelled_owned()));
         tasks.spawn(http::serve(ports.http, http::router(api), doors.clone()));
         tasks.close();
         Ok(Self {
@@ -194,10 +171,7 @@ fn warn_of_missing_secret(release: &ReleaseSpec) {
     if let Some(webhook) = &release.webhook
         && let Err(error) = secrets::source()(webhook)
     {
-        tracing::warn!(
-            release = release.id,
-            "its notices cannot be signed: {error}"
-        );
+        tracing::warn!(release = release.id, "its notices cannot be signed: {error}");
     }
 }
 
@@ -242,9 +216,7 @@ async fn open(config: &Config) -> Result<(Store, Recovered), StartError> {
     Ok((store, recovered))
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, StartError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
     spawn_blocking(work)
         .await
         .map_err(|panic| StartError::Panicked(panic.to_string()))

@@ -7,8 +7,8 @@ use crate::{
 };
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray,
-        RecordBatch, StructArray, TimestampNanosecondArray,
+        Array, ArrayRef, AsArray, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, RecordBatch,
+        StructArray, TimestampNanosecondArray,
     },
     buffer::OffsetBuffer,
     datatypes::{DataType, Float64Type, Int32Type, Int64Type, TimestampNanosecondType},
@@ -26,14 +26,9 @@ use std::{str::FromStr, sync::Arc};
 /// None but Arrow's own.
 pub fn cells_to_batch(table: &CellTable) -> Result<RecordBatch, StoreError> {
     let cells: Vec<(CellKey, &Arc<Cell>)> = table.iter().collect();
-    let metrics: Vec<String> = cells
-        .iter()
-        .map(|(k, _)| k.series.metric.to_string())
-        .collect();
+    let metrics: Vec<String> = cells.iter().map(|(k, _)| k.series.metric.to_string()).collect();
     let ints = |value: fn(&Cell) -> i64| -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(
-            cells.iter().map(|(_, c)| value(c)),
-        ))
+        Arc::new(Int64Array::from_iter_values(cells.iter().map(|(_, c)| value(c))))
     };
     let minutes = cells.iter().map(|(k, _)| Nanos::from_secs(k.minute).0);
     let columns: Vec<ArrayRef> = vec![
@@ -85,10 +80,7 @@ fn buckets<'a>(cells: impl Iterator<Item = &'a Cell>) -> Result<ArrayRef, StoreE
     };
     let entries = StructArray::try_new(
         fields.clone(),
-        vec![
-            Arc::new(Int32Array::from(indices)),
-            Arc::new(Int64Array::from(counts)),
-        ],
+        vec![Arc::new(Int32Array::from(indices)), Arc::new(Int64Array::from(counts))],
         None,
     )?;
     Ok(Arc::new(ListArray::try_new(
@@ -104,18 +96,13 @@ fn buckets<'a>(cells: impl Iterator<Item = &'a Cell>) -> Result<ArrayRef, StoreE
 /// # Errors
 /// Columns or words that no cell has.
 pub fn add_batch_to_cells(rows: &RecordBatch, table: &mut CellTable) -> Result<(), StoreError> {
-    let minutes = column(rows, "minute", |c| {
-        c.as_primitive_opt::<TimestampNanosecondType>()
-    })?;
+    let minutes = column(rows, "minute", |c| c.as_primitive_opt::<TimestampNanosecondType>())?;
     let splits = column(rows, "split", |c| c.as_primitive_opt::<Float64Type>())?;
     let admitted = column(rows, "admitted", |c| c.as_boolean_opt())?;
     let int = |name| column(rows, name, |c: &ArrayRef| c.as_primitive_opt::<Int64Type>());
     let (n, events, sum) = (int("n")?, int("events")?, int("sum")?);
     let hdr = column(rows, "hdr", |c| c.as_list_opt::<i32>())?;
-    let entries = hdr
-        .values()
-        .as_struct_opt()
-        .ok_or_else(|| unreadable("hdr"))?;
+    let entries = hdr.values().as_struct_opt().ok_or_else(|| unreadable("hdr"))?;
     let bucket = entries
         .column(0)
         .as_primitive_opt::<Int32Type>()
@@ -126,8 +113,7 @@ pub fn add_batch_to_cells(rows: &RecordBatch, table: &mut CellTable) -> Result<(
         .ok_or_else(|| unreadable("count"))?;
     let text = |name| Texts::of(rows, name);
     let (routes, releases, cohorts) = (text("route")?, text("release")?, text("cohort")?);
-    let colors =
-        text("color")?.parse(|word| Color::ALL.into_iter().find(|c| c.as_str() == word))?;
+    let colors = text("color")?.parse(|word| Color::ALL.into_iter().find(|c| c.as_str() == word))?;
     let metrics = text("metric")?.parse(|word| Metric::from_str(word).ok())?;
     let grains = text("grain")?.parse(|word| {
         [Grain::Attempt, Grain::Request, Grain::Trace]
@@ -146,8 +132,7 @@ pub fn add_batch_to_cells(rows: &RecordBatch, table: &mut CellTable) -> Result<(
                 metric: metrics.get(row).ok_or_else(|| needed("metric"))?,
                 grain: grains.get(row).ok_or_else(|| needed("grain"))?,
                 cohort: cohorts.get(row),
-                split_ppm: (!splits.is_null(row))
-                    .then(|| (splits.value(row) * f64::from(PPM)).round() as u32),
+                split_ppm: (!splits.is_null(row)).then(|| (splits.value(row) * f64::from(PPM)).round() as u32),
                 color: colors.get(row).ok_or_else(|| needed("color"))?,
                 admitted: admitted.value(row),
             },
@@ -158,9 +143,7 @@ pub fn add_batch_to_cells(rows: &RecordBatch, table: &mut CellTable) -> Result<(
             n: n.value(row),
             events: events.value(row),
             sum: sum.value(row),
-            hdr: span
-                .map(|i| (bucket.value(i) as u32, count.value(i)))
-                .collect(),
+            hdr: span.map(|i| (bucket.value(i) as u32, count.value(i))).collect(),
         };
         table.apply(&key, &cell, 1);
     }
@@ -203,16 +186,10 @@ struct Texts<'a, V> {
 impl<'a> Texts<'a, Arc<str>> {
     fn of(rows: &'a RecordBatch, name: &str) -> Result<Self, StoreError> {
         let words = column(rows, name, |c| c.as_dictionary_opt::<Int32Type>())?;
-        let values = words
-            .values()
-            .as_string_opt::<i32>()
-            .ok_or_else(|| unreadable(name))?;
+        let values = words.values().as_string_opt::<i32>().ok_or_else(|| unreadable(name))?;
         Ok(Self {
             column: words,
-            values: values
-                .iter()
-                .map(|v| v.unwrap_or_default().into())
-                .collect(),
+            values: values.iter().map(|v| v.unwrap_or_default().into()).collect(),
         })
     }
 
@@ -231,8 +208,6 @@ impl<'a> Texts<'a, Arc<str>> {
 
 impl<V: Clone> Texts<'_, V> {
     fn get(&self, row: usize) -> Option<V> {
-        self.column
-            .key(row)
-            .and_then(|key| self.values.get(key).cloned())
+        self.column.key(row).and_then(|key| self.values.get(key).cloned())
     }
 }

@@ -118,12 +118,7 @@ impl StoreError {
             Self::Parquet(ParquetError::External(source)) => source.downcast_ref::<io::Error>(),
             _ => None,
         };
-        cause.is_some_and(|cause| {
-            matches!(
-                cause.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            )
-        })
+        cause.is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 }
 

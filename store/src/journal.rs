@@ -110,8 +110,8 @@ impl Journal {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let written = record::encode(batch, self.durable_lsn, &mut self.plain, &mut buffer)
-            .and_then(|()| self.write(&buffer));
+        let written =
+            record::encode(batch, self.durable_lsn, &mut self.plain, &mut buffer).and_then(|()| self.write(&buffer));
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
         for kept in [&mut self.buffer, &mut self.plain] {
@@ -154,11 +154,7 @@ impl Journal {
             .sync_dir(&self.dir)
             .synced(&self.dir)
             .inspect_err(|_| self.poisoned = true)?;
-        self.active = Some(Active {
-            file,
-            path,
-            bytes: 0,
-        });
+        self.active = Some(Active { file, path, bytes: 0 });
         Ok(())
     }
 

@@ -34,11 +34,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Layers<K, V> {
         if top.is_empty() {
             return;
         }
-        while self
-            .layers
-            .last()
-            .is_some_and(|below| below.len() <= 2 * top.len())
-        {
+        while self.layers.last().is_some_and(|below| below.len() <= 2 * top.len()) {
             let Some(below) = self.layers.pop() else {
                 break;
             };
@@ -51,17 +47,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Layers<K, V> {
 
     /// Every key once, with its newest value, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.layers
-            .iter()
-            .enumerate()
-            .rev()
-            .flat_map(move |(i, layer)| {
-                layer.iter().filter(move |(key, _)| {
-                    !self.layers[i + 1..]
-                        .iter()
-                        .any(|newer| newer.contains_key(*key))
-                })
-            })
+        self.layers.iter().enumerate().rev().flat_map(move |(i, layer)| {
+            layer
+                .iter()
+                .filter(move |(key, _)| !self.layers[i + 1..].iter().any(|newer| newer.contains_key(*key)))
+        })
     }
 
     /// A fresh map of the entries that `keep` accepts.

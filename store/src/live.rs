@@ -19,11 +19,7 @@ pub const SMALL_ROWS: usize = 2_048;
 ///
 /// # Errors
 /// Columns of one name that differ in type; `batches` is then unchanged.
-pub fn push(
-    table: Table,
-    batches: &mut Vec<LiveBatch>,
-    batch: LiveBatch,
-) -> Result<(), ArrowError> {
+pub fn push(table: Table, batches: &mut Vec<LiveBatch>, batch: LiveBatch) -> Result<(), ArrowError> {
     let (mut from, mut rows) = (batches.len(), batch.rows.num_rows());
     if rows == 0 {
         return Ok(());
@@ -40,19 +36,12 @@ pub fn push(
         batches.push(batch);
         return Ok(());
     }
-    let parts: Vec<&RecordBatch> = batches[from..]
-        .iter()
-        .chain([&batch])
-        .map(|part| &part.rows)
-        .collect();
+    let parts: Vec<&RecordBatch> = batches[from..].iter().chain([&batch]).map(|part| &part.rows).collect();
     let mut joined = words::concat(table, &parts)?;
     if table == Table::Traces {
         joined = newest_of_each(&joined)?;
     }
-    let lsn = batches[from..]
-        .iter()
-        .map(|part| part.lsn)
-        .fold(batch.lsn, u64::max);
+    let lsn = batches[from..].iter().map(|part| part.lsn).fold(batch.lsn, u64::max);
     batches.truncate(from);
     batches.push(LiveBatch { lsn, rows: joined });
     Ok(())

@@ -24,9 +24,7 @@ impl Lock {
             .at("open", &path)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked {
-                path: dir.to_owned(),
-            }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: dir.to_owned() }),
             Err(e) => Err(std::io::Error::from(e)).at("lock", &path),
         }
     }

@@ -9,10 +9,7 @@ use crate::{
     words::{self, Lexicon, as_words, column_of, declared},
 };
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions,
-        new_null_array,
-    },
+    array::{Array, ArrayRef, AsArray, BooleanArray, Float64Array, RecordBatch, RecordBatchOptions, new_null_array},
     compute::{cast, filter_record_batch},
     datatypes::{Float64Type, Schema, SchemaRef},
     error::ArrowError,
@@ -296,9 +293,7 @@ fn fill_reason(column: &ArrayRef, color: &ArrayRef, marks: &Marks) -> Result<Arr
 
 fn fill_split(column: &ArrayRef, marks: &Marks) -> Result<ArrayRef, ArrowError> {
     let Some(own) = column.as_primitive_opt::<Float64Type>() else {
-        return Err(ArrowError::SchemaError(
-            "column split is not Float64".into(),
-        ));
+        return Err(ArrowError::SchemaError("column split is not Float64".into()));
     };
     let filled: Float64Array = own
         .iter()
@@ -319,11 +314,7 @@ pub fn share(split_ppm: u32) -> f64 {
 ///
 /// # Errors
 /// None but Arrow's own.
-pub fn current(
-    rows: &RecordBatch,
-    lsn: u64,
-    replaced: &Layers<TraceId, u64>,
-) -> Result<RecordBatch, ArrowError> {
+pub fn current(rows: &RecordBatch, lsn: u64, replaced: &Layers<TraceId, u64>) -> Result<RecordBatch, ArrowError> {
     if replaced.is_empty() {
         return Ok(rows.clone());
     }

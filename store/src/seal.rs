@@ -176,8 +176,7 @@ impl Inner {
     fn seal(&self, head: &Head, input: SealInput) -> Result<(Sealed, u64), StoreError> {
         let SealInput { lsn, sealed_at, .. } = input;
         let plan = |table, live: &[LiveBatch]| {
-            Plan::new(table, live, &input.marks, &input.replaced, sealed_at)
-                .map(|plan| (table, plan))
+            Plan::new(table, live, &input.marks, &input.replaced, sealed_at).map(|plan| (table, plan))
         };
         let plans = [
             plan(Table::Spans, &input.spans)?,
@@ -191,16 +190,14 @@ impl Inner {
             }
         }
         if !input.cell_deltas.is_empty() {
-            jobs.push((
-                Table::Cells,
-                Job::Cells(cells_to_batch(&input.cell_deltas)?),
-            ));
+            jobs.push((Table::Cells, Job::Cells(cells_to_batch(&input.cell_deltas)?)));
         }
         let lsns = |table| match table {
             // Replacements compare with what the rows themselves say.
-            Table::Traces => input.traces.iter().fold((u64::MAX, 0), |(min, max), b| {
-                (min.min(b.lsn), max.max(b.lsn))
-            }),
+            Table::Traces => input
+                .traces
+                .iter()
+                .fold((u64::MAX, 0), |(min, max), b| (min.min(b.lsn), max.max(b.lsn))),
             _ => (head.lsn.min(lsn.saturating_sub(1)) + 1, lsn),
         };
         let written: Vec<Result<(SealedFile, PathBuf), StoreError>> = jobs
@@ -236,32 +233,18 @@ impl Inner {
             sealed_at,
             files: head.files.iter().chain(&added).cloned().collect(),
             quarantined: head.quarantined.clone(),
-            patches: input
-                .patches
-                .iter()
-                .map(|(id, p)| (*id, p.clone()))
-                .collect(),
-            replaced: input
-                .replaced
-                .iter()
-                .map(|(id, from)| (*id, *from))
-                .collect(),
+            patches: input.patches.iter().map(|(id, p)| (*id, p.clone())).collect(),
+            replaced: input.replaced.iter().map(|(id, from)| (*id, *from)).collect(),
             state: input.state,
         };
         commit.patches.sort_unstable_by_key(|(id, _)| *id);
         commit.replaced.sort_unstable_by_key(|(id, _)| *id);
-        let commit_bytes = commit
-            .write(self.disk.as_ref(), &self.root)
-            .inspect_err(|e| {
-                // After a failed sync the record may be there, and then its files must be.
-                if !e.is_fatal() {
-                    self.discard(
-                        commit.files[head.files.len()..]
-                            .iter()
-                            .map(|f| self.root.join(&f.path)),
-                    );
-                }
-            })?;
+        let commit_bytes = commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
+            // After a failed sync the record may be there, and then its files must be.
+            if !e.is_fatal() {
+                self.discard(commit.files[head.files.len()..].iter().map(|f| self.root.join(&f.path)));
+            }
+        })?;
         let sealed = Sealed {
             seq: commit.seq,
             lsn,
@@ -348,16 +331,9 @@ impl Inner {
     }
 
     /// Moves finished files into their folders and makes the names durable.
-    fn move_in(
-        &self,
-        files: &[(SealedFile, PathBuf)],
-        folders: &mut BTreeSet<PathBuf>,
-    ) -> Result<(), StoreError> {
+    fn move_in(&self, files: &[(SealedFile, PathBuf)], folders: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
         for (file, tmp) in files {
-            let folder = Path::new(&file.path)
-                .parent()
-                .and_then(Path::to_str)
-                .unwrap_or("");
+            let folder = Path::new(&file.path).parent().and_then(Path::to_str).unwrap_or("");
             disk::create_dirs(self.disk.as_ref(), &self.root, folder, folders)?;
             let path = self.root.join(&file.path);
             self.disk.rename(tmp, &path).at("rename to", &path)?;
@@ -397,9 +373,7 @@ impl Inner {
 }
 
 fn bounds(times: impl Iterator<Item = i64>) -> (Nanos, Nanos) {
-    let (min, max) = times.fold((i64::MAX, i64::MIN), |(min, max), t| {
-        (min.min(t), max.max(t))
-    });
+    let (min, max) = times.fold((i64::MAX, i64::MIN), |(min, max), t| (min.min(t), max.max(t)));
     (Nanos(min), Nanos(max))
 }
 

@@ -111,12 +111,7 @@ impl Store {
         let journal_dir = dir.join(layout::JOURNAL);
         let scan = replay::scan(&journal_dir, loaded.newest.lsn, options.recovery)?;
         // Nothing was changed up to here: whoever refuses to start leaves everything as it was.
-        let tail = cut_tail(
-            disk.as_ref(),
-            &journal_dir,
-            &scan,
-            options.segment_bytes_max,
-        )?;
+        let tail = cut_tail(disk.as_ref(), &journal_dir, &scan, options.segment_bytes_max)?;
         report.truncated_bytes = scan.torn_bytes;
         report.skipped_bytes = scan.skipped_bytes;
         report.lost_records = scan.lost_records;
@@ -194,11 +189,7 @@ fn read_only(dir: &Path) -> Result<(Snapshot, u64), StoreError> {
     let mut report = RecoveryReport::default();
     let (files, _, cells) = read_sealed(dir, &loaded.newest, &mut report);
     let mut snapshot = snapshot_of(&loaded.newest, Arc::new(files), cells);
-    let scan = replay::scan(
-        &dir.join(layout::JOURNAL),
-        snapshot.lsn,
-        JournalRecovery::Skip,
-    )?;
+    let scan = replay::scan(&dir.join(layout::JOURNAL), snapshot.lsn, JournalRecovery::Skip)?;
     for record in scan.replay {
         let record = record?;
         snapshot.lsn = record.lsn;
@@ -250,9 +241,7 @@ fn read_sealed(
         if whole && read.is_ok() {
             files.push(file.clone());
         } else {
-            let reason = read
-                .err()
-                .map_or_else(|| "missing or cut".into(), |e| e.to_string());
+            let reason = read.err().map_or_else(|| "missing or cut".into(), |e| e.to_string());
             tracing::warn!(path = %path.display(), reason, "sealed file is set aside");
             quarantined.push(file.clone());
         }
@@ -287,18 +276,12 @@ fn cut_tail(
     file.sync().synced(path)?;
     disk.sync_dir(journal).synced(journal)?;
     // Records of a segment follow each other: not so if it ends before the commit's position, or has holes.
-    let goes_on = scan.tail_next == scan.last_lsn + 1
-        && scan.skipped_bytes == 0
-        && *bytes < segment_bytes_max;
+    let goes_on = scan.tail_next == scan.last_lsn + 1 && scan.skipped_bytes == 0 && *bytes < segment_bytes_max;
     Ok(goes_on.then(|| (path.clone(), *bytes)))
 }
 
 /// Renames damaged commit records, so that the next commit does not overwrite the evidence.
-fn set_aside(
-    disk: &dyn Disk,
-    loaded: &Loaded,
-    report: &mut RecoveryReport,
-) -> Result<(), StoreError> {
+fn set_aside(disk: &dyn Disk, loaded: &Loaded, report: &mut RecoveryReport) -> Result<(), StoreError> {
     for path in &loaded.damaged {
         disk.rename(path, &path.with_extension("commit.damaged"))
             .at("rename", path)?;

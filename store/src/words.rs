@@ -6,8 +6,8 @@
 use ahash::RandomState;
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, RecordBatchOptions,
-        StringArray, new_null_array,
+        Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, RecordBatchOptions, StringArray,
+        new_null_array,
     },
     buffer::NullBuffer,
     datatypes::{DataType, Int32Type, SchemaRef},
@@ -108,10 +108,7 @@ pub(crate) fn concat(table: Table, batches: &[&RecordBatch]) -> Result<RecordBat
     let rows = batches.iter().map(|b| b.num_rows()).sum();
     let (mut fields, mut columns) = (Vec::new(), Vec::new());
     for field in declared(table).fields() {
-        let parts: Vec<Option<&ArrayRef>> = batches
-            .iter()
-            .map(|batch| batch.column_by_name(field.name()))
-            .collect();
+        let parts: Vec<Option<&ArrayRef>> = batches.iter().map(|batch| batch.column_by_name(field.name())).collect();
         if parts.iter().any(Option::is_some) {
             let lengths = batches.iter().map(|b| b.num_rows());
             columns.push(concat_column(field.data_type(), &parts, lengths)?);

@@ -13,9 +13,7 @@ pub(crate) fn test(steps: &mut Steps, crates: Vec<String>) {
         crates.into_iter().collect()
     };
     if crates.is_empty() {
-        println!(
-            "\nno crate differs from the last commit: name one to test it, as in `cargo xtask quick ingest`"
-        );
+        println!("\nno crate differs from the last commit: name one to test it, as in `cargo xtask quick ingest`");
         return;
     }
     let mut command = cargo(["test", "--lib", "--bins", "--no-fail-fast"]);

@@ -17,10 +17,7 @@ const MAY_IMPORT: [(&str, &[&str]); 8] = [
     ("query", &["proto", "store"]),
     ("gates", &["proto"]),
     ("server", &["proto", "store", "ingest", "query", "gates"]),
-    (
-        "benches",
-        &["proto", "store", "ingest", "query", "gates", "server"],
-    ),
+    ("benches", &["proto", "store", "ingest", "query", "gates", "server"]),
     ("xtask", &[]),
 ];
 
@@ -77,23 +74,13 @@ const FENCES: [Fence; 6] = [
         in_tests: false,
     },
     Fence {
-        words: &[
-            "reqwest::Client",
-            "reqwest::get",
-            "reqwest::blocking",
-            "reqwest::{",
-        ],
+        words: &["reqwest::Client", "reqwest::get", "reqwest::blocking", "reqwest::{"],
         within: &["gates/src/webhook", "gates/src/notify", "server/src/cli/"],
         why: "the HTTP client belongs to gates::webhook, gates::notify and server::cli",
         in_tests: false,
     },
     Fence {
-        words: &[
-            "SystemTime::now",
-            "Utc::now",
-            "Local::now",
-            "UtcDateTime::now",
-        ],
+        words: &["SystemTime::now", "Utc::now", "Local::now", "UtcDateTime::now"],
         within: &["server/", "benches/", "xtask/"],
         why: "the wall clock is read in `server` alone: take `Nanos` or a `Clock`",
         in_tests: false,
@@ -139,11 +126,7 @@ pub(crate) fn check(root: &Path) -> Result<(), Vec<String>> {
             breaches.extend(fences(&path, &text));
         }
     }
-    if breaches.is_empty() {
-        Ok(())
-    } else {
-        Err(breaches)
-    }
+    if breaches.is_empty() { Ok(()) } else { Err(breaches) }
 }
 
 fn graph(root: &Path) -> Vec<String> {
@@ -153,14 +136,10 @@ fn graph(root: &Path) -> Vec<String> {
     let metadata: Value = match metadata.map(|output| serde_json::from_slice(&output.stdout)) {
         Ok(Ok(metadata)) => metadata,
         _ => {
-            return vec![
-                "`cargo metadata` gave no answer: does every Cargo.toml parse?".to_owned(),
-            ];
+            return vec!["`cargo metadata` gave no answer: does every Cargo.toml parse?".to_owned()];
         }
     };
-    let packages = metadata["packages"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
     packages.iter().flat_map(edges).collect()
 }
 
@@ -171,18 +150,15 @@ fn edges(package: &Value) -> Vec<String> {
             "{name}: not in the graph; give it a place in xtask/src/layers.rs"
         )];
     };
-    let named = package["dependencies"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let named = package["dependencies"].as_array().map_or(&[][..], Vec::as_slice);
     let mut breaches = Vec::new();
     for dependency in named.iter().filter_map(|d| d["name"].as_str()) {
         if MEMBERS.contains(&dependency) && !imports.contains(&dependency) {
-            breaches.push(format!("{name}: must not import {dependency}: meet in `proto`, connect in server/src/wire.rs"));
+            breaches.push(format!(
+                "{name}: must not import {dependency}: meet in `proto`, connect in server/src/wire.rs"
+            ));
         }
-        for kept in DEPENDENCIES
-            .iter()
-            .filter(|kept| dependency.starts_with(kept.prefix))
-        {
+        for kept in DEPENDENCIES.iter().filter(|kept| dependency.starts_with(kept.prefix)) {
             if !kept.by.contains(&name) {
                 breaches.push(format!(
                     "{name}: must not depend on {dependency}: it stays in {}",
@@ -198,8 +174,7 @@ fn fences(path: &str, text: &str) -> Vec<String> {
     if path == "xtask/src/layers.rs" {
         return Vec::new();
     }
-    let mut test =
-        path.contains("/tests/") || path.contains("/benches/") || path.ends_with("tests.rs");
+    let mut test = path.contains("/tests/") || path.contains("/benches/") || path.ends_with("tests.rs");
     let mut breaches = Vec::new();
     for (at, line) in text.lines().enumerate() {
         // Unit tests stand last in a file; a lone `mod tests;` is the last line too.
@@ -207,11 +182,7 @@ fn fences(path: &str, text: &str) -> Vec<String> {
         let code = line.split("//").next().unwrap_or(line);
         for fence in FENCES.iter().filter(|fence| fence.in_tests || !test) {
             let allowed = fence.within.iter().any(|prefix| path.starts_with(prefix));
-            if let Some(word) = fence
-                .words
-                .iter()
-                .find(|word| !allowed && code.contains(**word))
-            {
+            if let Some(word) = fence.words.iter().find(|word| !allowed && code.contains(**word)) {
                 breaches.push(format!("{path}:{}: {word}: {}", at + 1, fence.why));
             }
         }
@@ -262,16 +233,9 @@ mod tests {
         assert_eq!(fences("server/src/clock.rs", clock).len(), 0);
         assert_eq!(fences("gates/src/life.rs", &format!("// {clock}")).len(), 0);
         assert_eq!(
-            fences(
-                "gates/src/life.rs",
-                &format!("#[cfg(test)]\nmod tests {{\n{clock}\n}}")
-            )
-            .len(),
+            fences("gates/src/life.rs", &format!("#[cfg(test)]\nmod tests {{\n{clock}\n}}")).len(),
             0
         );
-        assert_eq!(
-            fences("gates/tests/it/main.rs", "use datafusion::prelude::*;").len(),
-            1
-        );
+        assert_eq!(fences("gates/tests/it/main.rs", "use datafusion::prelude::*;").len(), 1);
     }
 }

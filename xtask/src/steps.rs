@@ -51,9 +51,9 @@ impl Steps {
     }
 
     /// A step done in this process: every complaint is one line.
-    pub(crate) fn check(&mut self, name: &str, complaints: Result<(), Vec<String>>) -> bool {
+    pub(crate) fn check(&mut self, name: &str, check: impl FnOnce() -> Result<(), Vec<String>>) -> bool {
         let began = begin(name);
-        let complaints = complaints.err().unwrap_or_default();
+        let complaints = check().err().unwrap_or_default();
         for complaint in &complaints {
             eprintln!("  {complaint}");
         }
@@ -69,10 +69,7 @@ impl Steps {
             tally.failed = 1;
         }
         self.tally.add(tally);
-        let Tally {
-            passed: p,
-            failed: f,
-        } = tally;
+        let Tally { passed: p, failed: f } = tally;
         println!(
             "--- {name}: {p} passed, {f} failed ({:.1} s)",
             began.elapsed().as_secs_f64()
@@ -113,10 +110,7 @@ pub(crate) fn status(command: &mut Command) -> bool {
 }
 
 fn not_started(command: &Command, error: &std::io::Error) -> bool {
-    eprintln!(
-        "{} could not be started: {error}",
-        command.get_program().display()
-    );
+    eprintln!("{} could not be started: {error}", command.get_program().display());
     false
 }
 
@@ -154,9 +148,7 @@ pub(crate) fn components(names: &[&str]) {
         if !is_there("cargo", &[command, "--version"]) {
             println!("adding the toolchain component {name}");
             if !status(Command::new("rustup").args(["component", "add", name])) {
-                eprintln!(
-                    "{name} is missing: install it with `rustup component add {name}` or your distribution"
-                );
+                eprintln!("{name} is missing: install it with `rustup component add {name}` or your distribution");
             }
         }
     }

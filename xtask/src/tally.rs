@@ -28,24 +28,17 @@ impl Tally {
             .rsplit_once(" in ")
             .is_some_and(|(_, time)| time.starts_with(|c: char| c.is_ascii_digit()));
         let starts = line.starts_with(|c: char| c.is_ascii_digit());
-        let counts = ["passed", "failed", "error"]
-            .iter()
-            .any(|word| line.contains(word));
+        let counts = ["passed", "failed", "error"].iter().any(|word| line.contains(word));
         (closes && starts && counts).then(|| Self {
             passed: number_before(line, "passed"),
-            failed: number_before(line, "failed")
-                + number_before(line, "error")
-                + number_before(line, "errors"),
+            failed: number_before(line, "failed") + number_before(line, "error") + number_before(line, "errors"),
         })
     }
 }
 
 /// The number that stands before a word: 3 in "1 failed, 3 passed".
 fn number_before(line: &str, word: &str) -> u64 {
-    let words: Vec<&str> = line
-        .split([' ', ',', ';', '.'])
-        .filter(|w| !w.is_empty())
-        .collect();
+    let words: Vec<&str> = line.split([' ', ',', ';', '.']).filter(|w| !w.is_empty()).collect();
     words
         .windows(2)
         .find(|two| two[1] == word)
@@ -59,34 +52,20 @@ mod tests {
 
     #[test]
     fn closing_lines_of_both_runners_are_read_and_nothing_else() {
-        let cargo = "test result: FAILED. 23 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3.62s";
-        assert_eq!(
-            Tally::of_line(cargo),
-            Some(Tally {
-                passed: 23,
-                failed: 2
-            })
-        );
+        let cargo =
+            "test result: FAILED. 23 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3.62s";
+        assert_eq!(Tally::of_line(cargo), Some(Tally { passed: 23, failed: 2 }));
         assert_eq!(
             Tally::of_line("6 passed in 9.31s"),
-            Some(Tally {
-                passed: 6,
-                failed: 0
-            })
+            Some(Tally { passed: 6, failed: 0 })
         );
         assert_eq!(
             Tally::of_line("1 failed, 5 passed, 2 errors in 61.02s (0:01:01)"),
-            Some(Tally {
-                passed: 5,
-                failed: 3
-            })
+            Some(Tally { passed: 5, failed: 3 })
         );
         assert_eq!(
             Tally::of_line("=== 1 failed, 5 passed in 3.00s ==="),
-            Some(Tally {
-                passed: 5,
-                failed: 1
-            })
+            Some(Tally { passed: 5, failed: 1 })
         );
         for other in [
             "test door::passed ... ok",

@@ -35,11 +35,7 @@ pub(super) fn read_all(release: &Fields<'_>, has_cohort: bool) -> Vec<GateSpec> 
     if release.is_list("gate") && (all.is_empty() || all.len() > GATES_MAX) {
         release.notes.say(
             release.at("gate"),
-            format!(
-                "{} has {} gates, not 1 to {GATES_MAX}",
-                release.called,
-                all.len()
-            ),
+            format!("{} has {} gates, not 1 to {GATES_MAX}", release.called, all.len()),
             "declare each criterion as [[release.gate]]",
         );
     }
@@ -126,20 +122,14 @@ fn by_cohort(gate: &Fields<'_>, has_cohort: bool, on_fail: Option<OnFail>) -> bo
     {
         gate.notes.say(
             at.span.clone(),
-            format!(
-                "{} is judged by cohort, but the release names no cohort",
-                gate.called
-            ),
+            format!("{} is judged by cohort, but the release names no cohort", gate.called),
             "add cohort = \"customer.tier\" (an attribute of the traces) to the release",
         );
     }
     if on_fail == Some(OnFail::Fallback) && !gate.has("by") {
         gate.notes.say(
             gate.at("on_fail"),
-            format!(
-                "{} falls back a cohort, but is not judged by cohort",
-                gate.called
-            ),
+            format!("{} falls back a cohort, but is not judged by cohort", gate.called),
             "add by = \"cohort\", or let on_fail be \"rollback\"",
         );
     }
@@ -149,10 +139,7 @@ fn by_cohort(gate: &Fields<'_>, has_cohort: bool, on_fail: Option<OnFail>) -> bo
 fn metric(gate: &Fields<'_>) -> Option<Metric> {
     if !gate.has("metric") {
         if !gate.has("paired") {
-            gate.missing(
-                &["metric"],
-                "say what is measured, such as metric = \"latency\"",
-            );
+            gate.missing(&["metric"], "say what is measured, such as metric = \"latency\"");
         }
         return None;
     }
@@ -161,10 +148,7 @@ fn metric(gate: &Fields<'_>) -> Option<Metric> {
     if at.value == "eval_fail" {
         let Some(eval) = eval else {
             if !gate.has("eval") {
-                gate.missing(
-                    &["eval"],
-                    "`eval_fail` names its evaluator: eval = \"TaskCompletion\"",
-                );
+                gate.missing(&["eval"], "`eval_fail` names its evaluator: eval = \"TaskCompletion\"");
             }
             return None;
         };
@@ -182,10 +166,7 @@ fn metric(gate: &Fields<'_>) -> Option<Metric> {
     if let Some(eval) = eval {
         gate.notes.say(
             eval.span,
-            format!(
-                "`eval` of {} goes with metric = \"eval_fail\" only",
-                gate.called
-            ),
+            format!("`eval` of {} goes with metric = \"eval_fail\" only", gate.called),
             "remove it, or change the metric",
         );
     }
@@ -213,11 +194,7 @@ fn metric(gate: &Fields<'_>) -> Option<Metric> {
     gate.notes.say(
         at.span,
         format!("unknown metric `{}` in {}", at.value, gate.called),
-        did_you_mean(
-            &at.value,
-            &names,
-            &format!("the metrics are {}", listed(&names)),
-        ),
+        did_you_mean(&at.value, &names, &format!("the metrics are {}", listed(&names))),
     );
     None
 }
@@ -227,10 +204,7 @@ fn quantile(gate: &Fields<'_>, metric: Option<&Metric>) -> Option<f64> {
     if !(at.value > 0.0 && at.value < 1.0) {
         gate.notes.say(
             at.span,
-            format!(
-                "`quantile` of {} is {}, not in (0, 1)",
-                gate.called, at.value
-            ),
+            format!("`quantile` of {} is {}, not in (0, 1)", gate.called, at.value),
             "the 99th percentile is quantile = 0.99",
         );
         return None;
@@ -261,11 +235,7 @@ fn margin(gate: &Fields<'_>, metric: Option<&Metric>, on_fail: Option<OnFail>) -
         several => {
             gate.notes.say(
                 gate.at(several[1]),
-                format!(
-                    "{} has {}, and one gate has one margin",
-                    gate.called,
-                    listed(several)
-                ),
+                format!("{} has {}, and one gate has one margin", gate.called, listed(several)),
                 "make a second gate of the other",
             );
             return None;
@@ -293,31 +263,18 @@ fn margin(gate: &Fields<'_>, metric: Option<&Metric>, on_fail: Option<OnFail>) -
             "0.02 allows two percentage points more",
         )),
         "max" if v <= 0.0 || (known && rate && v >= 1.0) => Some((
-            if rate {
-                "is not in (0, 1)"
-            } else {
-                "is not above 0"
-            }
-            .to_owned(),
+            if rate { "is not in (0, 1)" } else { "is not above 0" }.to_owned(),
             "a limit on green alone: a share such as 0.02, or an amount in the metric's own unit",
         )),
         "min" if v <= 0.0 || (known && rate && v >= 1.0) => Some((
-            if rate {
-                "is not in (0, 1)"
-            } else {
-                "is not above 0"
-            }
-            .to_owned(),
+            if rate { "is not in (0, 1)" } else { "is not above 0" }.to_owned(),
             "a floor on green alone: a share such as 0.3, or an amount in the metric's own unit",
         )),
         _ => None,
     };
     if let Some((what, help)) = complaint {
-        gate.notes.say(
-            at.span,
-            format!("`{key}` of {} is {v}: it {what}", gate.called),
-            help,
-        );
+        gate.notes
+            .say(at.span, format!("`{key}` of {} is {v}: it {what}", gate.called), help);
         return None;
     }
     Some(match key {
@@ -333,10 +290,7 @@ fn coverage(gate: &Fields<'_>, metric: Option<&Metric>) -> Option<f64> {
     if !(at.value > 0.0 && at.value <= 1.0) {
         gate.notes.say(
             at.span,
-            format!(
-                "`min_coverage` of {} is {}, not in (0, 1]",
-                gate.called, at.value
-            ),
+            format!("`min_coverage` of {} is {}, not in (0, 1]", gate.called, at.value),
             "0.8 wants four of five traces to carry the evaluation",
         );
         return None;
@@ -344,10 +298,7 @@ fn coverage(gate: &Fields<'_>, metric: Option<&Metric>) -> Option<f64> {
     if metric.is_some_and(|m| !matches!(m, Metric::EvalFail(_))) {
         gate.notes.say(
             at.span,
-            format!(
-                "`min_coverage` of {} goes with evaluations only",
-                gate.called
-            ),
+            format!("`min_coverage` of {} goes with evaluations only", gate.called),
             "remove it, or use metric = \"eval_fail\"",
         );
         return None;
@@ -358,21 +309,14 @@ fn coverage(gate: &Fields<'_>, metric: Option<&Metric>) -> Option<f64> {
 /// Turns a stored gate back into the keys of a file, in place.
 pub(super) fn unfold(release: &mut serde_json::Value) {
     let gates = release.get_mut("gate").and_then(|g| g.as_array_mut());
-    for gate in gates
-        .into_iter()
-        .flatten()
-        .filter_map(|g| g.as_object_mut())
-    {
+    for gate in gates.into_iter().flatten().filter_map(|g| g.as_object_mut()) {
         if let Some(serde_json::Value::Object(margin)) = gate.remove("margin") {
             gate.extend(margin);
         }
         if gate.remove("by_cohort") == Some(true.into()) {
             gate.insert("by".into(), "cohort".into());
         }
-        let metric = gate
-            .get("metric")
-            .and_then(|m| m.as_str())
-            .map(str::to_owned);
+        let metric = gate.get("metric").and_then(|m| m.as_str()).map(str::to_owned);
         if let Some(eval) = metric.as_deref().and_then(|m| m.strip_prefix("eval_fail:")) {
             gate.insert("eval".into(), eval.into());
             gate.insert("metric".into(), "eval_fail".into());

@@ -38,10 +38,7 @@ impl Problem {
     #[must_use]
     pub fn line(&self, text: &str) -> usize {
         let upto = self.span.start.min(text.len());
-        1 + text.as_bytes()[..upto]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
+        1 + text.as_bytes()[..upto].iter().filter(|b| **b == b'\n').count()
     }
 }
 

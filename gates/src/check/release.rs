@@ -54,10 +54,7 @@ pub(super) fn read(
     );
     names(&fields, id.as_ref(), route.as_ref(), ids, routes);
 
-    let plain = Plain {
-        own: &fields,
-        defaults,
-    };
+    let plain = Plain { own: &fields, defaults };
     let mode = plain.mode();
     plain.unit();
     let steps = tables::steps(&fields);
@@ -98,10 +95,7 @@ pub(super) fn read(
     let quota = tables::quota(&fields);
     let breaker = tables::breaker(&fields);
     let webhook = tables::webhook(&fields);
-    let (alpha, alpha_promote) = (
-        plain.chance("alpha", 0.01),
-        plain.chance("alpha_promote", 0.05),
-    );
+    let (alpha, alpha_promote) = (plain.chance("alpha", 0.01), plain.chance("alpha_promote", 0.05));
     let baseline = plain.duration("baseline", 86_400, true).value;
     let (approval, no_data) = (plain.approval(), plain.no_data());
     Some(ReleaseSpec {
@@ -151,11 +145,7 @@ impl<'t> Plain<'_, 't> {
     }
 
     fn mode(&self) -> Mode {
-        let words = [
-            ("observe", Mode::Observe),
-            ("advise", Mode::Advise),
-            ("act", Mode::Act),
-        ];
+        let words = [("observe", Mode::Observe), ("advise", Mode::Advise), ("act", Mode::Act)];
         self.choice("mode", &words, Mode::Advise)
     }
 
@@ -174,11 +164,7 @@ impl<'t> Plain<'_, 't> {
     }
 
     fn unit(&self) {
-        let words = [
-            ("trace", Unit::Trace),
-            ("session", Unit::Session),
-            ("user", Unit::User),
-        ];
+        let words = [("trace", Unit::Trace), ("session", Unit::Session), ("user", Unit::User)];
         let from = self.from("unit");
         if let Some(at) = from.choice("unit", &words)
             && at.value != Unit::Trace
@@ -240,29 +226,17 @@ impl<'t> Plain<'_, 't> {
         }
         from.notes.say(
             at.span,
-            format!(
-                "`{key}` of {} is {}, not in (0, 0.5]",
-                self.own.called, at.value
-            ),
+            format!("`{key}` of {} is {}, not in (0, 0.5]", self.own.called, at.value),
             format!("`{key}` is a chance of being wrong; {default} is usual"),
         );
         default
     }
 }
 
-fn names(
-    fields: &Fields<'_>,
-    id: Option<&At<String>>,
-    route: Option<&At<String>>,
-    ids: &mut Seen,
-    routes: &mut Seen,
-) {
+fn names(fields: &Fields<'_>, id: Option<&At<String>>, route: Option<&At<String>>, ids: &mut Seen, routes: &mut Seen) {
     if let Some(id) = id {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if id.value.len() > NAME_BYTES_MAX
-            || !id.value.chars().all(plain)
-            || id.value.starts_with('.')
-        {
+        if id.value.len() > NAME_BYTES_MAX || !id.value.chars().all(plain) || id.value.starts_with('.') {
             fields.notes.say(
                 id.span.clone(),
                 "a release id holds letters, digits, `-`, `_` and `.` only",
@@ -285,10 +259,7 @@ fn names(
                 "use the name that the gateway puts on its spans",
             );
         }
-        if routes
-            .insert(route.value.clone(), route.span.clone())
-            .is_some()
-        {
+        if routes.insert(route.value.clone(), route.span.clone()).is_some() {
             fields.notes.say(
                 route.span.clone(),
                 format!("the route `{}` already has a release", route.value),

@@ -53,22 +53,13 @@ pub(super) fn steps(fields: &Fields<'_>) -> Vec<Step> {
         if !(ppm >= 1.0 && green.value <= 1.0) {
             fields.notes.say(
                 green.span.clone(),
-                format!(
-                    "step {} of {} is {}, not in (0, 1]",
-                    i + 1,
-                    fields.called,
-                    green.value
-                ),
+                format!("step {} of {} is {}, not in (0, 1]", i + 1, fields.called, green.value),
                 "a step is green's share of the route: 0.05 is 5 %",
             );
         } else if green.value <= before {
             fields.notes.say(
                 green.span.clone(),
-                format!(
-                    "step {} of {} does not rise above {before}",
-                    i + 1,
-                    fields.called
-                ),
+                format!("step {} of {} does not rise above {before}", i + 1, fields.called),
                 "steps ascend: { green = 0.05 }, { green = 0.25 }, { green = 1.0 }",
             );
         } else {
@@ -96,10 +87,7 @@ pub(super) fn manifest(fields: &Fields<'_>, side: &str) -> Option<Manifest> {
         if !fields.has(side) {
             fields.missing(
                 &[side],
-                &format!(
-                    "add [release.{side}] with the complete path: {}",
-                    listed(MANIFEST)
-                ),
+                &format!("add [release.{side}] with the complete path: {}", listed(MANIFEST)),
             );
         }
         return None;
@@ -225,11 +213,9 @@ pub(super) fn webhook(fields: &Fields<'_>) -> Option<WebhookSpec> {
     }
     let url = table.text("url")?;
     if let Err(why) = crate::webhook::parse_url(&url.value) {
-        table.notes.say(
-            url.span,
-            why,
-            "write url = \"https://gateway.example/hooks/tracegate\"",
-        );
+        table
+            .notes
+            .say(url.span, why, "write url = \"https://gateway.example/hooks/tracegate\"");
         return None;
     }
     Some(WebhookSpec {

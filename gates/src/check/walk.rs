@@ -21,12 +21,7 @@ impl Notes {
         }
     }
 
-    pub(super) fn say(
-        &self,
-        span: Range<usize>,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(super) fn say(&self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         let problem = Problem {
             file: self.file.clone(),
             span,
@@ -66,12 +61,7 @@ pub(super) struct Fields<'t> {
 }
 
 impl<'t> Fields<'t> {
-    pub(super) fn new(
-        table: &'t DeTable<'t>,
-        span: Range<usize>,
-        notes: &'t Notes,
-        called: impl Into<String>,
-    ) -> Self {
+    pub(super) fn new(table: &'t DeTable<'t>, span: Range<usize>, notes: &'t Notes, called: impl Into<String>) -> Self {
         Self {
             table,
             span,
@@ -97,17 +87,10 @@ impl<'t> Fields<'t> {
 
     /// Where the value of `key` stands, else the header.
     pub(super) fn at(&self, key: &str) -> Range<usize> {
-        self.raw(key)
-            .map_or_else(|| self.span.clone(), |(_, span)| span)
+        self.raw(key).map_or_else(|| self.span.clone(), |(_, span)| span)
     }
 
-    fn wrong<T>(
-        &self,
-        key: &str,
-        span: Range<usize>,
-        found: &DeValue<'_>,
-        wanted: &str,
-    ) -> Option<T> {
+    fn wrong<T>(&self, key: &str, span: Range<usize>, found: &DeValue<'_>, wanted: &str) -> Option<T> {
         self.notes.say(
             span,
             format!(
@@ -142,9 +125,7 @@ impl<'t> Fields<'t> {
     pub(super) fn number(&self, key: &str) -> Option<At<f64>> {
         let (value, span) = self.raw(key)?;
         let read = match value {
-            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix())
-                .ok()
-                .map(|i| i as f64),
+            DeValue::Integer(i) => i64::from_str_radix(i.as_str(), i.radix()).ok().map(|i| i as f64),
             DeValue::Float(f) => f.as_str().parse::<f64>().ok(),
             _ => return self.wrong(key, span, value, "a number"),
         };
@@ -186,10 +167,7 @@ impl<'t> Fields<'t> {
     pub(super) fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<At<T>> {
         let At { value, span } = self.text(key)?;
         if let Some(&(_, choice)) = words.iter().find(|(word, _)| *word == value) {
-            return Some(At {
-                value: choice,
-                span,
-            });
+            return Some(At { value: choice, span });
         }
         let all: Vec<&str> = words.iter().map(|(w, _)| *w).collect();
         self.notes.say(
@@ -231,23 +209,13 @@ impl<'t> Fields<'t> {
             return Vec::new();
         };
         let Some(array) = value.as_array() else {
-            self.wrong::<()>(
-                key,
-                span,
-                value,
-                &format!("a list of tables, written [[{key}]]"),
-            );
+            self.wrong::<()>(key, span, value, &format!("a list of tables, written [[{key}]]"));
             return Vec::new();
         };
         let mut out = Vec::with_capacity(array.len());
         for (i, item) in array.iter().enumerate() {
             match item.get_ref().as_table() {
-                Some(table) => out.push(Self::new(
-                    table,
-                    item.span(),
-                    self.notes,
-                    format!("{called} {}", i + 1),
-                )),
+                Some(table) => out.push(Self::new(table, item.span(), self.notes, format!("{called} {}", i + 1))),
                 None => {
                     self.wrong::<()>(key, item.span(), item.get_ref(), "a list of tables");
                 }

@@ -357,8 +357,8 @@ impl Docket {
         }
         let changed = stepped.state != running.row.state;
         running.changed |= changed || force_write;
-        let moved = stepped.state.splits != running.row.state.splits
-            || stepped.state.settled != running.row.state.settled;
+        let moved =
+            stepped.state.splits != running.row.state.splits || stepped.state.settled != running.row.state.settled;
         let before = std::mem::replace(&mut running.row.state, stepped.state);
         let written = if !stepped.decisions.is_empty() {
             self.decide(running, &stepped.decisions, now)
@@ -375,12 +375,7 @@ impl Docket {
             }
         };
         if matches!(event, Event::Judged(_)) || !written.is_empty() || force_write {
-            self.show(
-                running,
-                stepped.verdict,
-                &stepped.waiting,
-                !written.is_empty(),
-            );
+            self.show(running, stepped.verdict, &stepped.waiting, !written.is_empty());
         }
         // spans that start from now on must be booked before the gateway hears of it
         if moved {
@@ -438,9 +433,7 @@ impl Docket {
             .map(|r| r.row.state.book_entry(&r.row.spec))
             .collect();
         entries.sort_by(|a, b| (a.opened, &a.id).cmp(&(b.opened, &b.id)));
-        self.out
-            .book
-            .send_replace(Arc::new(ReleaseBook { entries }));
+        self.out.book.send_replace(Arc::new(ReleaseBook { entries }));
     }
 
     fn publish_view(&mut self) {

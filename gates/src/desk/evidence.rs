@@ -46,12 +46,7 @@ struct Inputs {
 }
 
 /// The bundle as JSON text: exactly these bytes are hashed and chained.
-pub(super) fn bundle(
-    row: &ReleaseRow,
-    decision: &DecisionRow,
-    reading: Option<&Reading>,
-    minute_secs: i64,
-) -> String {
+pub(super) fn bundle(row: &ReleaseRow, decision: &DecisionRow, reading: Option<&Reading>, minute_secs: i64) -> String {
     let inputs = reading.map(|r| Inputs {
         baseline: row.state.baseline.clone(),
         order: row.state.order.clone(),
@@ -130,13 +125,13 @@ pub fn verify_bundle(text: &str) -> Result<Verified, String> {
             bundle["algorithm"]
         ));
     }
-    let spec: ReleaseSpec = serde_json::from_value(bundle["rules"].clone())
-        .map_err(|e| format!("its rules cannot be read: {e}"))?;
+    let spec: ReleaseSpec =
+        serde_json::from_value(bundle["rules"].clone()).map_err(|e| format!("its rules cannot be read: {e}"))?;
     if bundle["rules_hash"] != check::rules_hash(&spec) {
         return Err("its rules are not those it names by hash".to_owned());
     }
-    let inputs: Option<Inputs> = serde_json::from_value(bundle["inputs"].clone())
-        .map_err(|e| format!("its inputs cannot be read: {e}"))?;
+    let inputs: Option<Inputs> =
+        serde_json::from_value(bundle["inputs"].clone()).map_err(|e| format!("its inputs cannot be read: {e}"))?;
     let Some(inputs) = inputs else {
         return Ok(Verified::NothingJudged);
     };
@@ -174,12 +169,7 @@ fn minutes(cells: Vec<CellRow>) -> Minutes {
             color,
             admitted,
         };
-        let cell = Cell {
-            n,
-            events,
-            sum,
-            hdr,
-        };
+        let cell = Cell { n, events, sum, hdr };
         Arc::make_mut(out.entry(at).or_default()).insert(series, Arc::new(cell));
     }
     out

@@ -131,9 +131,7 @@ pub enum DeskError {
     #[error("there is no release `{0}`: `tracegate status` lists them")]
     UnknownRelease(String),
     /// Declared anew with other rules.
-    #[error(
-        "release `{0}` was declared with other rules: rules of a running release cannot change, declare a new id"
-    )]
+    #[error("release `{0}` was declared with other rules: rules of a running release cannot change, declare a new id")]
     RulesChanged(String),
     /// Another release runs on the route.
     #[error("route `{route}` is on trial in release `{by}`: settle or roll that back first")]
@@ -150,9 +148,7 @@ pub enum DeskError {
     #[error("{0}")]
     Refused(String),
     /// No such delivery, or it is void.
-    #[error(
-        "delivery `{0}` cannot be replayed: there is none, or a newer decision has replaced it"
-    )]
+    #[error("delivery `{0}` cannot be replayed: there is none, or a newer decision has replaced it")]
     NoReplay(String),
     /// Shut down.
     #[error("the desk is closed: tracegate is shutting down")]
@@ -190,8 +186,7 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> Result<DeskHandle, DeskError> {
     let ledger = Arc::new(Ledger::open(&config.ledger_path)?);
-    let sender =
-        Sender::new(Guard::new(config.webhook_allow.clone())).map_err(DeskError::Webhook)?;
+    let sender = Sender::new(Guard::new(config.webhook_allow.clone())).map_err(DeskError::Webhook)?;
     let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
     let (reports, attempted) = mpsc::channel(MESSAGES_MAX);
     let outbox = Outbox::new(
@@ -262,10 +257,7 @@ async fn forward(
     let mut changed = true;
     loop {
         let gap = if changed {
-            pace(
-                Duration::from_micros(cost_us.load(Ordering::Relaxed)),
-                cycle_max,
-            )
+            pace(Duration::from_micros(cost_us.load(Ordering::Relaxed)), cycle_max)
         } else {
             cycle_max
         };
@@ -353,10 +345,7 @@ impl DeskHandle {
     }
 
     async fn ask<T>(&self, message: Message, answer: oneshot::Receiver<T>) -> Result<T, DeskError> {
-        self.messages
-            .send(message)
-            .await
-            .map_err(|_| DeskError::Closed)?;
+        self.messages.send(message).await.map_err(|_| DeskError::Closed)?;
         answer.await.map_err(|_| DeskError::Closed)
     }
 
@@ -401,12 +390,7 @@ impl DeskHandle {
     }
 
     /// Waits until the decision of `route` is newer than `after`, or `wait` is over; then what it should be on.
-    pub async fn desired_after(
-        &self,
-        route: &str,
-        after: Option<i64>,
-        wait: Duration,
-    ) -> Option<Desired> {
+    pub async fn desired_after(&self, route: &str, after: Option<i64>, wait: Duration) -> Option<Desired> {
         let mut view = self.view.clone();
         let newer = view.wait_for(|v| {
             v.desired

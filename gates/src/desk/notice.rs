@@ -41,11 +41,7 @@ pub(super) fn entry(
         cohort: draft.cohort.clone(),
         reason: draft.reason.clone(),
         actor: draft.actor.clone(),
-        culprits: draft
-            .culprits
-            .iter()
-            .map(|p| named(std::slice::from_ref(p)))
-            .collect(),
+        culprits: draft.culprits.iter().map(|p| named(std::slice::from_ref(p))).collect(),
         green_ppm: draft.green_ppm,
         rules_hash: row.rules_hash.clone(),
         decided_at: now,
@@ -54,31 +50,26 @@ pub(super) fn entry(
         previous_hash: place.previous_hash.clone(),
     };
     let evidence = evidence::bundle(row, &decision, reading, minute_secs);
-    let delivery = row
-        .spec
-        .webhook
-        .as_ref()
-        .filter(|_| draft.notified)
-        .map(|webhook| {
-            let notice = notice(config, row, reading, draft, &decision);
-            DeliveryRow {
-                id: format!("msg_{ulid}"),
-                decision_id: id,
-                decision_seq: place.seq,
-                action: draft.action,
-                release: row.spec.id.clone(),
-                route: row.spec.route.clone(),
-                webhook: webhook.clone(),
-                body: webhook::body(&notice),
-                state: DeliveryState::Pending,
-                created_at: now,
-                attempts: 0,
-                next_attempt_at: now,
-                last_status: None,
-                last_error: None,
-                delivered_at: None,
-            }
-        });
+    let delivery = row.spec.webhook.as_ref().filter(|_| draft.notified).map(|webhook| {
+        let notice = notice(config, row, reading, draft, &decision);
+        DeliveryRow {
+            id: format!("msg_{ulid}"),
+            decision_id: id,
+            decision_seq: place.seq,
+            action: draft.action,
+            release: row.spec.id.clone(),
+            route: row.spec.route.clone(),
+            webhook: webhook.clone(),
+            body: webhook::body(&notice),
+            state: DeliveryState::Pending,
+            created_at: now,
+            attempts: 0,
+            next_attempt_at: now,
+            last_status: None,
+            last_error: None,
+            delivered_at: None,
+        }
+    });
     let moves = matches!(
         draft.action,
         Action::Promote | Action::Advance | Action::Rollback | Action::Fallback

@@ -47,12 +47,7 @@ pub(super) struct Reader {
 
 /// Freezes the baseline and appends new pairs when their time has come; true if the state changed. Must be persisted
 /// before anything is judged by it.
-pub(super) fn prepare(
-    row: &mut ReleaseRow,
-    cells: &CellTable,
-    now: Nanos,
-    late: &mut String,
-) -> bool {
+pub(super) fn prepare(row: &mut ReleaseRow, cells: &CellTable, now: Nanos, late: &mut String) -> bool {
     let before = (row.state.baseline.is_some(), row.state.order.len());
     late.clear();
     if row.state.baseline.is_none() {
@@ -88,9 +83,7 @@ fn frozen(row: &ReleaseRow, cells: &CellTable, now: Nanos) -> Result<Baseline, S
     let history = || {
         let from = secs(opened.minus(spec.baseline));
         let minutes = cells.minutes(&outside);
-        let range = minutes
-            .into_iter()
-            .flat_map(move |m| m.range(from..secs(opened)));
+        let range = minutes.into_iter().flat_map(move |m| m.range(from..secs(opened)));
         range.flat_map(|(_, minute)| minute.iter().map(|(s, c)| (s, &**c)))
     };
     let said = format!(
@@ -120,12 +113,7 @@ fn frozen(row: &ReleaseRow, cells: &CellTable, now: Nanos) -> Result<Baseline, S
     freeze(spec, history().chain(until(secs(warm))), now, said).or_else(|_| {
         let end = now.minus(spec.timeout + spec.grace);
         let said = "blue before the release and in its warm-up, made longer for lack of traffic";
-        freeze(
-            spec,
-            history().chain(until(secs(end))),
-            now,
-            said.to_owned(),
-        )
+        freeze(spec, history().chain(until(secs(end))), now, said.to_owned())
     })
 }
 
@@ -201,21 +189,11 @@ impl Reader {
     }
 
     /// A cohort that went back to blue is no longer split: from then on it would look like a wrong sample ratio.
-    fn leave_out_fallen(
-        &mut self,
-        all: &Minutes,
-        fallen: &[Fallen],
-        resolution: Duration,
-    ) -> Minutes {
+    fn leave_out_fallen(&mut self, all: &Minutes, fallen: &[Fallen], resolution: Duration) -> Minutes {
         let moved: Vec<(&str, i64)> = fallen
             .iter()
             .filter(|f| f.moved)
-            .map(|f| {
-                (
-                    f.cohort.as_str(),
-                    slot_after(f.since, resolution) - seconds(resolution),
-                )
-            })
+            .map(|f| (f.cohort.as_str(), slot_after(f.since, resolution) - seconds(resolution)))
             .collect();
         if moved.is_empty() {
             return all.clone();
@@ -241,8 +219,7 @@ impl Reader {
                             .map(|(s, c)| (s.clone(), Arc::clone(c)))
                             .collect();
                         let kept = Arc::new(kept);
-                        self.without_fallen
-                            .insert(at, (Arc::clone(minute), Arc::clone(&kept)));
+                        self.without_fallen.insert(at, (Arc::clone(minute), Arc::clone(&kept)));
                         kept
                     }
                 };
@@ -279,17 +256,11 @@ fn tally(row: &ReleaseRow, all: &Minutes, now: Nanos, resolution: Duration) -> (
     let mut tally = Tally::default();
     let mut traffic = Vec::new();
     for (&at, minute) in all {
-        let mut slot = Slot {
-            at,
-            blue: 0,
-            green: 0,
-        };
+        let mut slot = Slot { at, blue: 0, green: 0 };
         let recent = stepped.is_some_and(|s| at >= s) && at >= window && at <= seen;
         // `traces` is the first metric; only recent minutes are read further
         let old = at < window;
-        let read = minute
-            .iter()
-            .take_while(|(s, _)| !old || s.metric == Metric::Traces);
+        let read = minute.iter().take_while(|(s, _)| !old || s.metric == Metric::Traces);
         for (series, cell) in read {
             match (&series.metric, series.grain, series.color) {
                 (Metric::Traces, Grain::Trace, Color::Blue) => slot.blue += cell.n,
@@ -302,18 +273,14 @@ fn tally(row: &ReleaseRow, all: &Minutes, now: Nanos, resolution: Duration) -> (
                 (Metric::Traces, Grain::Trace, Color::Unmarked) if at >= counted => {
                     tally.unmarked += cell.n;
                 }
-                (Metric::MixedManifest, Grain::Trace, Color::Blue | Color::Green)
-                    if at >= counted =>
-                {
+                (Metric::MixedManifest, Grain::Trace, Color::Blue | Color::Green) if at >= counted => {
                     tally.mixed.0 += cell.events;
                     tally.mixed.1 += cell.n;
                 }
                 (Metric::AttemptError, Grain::Attempt, Color::Green) if recent => {
                     tally.window.2 += cell.n;
                 }
-                (Metric::PromptTokens | Metric::CompletionTokens, Grain::Trace, Color::Green)
-                    if recent =>
-                {
+                (Metric::PromptTokens | Metric::CompletionTokens, Grain::Trace, Color::Green) if recent => {
                     tally.window.3 += cell.sum;
                 }
                 _ => {}
@@ -342,10 +309,7 @@ impl Tally {
         let share = |part: i64, of: i64| part as f64 / of.max(1) as f64;
         let unmarked = share(self.unmarked, self.unmarked + self.marked);
         if unmarked > UNCLEAR_SHARE_MAX {
-            return Some(format!(
-                "unmarked: {:.1} % of traces have no color",
-                100.0 * unmarked
-            ));
+            return Some(format!("unmarked: {:.1} % of traces have no color", 100.0 * unmarked));
         }
         let mixed = share(self.mixed.0, self.mixed.1);
         if mixed > UNCLEAR_SHARE_MAX {
@@ -376,9 +340,8 @@ impl Tally {
         .find_map(|(used, limit, what)| {
             let limit = limit? as f64;
             let needed = at_full(used);
-            (needed > limit).then(|| {
-                format!("quota: the whole route on green needs {needed:.0} {what} a minute of {limit:.0}")
-            })
+            (needed > limit)
+                .then(|| format!("quota: the whole route on green needs {needed:.0} {what} a minute of {limit:.0}"))
         })
     }
 }
@@ -466,20 +429,10 @@ mod tests {
             trace(40, Color::Blue, "a"),
         ]);
         let reading = read(&row, &table);
-        let kept: i64 = reading
-            .minutes
-            .values()
-            .flat_map(|m| m.values())
-            .map(|c| c.n)
-            .sum();
+        let kept: i64 = reading.minutes.values().flat_map(|m| m.values()).map(|c| c.n).sum();
         assert_eq!(kept, 15);
         assert!(!reading.minutes.contains_key(&40));
-        let seen: i64 = reading
-            .finding
-            .traffic
-            .iter()
-            .map(|s| s.blue + s.green)
-            .sum();
+        let seen: i64 = reading.finding.traffic.iter().map(|s| s.blue + s.green).sum();
         assert_eq!(seen, 25, "what is served is still watched");
     }
 }

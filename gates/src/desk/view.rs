@@ -106,12 +106,7 @@ pub(super) fn summary(row: &ReleaseRow, report: Option<&VerdictReport>) -> Relea
 }
 
 /// The answer of the verdict endpoint: every key, and no number that JSON cannot hold.
-pub(super) fn report(
-    row: &ReleaseRow,
-    reading: Option<&Reading>,
-    verdict: Verdict,
-    waiting: &str,
-) -> VerdictReport {
+pub(super) fn report(row: &ReleaseRow, reading: Option<&Reading>, verdict: Verdict, waiting: &str) -> VerdictReport {
     let judgement = reading.map(|r| &r.judgement);
     let threshold = -(row.spec.alpha * (1.0 - row.spec.breaker.alpha_share)).ln();
     VerdictReport {

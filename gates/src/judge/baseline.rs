@@ -71,9 +71,7 @@ pub fn freeze<'a>(
     let mut sums: BTreeMap<Metric, Cell> = BTreeMap::new();
     for (series, cell) in cells {
         if series.color == Color::Blue && series.grain == natural_grain(&series.metric) {
-            sums.entry(series.metric.clone())
-                .or_default()
-                .merge(cell, 1);
+            sums.entry(series.metric.clone()).or_default().merge(cell, 1);
         }
     }
     let traces = sums.get(&Metric::Traces).map_or(0, |c| c.n);
@@ -84,10 +82,7 @@ pub fn freeze<'a>(
         let needed = units_needed(gate);
         let absent = cell.n == 0 && traces >= TRACES_MIN;
         if cell.n < needed && !absent {
-            missing.push(format!(
-                "`{}` has {} of {needed} blue units",
-                gate.name, cell.n
-            ));
+            missing.push(format!("`{}` has {} of {needed} blue units", gate.name, cell.n));
         }
         gates.insert(gate.name.clone(), gate_baseline(gate, &cell));
     }
@@ -150,10 +145,6 @@ fn share(cell: &Cell) -> f64 {
 
 fn mean(cell: &Cell) -> f64 {
     let Cell { n, sum, hdr, .. } = cell;
-    debug_assert_eq!(
-        *n,
-        Histogram::total(hdr),
-        "an amount's n is its histogram's"
-    );
+    debug_assert_eq!(*n, Histogram::total(hdr), "an amount's n is its histogram's");
     *sum as f64 / *n as f64
 }

@@ -77,11 +77,7 @@ pub(super) fn put<R: Row>(rows: &mut Vec<R>, row: R) {
 
 /// Minutes that are not what they were, with what they are now: `None` if gone. Compared by identity; one walk over
 /// both.
-pub(super) fn changed(
-    old: &BTreeMap<i64, Arc<Minute>>,
-    new: &Minutes,
-    from: i64,
-) -> Vec<(i64, Option<Arc<Minute>>)> {
+pub(super) fn changed(old: &BTreeMap<i64, Arc<Minute>>, new: &Minutes, from: i64) -> Vec<(i64, Option<Arc<Minute>>)> {
     let mut out = Vec::new();
     let mut old = old.iter().peekable();
     for (&minute, cells) in new.range(from..) {

@@ -140,9 +140,7 @@ impl Columns {
         let mut out: Vec<(i64, &Arc<str>)> = self
             .events
             .range(from..)
-            .filter_map(|((_, cohort), column)| {
-                Some((column.rows().first()?.minute, cohort.as_ref()?))
-            })
+            .filter_map(|((_, cohort), column)| Some((column.rows().first()?.minute, cohort.as_ref()?)))
             .collect();
         out.sort_unstable();
         out.into_iter().map(|(_, c)| Arc::clone(c)).collect()
@@ -187,11 +185,7 @@ impl Columns {
     }
 }
 
-fn merge_values(
-    into: &mut BTreeMap<PairId, [Histogram; 2]>,
-    values: BTreeMap<PairId, [Histogram; 2]>,
-    sign: i64,
-) {
+fn merge_values(into: &mut BTreeMap<PairId, [Histogram; 2]>, values: BTreeMap<PairId, [Histogram; 2]>, sign: i64) {
     for (id, arms) in values {
         let sums = into.entry(id).or_default();
         sums[BLUE].merge(&arms[BLUE], sign);
@@ -199,22 +193,11 @@ fn merge_values(
     }
 }
 
-fn turn_minute(
-    plans: &[Result<Plan, String>],
-    minute: i64,
-    cells: &Minute,
-    logs: &mut BucketLogs,
-) -> Turned {
+fn turn_minute(plans: &[Result<Plan, String>], minute: i64, cells: &Minute, logs: &mut BucketLogs) -> Turned {
     let mut out = Turned::default();
-    let counted = cells
-        .iter()
-        .filter(|(s, _)| s.admitted && s.color.is_marked());
+    let counted = cells.iter().filter(|(s, _)| s.admitted && s.color.is_marked());
     for (series, cell) in counted {
-        let arm = if series.color == Color::Blue {
-            BLUE
-        } else {
-            GREEN
-        };
+        let arm = if series.color == Color::Blue { BLUE } else { GREEN };
         let split = series.split_ppm.unwrap_or(NO_SPLIT);
         if series.metric == Metric::Traces && series.grain == Grain::Trace {
             let row = event_row(minute, split, arm, cell.n, 0);
@@ -277,24 +260,14 @@ const fn event_row(minute: i64, split: u32, arm: usize, n: i64, events: i64) -> 
 
 fn count(plan: &Plan, minute: i64, split: u32, arm: usize, cell: &Cell) -> EventRow {
     let events = match plan.counting {
-        Counting::Above { blue, green } => {
-            cell.hdr.count_above(if arm == BLUE { blue } else { green })
-        }
+        Counting::Above { blue, green } => cell.hdr.count_above(if arm == BLUE { blue } else { green }),
         Counting::Event | Counting::Value => cell.events,
     };
     event_row(minute, split, arm, cell.n, events)
 }
 
 /// Turns an amount cell into what it adds to every bet.
-fn bet(
-    plan: &Plan,
-    gate: usize,
-    minute: i64,
-    split: u32,
-    arm: usize,
-    cell: &Cell,
-    logs: &mut BucketLogs,
-) -> MeanRow {
+fn bet(plan: &Plan, gate: usize, minute: i64, split: u32, arm: usize, cell: &Cell, logs: &mut BucketLogs) -> MeanRow {
     let mut row = MeanRow {
         minute,
         split,
@@ -344,8 +317,7 @@ impl Bets {
             // Where only green is left, its mean is held against the frozen one.
             Test::Means(margin) => Self {
                 split: None,
-                limit: LimitBets::new(margin.r * margin.center, margin.cap)
-                    .map(|bets| (bets, Worse::Above)),
+                limit: LimitBets::new(margin.r * margin.center, margin.cap).map(|bets| (bets, Worse::Above)),
                 cap: margin.cap,
             },
             Test::Mean { bets, worse } => Self {

@@ -61,16 +61,10 @@ pub(super) fn conclude(
     let log_e_sum = many::weighted_sum(&terms);
     let rollback = (acting && log_e_sum >= threshold_sum).then(|| culprits(&summed, alpha_gates));
     let alone = |on_fail: OnFail| -> Vec<PairKey> {
-        let failed = pairs
-            .iter()
-            .filter(|p| p.gate.on_fail == on_fail && p.fails_alone());
+        let failed = pairs.iter().filter(|p| p.gate.on_fail == on_fail && p.fails_alone());
         failed.map(|p| p.key.clone()).collect()
     };
-    let fallbacks = if acting {
-        alone(OnFail::Fallback)
-    } else {
-        Vec::new()
-    };
+    let fallbacks = if acting { alone(OnFail::Fallback) } else { Vec::new() };
     let overall = || pairs.iter().filter(|p| p.key.cohort.is_none());
     let passes = acting
         && rollback.is_none()
@@ -94,9 +88,9 @@ pub(super) fn conclude(
     } else {
         (Verdict::Inconclusive, stands_in_the_way(&reports))
     };
-    let n = compared.iter().fold([0; 2], |sum, s| {
-        [sum[BLUE] + s.n[BLUE], sum[GREEN] + s.n[GREEN]]
-    });
+    let n = compared
+        .iter()
+        .fold([0; 2], |sum, s| [sum[BLUE] + s.n[BLUE], sum[GREEN] + s.n[GREEN]]);
     Judgement {
         judged_at: input.now,
         verdict,
@@ -148,12 +142,7 @@ fn culprits(summed: &[&Pair<'_>], alpha_gates: f64) -> Vec<PairKey> {
         .collect()
 }
 
-fn report(
-    pair: Pair<'_>,
-    ratio: &Ratio,
-    rollback: Option<&[PairKey]>,
-    threshold_pass: f64,
-) -> GateReport {
+fn report(pair: Pair<'_>, ratio: &Ratio, rollback: Option<&[PairKey]>, threshold_pass: f64) -> GateReport {
     let fails = pair.fails_alone() || rollback.is_some_and(|c| c.contains(pair.key));
     let (verdict, mut reason) = if let Some(why) = ratio.reason() {
         (Verdict::Inconclusive, why.to_owned())
@@ -164,10 +153,7 @@ fn report(
     } else if pair.passes(threshold_pass) {
         (Verdict::Pass, "green is within the margin".to_owned())
     } else {
-        (
-            Verdict::Inconclusive,
-            "evidence below both thresholds".to_owned(),
-        )
+        (Verdict::Inconclusive, "evidence below both thresholds".to_owned())
     };
     if !pair.assumes.is_empty() && pair.obstacle.is_none() {
         reason = format!("{reason} ({})", pair.assumes);
@@ -200,10 +186,7 @@ fn named(gate: &str, cohort: Option<&str>) -> String {
 }
 
 fn worse_in(culprits: &[PairKey]) -> String {
-    let names: Vec<String> = culprits
-        .iter()
-        .map(|c| named(&c.gate, c.cohort.as_deref()))
-        .collect();
+    let names: Vec<String> = culprits.iter().map(|c| named(&c.gate, c.cohort.as_deref())).collect();
     format!("green is worse in {}", names.join(", "))
 }
 

@@ -2,9 +2,7 @@
 
 use super::{
     column::{Column, Row},
-    columns::{
-        BLUE, Columns, EventColumn, EventRow, GREEN, MeanColumn, PairId, is_randomised, uses,
-    },
+    columns::{BLUE, Columns, EventColumn, EventRow, GREEN, MeanColumn, PairId, is_randomised, uses},
     plan::{Counting, Plan, Test, Worse},
     units::per_display_unit,
 };
@@ -67,31 +65,15 @@ pub(super) struct Measure {
     pub strata: Vec<Sums>,
 }
 
-pub(super) fn measure(
-    plan: &Plan,
-    margin: Margin,
-    id: &PairId,
-    columns: &mut Columns,
-    context: Context,
-) -> Measure {
+pub(super) fn measure(plan: &Plan, margin: Margin, id: &PairId, columns: &mut Columns, context: Context) -> Measure {
     let mut out = match plan.counting {
         Counting::Event | Counting::Above { .. } => {
             let mut none = EventColumn::default();
-            events(
-                plan,
-                columns.events(id).unwrap_or(&mut none),
-                margin,
-                context,
-            )
+            events(plan, columns.events(id).unwrap_or(&mut none), margin, context)
         }
         Counting::Value => {
             let mut none = MeanColumn::default();
-            means(
-                plan,
-                columns.means(id).unwrap_or(&mut none),
-                margin,
-                context,
-            )
+            means(plan, columns.means(id).unwrap_or(&mut none), margin, context)
         }
     };
     if let Some(q) = plan.quantile {
@@ -121,17 +103,15 @@ fn late<R: Row>(
 fn sums(plan: &Plan, rows: impl Iterator<Item = (u32, [i64; 2], [i64; 2])>) -> Vec<Sums> {
     let mut out: Vec<Sums> = Vec::new();
     for (split, n, events) in rows.filter(|(split, ..)| uses(plan, *split)) {
-        let at = out
-            .binary_search_by_key(&split, |s| s.split)
-            .unwrap_or_else(|at| {
-                let empty = Sums {
-                    split,
-                    n: [0; 2],
-                    events: [0; 2],
-                };
-                out.insert(at, empty);
-                at
-            });
+        let at = out.binary_search_by_key(&split, |s| s.split).unwrap_or_else(|at| {
+            let empty = Sums {
+                split,
+                n: [0; 2],
+                events: [0; 2],
+            };
+            out.insert(at, empty);
+            at
+        });
         for arm in [BLUE, GREEN] {
             out[at].n[arm] += n[arm];
             out[at].events[arm] += events[arm];
@@ -141,9 +121,10 @@ fn sums(plan: &Plan, rows: impl Iterator<Item = (u32, [i64; 2], [i64; 2])>) -> V
 }
 
 fn total(strata: &[Sums], pick: impl Fn(&Sums) -> [i64; 2]) -> [i64; 2] {
-    strata.iter().map(pick).fold([0; 2], |sum, x| {
-        [sum[BLUE] + x[BLUE], sum[GREEN] + x[GREEN]]
-    })
+    strata
+        .iter()
+        .map(pick)
+        .fold([0; 2], |sum, x| [sum[BLUE] + x[BLUE], sum[GREEN] + x[GREEN]])
 }
 
 fn rho(split: u32) -> f64 {
@@ -224,14 +205,7 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
     out
 }
 
-fn joint_events(
-    out: &mut Measure,
-    plan: &Plan,
-    rows: &[EventRow],
-    boundary: Boundary,
-    prior: Prior,
-    context: Context,
-) {
+fn joint_events(out: &mut Measure, plan: &Plan, rows: &[EventRow], boundary: Boundary, prior: Prior, context: Context) {
     let mut minutes: Vec<(u64, Arms)> = Vec::new();
     let mut all = Arms::default();
     for row in rows {
@@ -336,14 +310,7 @@ fn means(plan: &Plan, column: &mut MeanColumn, margin: Margin, context: Context)
 }
 
 /// A quantile gate counts exceedances but shows quantiles, and the interval of C1.
-fn show_quantiles(
-    out: &mut Measure,
-    plan: &Plan,
-    q: f64,
-    margin: Margin,
-    values: Option<&[Histogram; 2]>,
-    alpha: f64,
-) {
+fn show_quantiles(out: &mut Measure, plan: &Plan, q: f64, margin: Margin, values: Option<&[Histogram; 2]>, alpha: f64) {
     let Some(values) = values else {
         (out.blue, out.green) = (None, None);
         return;

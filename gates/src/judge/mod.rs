@@ -188,11 +188,7 @@ impl Judge {
         }
         let mut units = self.turn(input);
         let randomised = measure::any_randomised(&units);
-        if self
-            .basis
-            .as_ref()
-            .is_some_and(|b| b.randomised != randomised)
-        {
+        if self.basis.as_ref().is_some_and(|b| b.randomised != randomised) {
             self.turn_anew(input, randomised);
             units = self.turn(input);
         }
@@ -218,8 +214,7 @@ impl Judge {
     }
 
     fn turn(&mut self, input: &JudgeInput<'_>) -> Vec<Sums> {
-        self.columns
-            .follow(&self.plans, input.minutes, input.counted_from);
+        self.columns.follow(&self.plans, input.minutes, input.counted_from);
         unit_strata(self.columns.units(None))
     }
 
@@ -251,13 +246,7 @@ impl Judge {
         }
     }
 
-    fn pair<'a>(
-        &mut self,
-        input: &JudgeInput<'a>,
-        key: &'a PairKey,
-        k: usize,
-        alpha_gates: f64,
-    ) -> Option<Pair<'a>> {
+    fn pair<'a>(&mut self, input: &JudgeInput<'a>, key: &'a PairKey, k: usize, alpha_gates: f64) -> Option<Pair<'a>> {
         let at = input.spec.gates.iter().position(|g| g.name == key.gate)?;
         let gate = &input.spec.gates[at];
         let cohort: Option<Arc<str>> = key.cohort.as_deref().map(Arc::from);
@@ -277,21 +266,15 @@ impl Judge {
                 let id: PairId = (at, cohort.clone());
                 pair.assumes = plan.assumes;
                 pair.measure = measure(plan, gate.margin, &id, &mut self.columns, context(input));
-                pair.obstacle = obstacle(gate, plan, &pair.measure)
-                    .or_else(|| self.coverage(gate, plan, &pair.measure, cohort));
+                pair.obstacle =
+                    obstacle(gate, plan, &pair.measure).or_else(|| self.coverage(gate, plan, &pair.measure, cohort));
             }
         }
         Some(pair)
     }
 
     /// Says so if too few traces of either color were evaluated.
-    fn coverage(
-        &self,
-        gate: &GateSpec,
-        plan: &Plan,
-        measure: &Measure,
-        cohort: Option<Arc<str>>,
-    ) -> Option<String> {
+    fn coverage(&self, gate: &GateSpec, plan: &Plan, measure: &Measure, cohort: Option<Arc<str>>) -> Option<String> {
         let least = gate.min_coverage?;
         if !matches!(gate.metric, Metric::EvalFail(_)) {
             return None;

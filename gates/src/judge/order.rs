@@ -21,12 +21,7 @@ pub struct PairKey {
 /// then each cohort's pairs at its first admitted trace (minute, then name, then gate), whatever became of that trace.
 /// Reads minutes from `counted_from` (unix seconds) on.
 #[must_use]
-pub fn new_pairs(
-    spec: &ReleaseSpec,
-    minutes: &Minutes,
-    counted_from: i64,
-    order: &[PairKey],
-) -> Vec<PairKey> {
+pub fn new_pairs(spec: &ReleaseSpec, minutes: &Minutes, counted_from: i64, order: &[PairKey]) -> Vec<PairKey> {
     let mut seen = BTreeSet::new();
     let mut cohorts: Vec<Arc<str>> = Vec::new();
     let units = natural_grain(&Metric::Traces);

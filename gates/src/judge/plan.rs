@@ -76,18 +76,12 @@ impl Plan {
     ///
     /// # Errors
     /// In words, why it cannot be judged (yet).
-    pub fn new(
-        gate: &GateSpec,
-        baseline: Option<&Baseline>,
-        randomised: bool,
-    ) -> Result<Self, String> {
+    pub fn new(gate: &GateSpec, baseline: Option<&Baseline>, randomised: bool) -> Result<Self, String> {
         if baseline.is_none() {
             return Err("no frozen baseline yet".to_owned());
         }
         let none = GateBaseline::default();
-        let frozen = baseline
-            .and_then(|b| b.gates.get(&gate.name))
-            .unwrap_or(&none);
+        let frozen = baseline.and_then(|b| b.gates.get(&gate.name)).unwrap_or(&none);
         let (counting, test) = match (gate.metric.kind(), gate.quantile) {
             (MetricKind::Rate, _) => rate(gate, frozen, randomised),
             (MetricKind::Amount, Some(q)) => quantile(gate, q, frozen, randomised)?,
@@ -137,12 +131,7 @@ const fn share(limit: f64, worse: Worse) -> Test {
 }
 
 /// The margin is in green's threshold, so the rates of exceedance are compared one to one.
-fn quantile(
-    gate: &GateSpec,
-    q: f64,
-    frozen: &GateBaseline,
-    randomised: bool,
-) -> Result<(Counting, Test), String> {
+fn quantile(gate: &GateSpec, q: f64, frozen: &GateBaseline, randomised: bool) -> Result<(Counting, Test), String> {
     let worse = match gate.margin {
         Margin::Max(_) => Worse::Above,
         Margin::Min(_) => Worse::Below,
@@ -175,11 +164,7 @@ fn quantile(
     Ok((counting, share(1.0 - q, worse)))
 }
 
-fn mean(
-    gate: &GateSpec,
-    frozen: &GateBaseline,
-    randomised: bool,
-) -> Result<(Counting, Test), String> {
+fn mean(gate: &GateSpec, frozen: &GateBaseline, randomised: bool) -> Result<(Counting, Test), String> {
     let unit = per_display_unit(&gate.metric);
     let limit = |limit: f64, cap: f64, worse| {
         LimitBets::new(limit, cap)

@@ -34,9 +34,7 @@ const GONE: TableDefinition<'_, &str, i64> = TableDefinition::new("gone");
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     /// Another process has it.
-    #[error(
-        "the ledger {0} is in use by another process: stop it, or choose another data directory"
-    )]
+    #[error("the ledger {0} is in use by another process: stop it, or choose another data directory")]
     InUse(String),
     /// Disk or format.
     #[error("the ledger cannot be read or written: {0}")]
@@ -190,15 +188,12 @@ impl Ledger {
                     previous_hash: previous.take(),
                 };
                 let mut entry = build(row, i, &place);
-                entry.decision.evidence_hash =
-                    hex::encode(Sha256::digest(entry.evidence.as_bytes()));
+                entry.decision.evidence_hash = hex::encode(Sha256::digest(entry.evidence.as_bytes()));
                 decisions.insert(ordinal, write(&entry.decision).as_slice())?;
                 ids.insert(entry.decision.id.as_str(), ordinal)?;
                 evidence.insert(entry.decision.id.as_str(), entry.evidence.as_bytes())?;
                 if let Some(delivery) = &mut entry.delivery {
-                    let gone_at = gone
-                        .get(delivery.webhook.url.as_str())?
-                        .map(|at| at.value());
+                    let gone_at = gone.get(delivery.webhook.url.as_str())?.map(|at| at.value());
                     enqueue(delivery, gone_at, &mut pending, &mut deliveries)?;
                 }
                 if let Some(desired) = &entry.desired {
@@ -246,10 +241,7 @@ impl Ledger {
             .open_table(EVIDENCE)?
             .get(id)?
             .map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned());
-        Ok(Some((
-            read("decision", row.value())?,
-            evidence.unwrap_or_default(),
-        )))
+        Ok(Some((read("decision", row.value())?, evidence.unwrap_or_default())))
     }
 
     /// Recomputes the hash chain over all decisions.
@@ -268,8 +260,7 @@ impl Ledger {
             let hash = evidence
                 .get(decision.id.as_str())?
                 .map(|bytes| hex::encode(Sha256::digest(bytes.value())));
-            if hash.as_ref() != Some(&decision.evidence_hash) || decision.previous_hash != previous
-            {
+            if hash.as_ref() != Some(&decision.evidence_hash) || decision.previous_hash != previous {
                 return Ok(Err(decision.id));
             }
             previous = Some(decision.evidence_hash);

@@ -70,10 +70,7 @@ impl Turn<'_> {
             }
             self.advance_to(next, Actor::Person(actor.to_owned()), reason.to_owned());
         } else {
-            self.refuse(
-                Command::Advance,
-                "it is on the last step below 1.0; promote instead",
-            );
+            self.refuse(Command::Advance, "it is on the last step below 1.0; promote instead");
         }
     }
 

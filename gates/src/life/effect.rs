@@ -63,11 +63,7 @@ impl Turn<'_> {
             self.state.effect = None;
             self.state.green_ppm = 0;
             self.state.course = Course::RolledBack;
-            self.finish(
-                Phase::RolledBack,
-                Color::Blue,
-                "proven: no new trace is green",
-            );
+            self.finish(Phase::RolledBack, Color::Blue, "proven: no new trace is green");
         } else {
             let green: i64 = slots.iter().map(|s| s.green).sum();
             let what = if slots.iter().all(|s| s.green + s.blue == 0) {
@@ -83,9 +79,7 @@ impl Turn<'_> {
     fn watch_settlement(&mut self, f: &Finding) {
         let spec = self.terms.spec;
         let last = spec.steps.last().filter(|s| s.ppm() >= PPM);
-        let least = last
-            .map_or(Duration::ZERO, |s| s.min)
-            .max(spec.timeout + spec.grace);
+        let least = last.map_or(Duration::ZERO, |s| s.min).max(spec.timeout + spec.grace);
         let since = self.state.watching_since.unwrap_or(self.now);
         let Some(slots) = latest(&f.traffic) else {
             self.wait("watching: no new traces");

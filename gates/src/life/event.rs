@@ -95,18 +95,10 @@ impl Command {
 impl std::str::FromStr for Command {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        [
-            Self::Promote,
-            Self::Advance,
-            Self::Rollback,
-            Self::Hold,
-            Self::Resume,
-        ]
-        .into_iter()
-        .find(|c| c.as_str() == text)
-        .ok_or_else(|| {
-            format!("unknown command `{text}`: use promote, advance, rollback, hold or resume")
-        })
+        [Self::Promote, Self::Advance, Self::Rollback, Self::Hold, Self::Resume]
+            .into_iter()
+            .find(|c| c.as_str() == text)
+            .ok_or_else(|| format!("unknown command `{text}`: use promote, advance, rollback, hold or resume"))
     }
 }
 

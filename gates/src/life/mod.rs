@@ -55,11 +55,7 @@ pub fn step(terms: Terms<'_>, state: &ReleaseState, event: &Event, now: Nanos) -
             Event::Judged(finding) => turn.judged(finding),
             Event::Delivered { decision_id } => turn.delivered(decision_id),
             Event::Undelivered { decision_id, error } => turn.undelivered(decision_id, error),
-            Event::Command {
-                command,
-                actor,
-                reason,
-            } => turn.command(*command, actor, reason),
+            Event::Command { command, actor, reason } => turn.command(*command, actor, reason),
         }
     } else if let Event::Command { command, .. } = event {
         turn.refused = Some(format!(
@@ -131,10 +127,7 @@ impl Turn<'_> {
         if self.state.phase.is_over() {
             return;
         }
-        if matches!(
-            self.state.course,
-            Course::RolledBack | Course::AdvisedRollback
-        ) {
+        if matches!(self.state.course, Course::RolledBack | Course::AdvisedRollback) {
             self.wait("rolled back; waiting until no new trace is green");
             return;
         }
@@ -193,11 +186,7 @@ impl Turn<'_> {
             if self.blocked(f) {
                 return;
             }
-            self.advance_to(
-                0,
-                Actor::Engine,
-                "warm-up over, thresholds frozen".to_owned(),
-            );
+            self.advance_to(0, Actor::Engine, "warm-up over, thresholds frozen".to_owned());
         } else {
             self.state.phase = Phase::Canary;
             self.state.stepped_at = Some(self.now);
@@ -263,10 +252,7 @@ impl Turn<'_> {
                 false
             }
             NoData::Fail if self.state.phase != Phase::Declared => {
-                self.roll_back(
-                    "the horizon came without a decision, and no_data = \"fail\"",
-                    &[],
-                );
+                self.roll_back("the horizon came without a decision, and no_data = \"fail\"", &[]);
                 true
             }
             _ => {
@@ -370,10 +356,7 @@ impl Turn<'_> {
             return;
         }
         if spec.approval == Approval::Promote {
-            self.tell(
-                Told::Approval,
-                "every gate passes: a person's approval is asked for",
-            );
+            self.tell(Told::Approval, "every gate passes: a person's approval is asked for");
             self.wait("waiting for a person to promote");
             return;
         }

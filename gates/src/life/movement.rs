@@ -47,10 +47,7 @@ impl Turn<'_> {
             if self.state.fallen.iter().any(|c| c.cohort == cohort) {
                 continue;
             }
-            let why = format!(
-                "worse than the margin: {}",
-                named(std::slice::from_ref(pair))
-            );
+            let why = format!("worse than the margin: {}", named(std::slice::from_ref(pair)));
             self.draft(Action::Fallback, why, std::slice::from_ref(pair));
             if let Some(draft) = self.decisions.last_mut() {
                 draft.cohort = Some(cohort.clone());
@@ -125,15 +122,7 @@ impl Turn<'_> {
         self.terms.spec.mode == Mode::Act || matches!(actor, Actor::Person(_))
     }
 
-    pub(super) fn moved(
-        &mut self,
-        action: Action,
-        actor: Actor,
-        reason: String,
-        from: u32,
-        to: u32,
-        tells: bool,
-    ) {
+    pub(super) fn moved(&mut self, action: Action, actor: Actor, reason: String, from: u32, to: u32, tells: bool) {
         self.draft(action, reason, &[]);
         if let Some(draft) = self.decisions.last_mut() {
             draft.actor = actor;

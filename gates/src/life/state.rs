@@ -224,10 +224,7 @@ impl ReleaseState {
     pub fn weights(green_ppm: u32) -> std::collections::BTreeMap<Color, f64> {
         let green = f64::from(green_ppm) / f64::from(PPM);
         [
-            (
-                Color::Blue,
-                f64::from(PPM - green_ppm.min(PPM)) / f64::from(PPM),
-            ),
+            (Color::Blue, f64::from(PPM - green_ppm.min(PPM)) / f64::from(PPM)),
             (Color::Green, green),
         ]
         .into()

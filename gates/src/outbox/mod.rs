@@ -83,8 +83,7 @@ impl Outbox {
         lanes.insert(route.to_owned(), Arc::clone(&lane));
         let shared = Arc::clone(&self.shared);
         let route = route.to_owned();
-        self.runtime
-            .spawn(async move { run(&shared, &route, &lane).await });
+        self.runtime.spawn(async move { run(&shared, &route, &lane).await });
     }
 }
 
@@ -174,12 +173,7 @@ async fn attempt(shared: &Arc<Shared>, route: &str, woken: &Notify, row: Deliver
         Ok(Some(row)) => {
             match row.state {
                 DeliveryState::Delivered => {
-                    tracing::info!(
-                        route,
-                        id = row.id,
-                        attempts = row.attempts,
-                        "notice accepted"
-                    );
+                    tracing::info!(route, id = row.id, attempts = row.attempts, "notice accepted");
                 }
                 _ => tracing::warn!(
                     route,
@@ -233,10 +227,7 @@ fn apply(row: &mut DeliveryRow, outcome: &Outcome, started: proto::Nanos, now: p
     }
 }
 
-async fn secrets(
-    shared: &Arc<Shared>,
-    row: &DeliveryRow,
-) -> Result<Vec<proto::signature::Secret>, String> {
+async fn secrets(shared: &Arc<Shared>, row: &DeliveryRow) -> Result<Vec<proto::signature::Secret>, String> {
     let source = Arc::clone(&shared.secrets);
     let webhook = row.webhook.clone();
     // it may read a file

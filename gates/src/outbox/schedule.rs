@@ -50,10 +50,7 @@ mod tests {
             }
         }
         assert_eq!(wait(0, Duration::ZERO, 0.5), Some(Duration::ZERO));
-        assert_eq!(
-            wait(1, Duration::ZERO, 0.5),
-            Some(Duration::from_millis(500))
-        );
+        assert_eq!(wait(1, Duration::ZERO, 0.5), Some(Duration::from_millis(500)));
         assert_eq!(wait(700, EAGER, 0.5), Some(SELDOM));
         assert_eq!(wait(1_000, GIVE_UP, 0.5), None);
     }

@@ -49,13 +49,7 @@ pub struct Band {
 
 /// The band at `alpha_two_sided` (twice the alpha of each side), tightest at `n_star` units; `None` below two units an arm.
 #[must_use]
-pub fn band(
-    blue: &Moments,
-    green: &Moments,
-    r: f64,
-    alpha_two_sided: f64,
-    n_star: f64,
-) -> Option<Band> {
+pub fn band(blue: &Moments, green: &Moments, r: f64, alpha_two_sided: f64, n_star: f64) -> Option<Band> {
     if blue.n < 2.0 || green.n < 2.0 {
         return None;
     }
@@ -70,29 +64,15 @@ pub fn band(
 
 /// Bounds of mean_g / mean_b: every `r` whose band holds 0 (Fieller). `None` where the data set no bound.
 #[must_use]
-pub fn ratio_bounds(
-    blue: &Moments,
-    green: &Moments,
-    alpha_two_sided: f64,
-    n_star: f64,
-) -> (Option<f64>, Option<f64>) {
+pub fn ratio_bounds(blue: &Moments, green: &Moments, alpha_two_sided: f64, n_star: f64) -> (Option<f64>, Option<f64>) {
     let (m_b, m_g) = (blue.mean(), green.mean());
     if blue.n < 2.0 || green.n < 2.0 || m_b <= 0.0 {
         return (None, None);
     }
-    let k = widening(
-        blue.n + green.n,
-        alpha_two_sided,
-        rho2(alpha_two_sided, n_star),
-    );
-    let (k_b, k_g) = (
-        k * k * blue.variance() / blue.n,
-        k * k * green.variance() / green.n,
-    );
+    let k = widening(blue.n + green.n, alpha_two_sided, rho2(alpha_two_sided, n_star));
+    let (k_b, k_g) = (k * k * blue.variance() / blue.n, k * k * green.variance() / green.n);
     let a = m_b * m_b - k_b;
-    let root = (m_g * m_g * k_b + m_b * m_b * k_g - k_b * k_g)
-        .max(0.0)
-        .sqrt();
+    let root = (m_g * m_g * k_b + m_b * m_b * k_g - k_b * k_g).max(0.0).sqrt();
     let low = (m_g * m_b - root) / a;
     if a <= 0.0 {
         return (None, None);

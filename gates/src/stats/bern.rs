@@ -64,10 +64,7 @@ pub(super) struct GridBet {
 impl GridBet {
     pub(super) fn above(p0: f64, grid: &[f64]) -> Self {
         Self {
-            bets: grid
-                .iter()
-                .map(|&d| (ln(d), ln_1p(p0 * (d - 1.0))))
-                .collect(),
+            bets: grid.iter().map(|&d| (ln(d), ln_1p(p0 * (d - 1.0)))).collect(),
         }
     }
 

@@ -80,10 +80,7 @@ fn best_under_null(arms: &Arms, boundary: Boundary, side: Side) -> f64 {
     } else {
         on_boundary(arms, boundary)
     };
-    x_ln_y(arms.s_b, p_b)
-        + x_ln_y(arms.f_b, 1.0 - p_b)
-        + x_ln_y(arms.s_g, p_g)
-        + x_ln_y(arms.f_g, 1.0 - p_g)
+    x_ln_y(arms.s_b, p_b) + x_ln_y(arms.f_b, 1.0 - p_b) + x_ln_y(arms.s_g, p_g) + x_ln_y(arms.f_g, 1.0 - p_g)
 }
 
 /// The most likely pair of rates on the boundary, from at least one unit in each arm.
@@ -102,13 +99,10 @@ fn on_boundary(arms: &Arms, boundary: Boundary) -> (f64, f64) {
         Boundary::Difference(delta) => {
             let score = |p: f64| {
                 let term = |count: f64, p: f64| if count == 0.0 { 0.0 } else { count / p };
-                term(s_b, p) - term(f_b, 1.0 - p) + term(s_g, p + delta)
-                    - term(f_g, 1.0 - p - delta)
+                term(s_b, p) - term(f_b, 1.0 - p) + term(s_g, p + delta) - term(f_g, 1.0 - p - delta)
             };
             let (low, high) = ((-delta).max(0.0), (1.0 - delta).min(1.0));
-            let p =
-                super::rates::last_true(low, high, |p| p == low || (p != high && score(p) > 0.0))
-                    .unwrap_or(low);
+            let p = super::rates::last_true(low, high, |p| p == low || (p != high && score(p) > 0.0)).unwrap_or(low);
             (p, p + delta)
         }
     }
@@ -137,12 +131,7 @@ pub fn ratio_bounds(arms: &Arms, prior: Prior, alpha: f64) -> (Option<f64>, Opti
 }
 
 /// Bisects `steps` times for the greatest value rejected from below and the least rejected from above.
-fn bounds(
-    min: f64,
-    max: f64,
-    steps: usize,
-    rejects: impl Fn(f64, Side) -> bool,
-) -> (Option<f64>, Option<f64>) {
+fn bounds(min: f64, max: f64, steps: usize, rejects: impl Fn(f64, Side) -> bool) -> (Option<f64>, Option<f64>) {
     let search = |from: f64, to: f64, side| {
         rejects(from, side).then(|| {
             let (mut yes, mut no) = (from, to);

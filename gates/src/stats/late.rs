@@ -180,11 +180,7 @@ mod tests {
             .collect();
         let late = run(&minutes);
         assert!(late.log_e() > ln(100.0), "{}", late.log_e());
-        assert!(
-            late.plain() < -100.0,
-            "the plain test is blind: {}",
-            late.plain()
-        );
+        assert!(late.plain() < -100.0, "the plain test is blind: {}", late.plain());
     }
 
     #[test]

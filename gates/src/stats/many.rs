@@ -17,10 +17,7 @@ pub fn ln_weight(k: usize) -> f64 {
 /// `ln sum_k w_k E_k`, from `(k, log E_k)`; [`LOG_ZERO`] if there is none.
 #[must_use]
 pub fn weighted_sum(pairs: &[(usize, f64)]) -> f64 {
-    let logs: Vec<f64> = pairs
-        .iter()
-        .map(|&(k, log_e)| ln_weight(k) + log_e)
-        .collect();
+    let logs: Vec<f64> = pairs.iter().map(|&(k, log_e)| ln_weight(k) + log_e).collect();
     lse(&logs).max(LOG_ZERO)
 }
 
@@ -46,12 +43,7 @@ mod tests {
 
     #[test]
     fn weights_are_the_frozen_ones() {
-        for (k, w) in [
-            (1, 1.0 / 2.0),
-            (2, 1.0 / 6.0),
-            (3, 1.0 / 12.0),
-            (20, 1.0 / 420.0),
-        ] {
+        for (k, w) in [(1, 1.0 / 2.0), (2, 1.0 / 6.0), (3, 1.0 / 12.0), (20, 1.0 / 420.0)] {
             assert!((ln_weight(k) - f64::ln(w)).abs() < 1e-12);
         }
         let one = [(1, 3.0), (2, 5.0)];
@@ -70,10 +62,7 @@ mod tests {
         assert_eq!(e_bh(&[0.0, strong + 0.1, -3.0, 1.0], 0.01), [1]);
         // The third of four needs only 4 / (3 alpha) once two others are beyond it.
         let third = (4.0f64 / 0.03).ln() + 0.01;
-        assert_eq!(
-            e_bh(&[third, third + 1.0, 0.0, third + 2.0], 0.01),
-            [3, 1, 0]
-        );
+        assert_eq!(e_bh(&[third, third + 1.0, 0.0, third + 2.0], 0.01), [3, 1, 0]);
         assert!(e_bh(&[1.0, 2.0], 0.01).is_empty());
     }
 }

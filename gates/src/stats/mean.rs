@@ -144,12 +144,7 @@ pub struct MeanStratum {
 /// `log E` that green's capped mean is above (`Gt`) or below (`Lt`) `r` times blue's; `None` if the margin allows no
 /// bet. Buckets are taken in the order given.
 #[must_use]
-pub fn log_e(
-    strata: &[MeanStratum],
-    margin: MeanMargin,
-    side: Side,
-    kappa: &[f64; BETS],
-) -> Option<f64> {
+pub fn log_e(strata: &[MeanStratum], margin: MeanMargin, side: Side, kappa: &[f64; BETS]) -> Option<f64> {
     let mut logs = [0.0; BETS];
     for stratum in strata {
         let bets = MeanBets::new(margin, stratum.rho)?;

@@ -86,12 +86,7 @@ fn total(buckets: &[Bucket]) -> f64 {
 /// Confidence sequence of green's quantile over blue's: (lower, upper), each at `alpha` (not halved). `None` where the
 /// data set no bound. One pass over both arms: every bound is a ratio of two edges.
 #[must_use]
-pub fn ratio_bounds(
-    blue: &[Bucket],
-    green: &[Bucket],
-    tau: f64,
-    alpha: f64,
-) -> (Option<f64>, Option<f64>) {
+pub fn ratio_bounds(blue: &[Bucket], green: &[Bucket], tau: f64, alpha: f64) -> (Option<f64>, Option<f64>) {
     let lower = least_ratio(blue, green, tau, alpha);
     // Swapping the arms turns green / blue into blue / green.
     let upper = least_ratio(green, blue, tau, alpha).map(|r| 1.0 / r);
@@ -147,10 +142,7 @@ mod tests {
         for value in (0..5_000).chain([1 << 20, (1 << 40) + 12_345, u64::MAX / 4]) {
             let (lo, hi) = bucket::range_of(bucket::index_of(value));
             let (low, high) = coarse_range(lo);
-            assert!(
-                low <= lo as f64 && high >= hi as f64 * (1.0 - 1e-15),
-                "{value}"
-            );
+            assert!(low <= lo as f64 && high >= hi as f64 * (1.0 - 1e-15), "{value}");
             assert!(high - low <= 1.0 + high / 63.0, "{value}: ({low}, {high}]");
         }
     }

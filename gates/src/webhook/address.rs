@@ -11,14 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Never allowed, whatever the allow list says.
-    #[error(
-        "link-local, metadata, unspecified, multicast and reserved addresses are never sent to"
-    )]
+    #[error("link-local, metadata, unspecified, multicast and reserved addresses are never sent to")]
     Never,
     /// Private or loopback, and not on the allow list.
-    #[error(
-        "private and loopback addresses are sent to only if `[webhooks] allow` lists their network"
-    )]
+    #[error("private and loopback addresses are sent to only if `[webhooks] allow` lists their network")]
     Private,
     /// Plain http to an address that is not on the allow list.
     #[error("plain http is used only to addresses that `[webhooks] allow` lists: use https")]
@@ -166,11 +162,7 @@ mod tests {
             "240.0.0.1",
             "2001:0:53aa:64c:0:0:0:1",
         ] {
-            assert_eq!(
-                all.check(ip.parse().unwrap(), false),
-                Err(Refusal::Never),
-                "{ip}"
-            );
+            assert_eq!(all.check(ip.parse().unwrap(), false), Err(Refusal::Never), "{ip}");
         }
     }
 
@@ -202,10 +194,7 @@ mod tests {
         for ip in ["127.0.0.1", "::ffff:127.0.0.1"] {
             assert_eq!(loopback.check(ip.parse().unwrap(), true), Ok(()), "{ip}");
         }
-        assert_eq!(
-            loopback.check("::1".parse().unwrap(), true),
-            Err(Refusal::Private)
-        );
+        assert_eq!(loopback.check("::1".parse().unwrap(), true), Err(Refusal::Private));
     }
 
     #[test]

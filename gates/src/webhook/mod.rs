@@ -29,8 +29,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// Where secrets come from, given by the server: environment or file, by the names in the release. The text of an error
 /// must not hold the secret. Several secrets sign every notice, so that keys can rotate.
-pub type SecretSource =
-    Arc<dyn Fn(&proto::release::WebhookSpec) -> Result<Vec<Secret>, String> + Send + Sync>;
+pub type SecretSource = Arc<dyn Fn(&proto::release::WebhookSpec) -> Result<Vec<Secret>, String> + Send + Sync>;
 
 /// A signed-to-be request, as the ledger keeps it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,10 +67,7 @@ pub enum Outcome {
 pub fn parse_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|e| format!("the webhook url cannot be read: {e}"))?;
     if !matches!(url.scheme(), "https" | "http") {
-        return Err(format!(
-            "a webhook url begins with https://, not {}://",
-            url.scheme()
-        ));
+        return Err(format!("a webhook url begins with https://, not {}://", url.scheme()));
     }
     if url.host().is_none() {
         return Err("the webhook url names no host".to_owned());
@@ -219,8 +215,7 @@ impl Resolve for GuardedNames {
         let guard = self.guard.clone();
         let plain = self.plain;
         Box::pin(async move {
-            let found: Vec<SocketAddr> =
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let good = sendable(&found, &guard, plain)?;
             Ok(Box::new(good.into_iter()) as Addrs)
         })
@@ -335,25 +330,15 @@ mod tests {
     #[test]
     fn a_name_that_points_inside_even_in_part_is_refused() {
         let guard = Guard::new(vec!["127.0.0.0/8".parse().unwrap()]);
-        let found = |list: &[&str]| -> Vec<SocketAddr> {
-            list.iter().map(|a| a.parse().unwrap()).collect()
-        };
+        let found = |list: &[&str]| -> Vec<SocketAddr> { list.iter().map(|a| a.parse().unwrap()).collect() };
         let public = found(&["8.8.8.8:0", "[2606:4700::1111]:0"]);
         assert_eq!(sendable(&public, &guard, false), Ok(public.clone()));
-        for bad in [
-            "10.0.0.1:0",
-            "169.254.169.254:0",
-            "[::1]:0",
-            "[::ffff:10.0.0.1]:0",
-        ] {
+        for bad in ["10.0.0.1:0", "169.254.169.254:0", "[::1]:0", "[::ffff:10.0.0.1]:0"] {
             let mixed = found(&["8.8.8.8:0", bad]);
             assert!(sendable(&mixed, &guard, false).is_err(), "{bad}");
         }
         let localhost = found(&["[::1]:0", "127.0.0.1:0"]);
-        assert_eq!(
-            sendable(&localhost, &guard, true),
-            Ok(found(&["127.0.0.1:0"]))
-        );
+        assert_eq!(sendable(&localhost, &guard, true), Ok(found(&["127.0.0.1:0"])));
         assert!(sendable(&localhost, &Guard::default(), true).is_err());
     }
 

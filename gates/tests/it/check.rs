@@ -119,11 +119,7 @@ fn releases_of_included_files_share_the_defaults_and_the_names() {
         ("releases/again.toml".to_owned(), release.clone()),
     ];
     let checked = check_files(&files);
-    let messages: Vec<&str> = checked
-        .problems
-        .iter()
-        .map(|p| p.message.as_str())
-        .collect();
+    let messages: Vec<&str> = checked.problems.iter().map(|p| p.message.as_str()).collect();
     assert_eq!(
         messages,
         [
@@ -134,10 +130,7 @@ fn releases_of_included_files_share_the_defaults_and_the_names() {
     assert_eq!(checked.problems[0].file, "releases/again.toml");
 
     let files = [
-        (
-            "tracegate.toml".to_owned(),
-            "[defaults]\ngrace = \"3s\"".to_owned(),
-        ),
+        ("tracegate.toml".to_owned(), "[defaults]\ngrace = \"3s\"".to_owned()),
         ("releases/one.toml".to_owned(), release),
     ];
     let checked = check_files(&files);
@@ -149,19 +142,12 @@ fn releases_of_included_files_share_the_defaults_and_the_names() {
 fn the_hash_of_the_rules_changes_with_any_rule_and_with_nothing_else() {
     let spec = check(GOOD, "a").releases.remove(0);
     let spaced = GOOD.replace("max_ratio = 1.20", "max_ratio   =   1.2  # a comment");
-    assert_eq!(
-        rules_hash(&spec),
-        rules_hash(&check(&spaced, "b").releases[0])
-    );
+    assert_eq!(rules_hash(&spec), rules_hash(&check(&spaced, "b").releases[0]));
     let other = GOOD.replace("max_ratio = 1.20", "max_ratio = 1.21");
-    assert_ne!(
-        rules_hash(&spec),
-        rules_hash(&check(&other, "c").releases[0])
-    );
+    assert_ne!(rules_hash(&spec), rules_hash(&check(&other, "c").releases[0]));
     assert_eq!(rules_hash(&spec).len(), 64);
     // a stored release hashes as the declared one did
-    let stored: proto::release::ReleaseSpec =
-        serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
+    let stored: proto::release::ReleaseSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
     assert_eq!(rules_hash(&spec), rules_hash(&stored));
     assert_eq!(
         canonical(&serde_json::json!({"b": [1, {"z": null, "a": "x\"y"}], "a": 0.5})),
@@ -177,14 +163,8 @@ fn a_release_declared_as_a_value_is_checked_like_a_file() {
     spec.blue.prompt = "support".into();
     let problems = check_spec(&spec).unwrap_err();
     let messages: Vec<&str> = problems.iter().map(|p| p.message.as_str()).collect();
-    assert!(
-        messages.iter().any(|m| m.contains("no rollback rule")),
-        "{messages:?}"
-    );
-    assert!(
-        messages.iter().any(|m| m.contains("name@version")),
-        "{messages:?}"
-    );
+    assert!(messages.iter().any(|m| m.contains("no rollback rule")), "{messages:?}");
+    assert!(messages.iter().any(|m| m.contains("name@version")), "{messages:?}");
 }
 
 #[test]
@@ -197,11 +177,7 @@ fn a_release_declared_as_json_has_the_shape_of_the_file() {
     release["gate"][0]["quantile"] = 99.into();
     release["blue"]["tools"] = serde_json::Value::Null;
     assert_eq!(gates::check::check_json(&release).problems.len(), 2);
-    for odd in [
-        serde_json::json!(null),
-        serde_json::json!([1]),
-        serde_json::json!("x"),
-    ] {
+    for odd in [serde_json::json!(null), serde_json::json!([1]), serde_json::json!("x")] {
         assert!(!gates::check::check_json(&odd).problems.is_empty(), "{odd}");
     }
 }

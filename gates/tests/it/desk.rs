@@ -231,15 +231,10 @@ async fn a_slow_green_is_rolled_back_by_a_signed_notice_and_its_evidence_recompu
     let dir = tempfile::tempdir().unwrap();
     let mut route = Route::open(dir.path(), 2.5).await;
     route.until(60, |r| r.phase() == Phase::Canary).await;
-    route
-        .until(120, |r| r.actions().contains(&Action::Rollback))
-        .await;
+    route.until(120, |r| r.actions().contains(&Action::Rollback)).await;
     let told = route.receiver.got().last().unwrap().at;
     let took = told.saturating_duration_since(route.published);
-    assert!(
-        took < Duration::from_secs(1),
-        "evidence to webhook: {took:?}"
-    );
+    assert!(took < Duration::from_secs(1), "evidence to webhook: {took:?}");
     let verdict = route.desk.verdict(&route.spec.id).unwrap();
     assert_eq!(verdict.verdict, Verdict::Fail);
     assert_eq!(verdict.active_color, Color::Blue);
@@ -248,20 +243,12 @@ async fn a_slow_green_is_rolled_back_by_a_signed_notice_and_its_evidence_recompu
     assert!(got.iter().all(|g| g.verified));
     let seqs: Vec<i64> = got.iter().map(|g| g.body.data.decision_seq).collect();
     assert!(seqs.is_sorted_by(|a, b| a < b), "{seqs:?}");
-    assert_eq!(
-        route.actions(),
-        [Action::Advance, Action::Rollback, Action::Settle]
-    );
+    assert_eq!(route.actions(), [Action::Advance, Action::Rollback, Action::Settle]);
     let rollback = &got[1].body.data;
     assert_eq!(rollback.to.manifest, route.spec.blue);
     assert_eq!(rollback.weights[&Color::Blue], 1.0);
     assert!(rollback.gates[0].log_e_fail > 4.0);
-    let (row, evidence) = route
-        .desk
-        .decision(&rollback.decision_id)
-        .await
-        .unwrap()
-        .unwrap();
+    let (row, evidence) = route.desk.decision(&rollback.decision_id).await.unwrap().unwrap();
     assert_eq!(row.culprits, ["p99 latency"]);
     assert_eq!(verify_bundle(&evidence), Ok(Verified::Same));
     let forged = evidence.replacen("\"alpha\":0.02", "\"alpha\":0.03", 1);
@@ -287,20 +274,12 @@ async fn an_equal_green_is_promoted_and_settles() {
     route.receiver.wait_for(4).await;
     assert_eq!(
         route.actions(),
-        [
-            Action::Advance,
-            Action::Advance,
-            Action::Promote,
-            Action::Settle
-        ]
+        [Action::Advance, Action::Advance, Action::Promote, Action::Settle]
     );
     let desired = route.desk.desired(&route.spec.route).unwrap();
     assert_eq!(desired.manifest, route.spec.green);
     let book = Arc::clone(&route.desk.book().borrow());
-    assert_eq!(
-        book.settled_version(&route.spec.route, Nanos(i64::MAX)),
-        Some("42")
-    );
+    assert_eq!(book.settled_version(&route.spec.route, Nanos(i64::MAX)), Some("42"));
     route.close().await;
 }
 
@@ -311,9 +290,7 @@ async fn after_a_restart_the_backlog_is_judged_before_anything_is_sent() {
     route.until(60, |r| r.phase() == Phase::Canary).await;
     // the gateway is down when the evidence comes in
     route.receiver.will_answer(&[500; 40]);
-    route
-        .until(120, |r| r.actions().contains(&Action::Rollback))
-        .await;
+    route.until(120, |r| r.actions().contains(&Action::Rollback)).await;
     let tried = route.receiver.got().last().unwrap().clone();
     route.shutdown.cancel();
     route.desk.stopped().await;
@@ -335,16 +312,10 @@ async fn after_a_restart_the_backlog_is_judged_before_anything_is_sent() {
         }
     };
     drop(take_handle(&mut route));
-    tokio::time::timeout(Duration::from_secs(5), released)
-        .await
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(5), released).await.unwrap();
     route.desk = desk(dir.path(), &route.now, rx, &route.shutdown);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(
-        route.receiver.got().len(),
-        before,
-        "sent before it had judged"
-    );
+    assert_eq!(route.receiver.got().len(), before, "sent before it had judged");
     // past every retry wait
     route.now.fetch_add(20_000_000_000, Ordering::SeqCst);
     route.young.clear();
@@ -353,11 +324,7 @@ async fn after_a_restart_the_backlog_is_judged_before_anything_is_sent() {
     assert_eq!(got[before].id, tried.id);
     assert_eq!(got[before].answered, 200);
     // declared again from the config file: known, and nothing starts over
-    route
-        .desk
-        .declare(route.spec.clone(), "config")
-        .await
-        .unwrap();
+    route.desk.declare(route.spec.clone(), "config").await.unwrap();
     let mut other = route.spec.clone();
     other.min_traces += 1;
     let refused = route.desk.declare(other, "config").await.unwrap_err();
@@ -392,15 +359,9 @@ async fn people_decide_and_are_answered() {
         route.second().await;
     }
     assert_eq!(route.desk.releases()[0].step, Some(1), "held on its step");
-    let answer = route
-        .desk
-        .command(&id, Command::Resume, "ada", "back")
-        .await
-        .unwrap();
+    let answer = route.desk.command(&id, Command::Resume, "ada", "back").await.unwrap();
     assert_eq!(answer, None);
-    route
-        .until(60, |r| r.desk.releases()[0].step == Some(2))
-        .await;
+    route.until(60, |r| r.desk.releases()[0].step == Some(2)).await;
     let now = route.desk.desired(&route.spec.route).unwrap();
     let waiting = route.desk.clone();
     let name = route.spec.route.clone();

@@ -1,9 +1,7 @@
 //! Whole judgements over simulated traffic. Times and false alarms are printed with their seeds.
 #![allow(clippy::print_stdout)]
 
-use crate::stream::{
-    Behavior, COHORTS, HEALTHY, Stream, Trial, demo_gates, eval_fail, gate, p99, scope, spec,
-};
+use crate::stream::{Behavior, COHORTS, HEALTHY, Stream, Trial, demo_gates, eval_fail, gate, p99, scope, spec};
 use gates::{
     judge::{JudgeInput, Judgement, judge},
     stats::{RateStratum, Side, rates},
@@ -70,11 +68,7 @@ fn catch_times(worse: Behavior) -> Vec<i64> {
     let mut times: Vec<i64> = (0..SEEDS)
         .map(|seed| {
             let green = |t: i64, cohort: &str| {
-                if t >= ONSET && cohort == "pro" {
-                    worse
-                } else {
-                    HEALTHY
-                }
+                if t >= ONSET && cohort == "pro" { worse } else { HEALTHY }
             };
             let seen = seconds_until(seed, 40, green, |j| {
                 j.rollback.as_ref().is_some_and(|culprits| {
@@ -98,10 +92,7 @@ fn a_regression_of_one_cohort_is_caught_in_the_demo() {
     };
     let times = catch_times(worse);
     println!("p99 x2, cost +40 %, fails 15 > 45 %: {times:?} s after onset (seeds 0..{SEEDS})");
-    assert!(
-        times[0] > 0 && times[10] < 12 && times[19] < 18,
-        "{times:?}"
-    );
+    assert!(times[0] > 0 && times[10] < 12 && times[19] < 18, "{times:?}");
     let times = catch_times(Behavior {
         eval_fail: 0.55,
         ..worse
@@ -142,10 +133,7 @@ fn a_judge_that_remembers_says_bit_for_bit_what_a_fresh_one_says() {
         // Late data take a trace back from an old minute and bring two others; a minute may vanish.
         let minutes = stream.minutes();
         let (minute, cells) = minutes.range(late..).next().unwrap();
-        let (series, _) = cells
-            .iter()
-            .find(|(s, _)| s.metric == Metric::Cost)
-            .unwrap();
+        let (series, _) = cells.iter().find(|(s, _)| s.metric == Metric::Cost).unwrap();
         let (minute, series) = (*minute, series.clone());
         let key = proto::CellKey {
             scope: scope(),
@@ -193,10 +181,7 @@ fn the_quantile_gate_counts_exceedances_and_compares_them_one_to_one() {
     let effect = report.effect.unwrap();
     assert!(low < effect && effect < high, "{low} {effect} {high}");
     assert!((effect - report.green.unwrap() / report.blue.unwrap()).abs() < 1e-12);
-    assert!(
-        report.blue.unwrap() > 1_500.0 && report.blue.unwrap() < 4_000.0,
-        "ms"
-    );
+    assert!(report.blue.unwrap() > 1_500.0 && report.blue.unwrap() < 4_000.0, "ms");
 }
 
 #[test]
@@ -219,10 +204,7 @@ fn weights_follow_the_order_in_which_pairs_appeared_and_never_move() {
     let judgement = trial.judge(stream.minutes());
     assert_eq!(judgement.reports.len(), 15);
     assert_eq!(judgement.reports[12].cohort.as_deref(), Some("aaa"));
-    let after: Vec<f64> = judgement.reports[..12]
-        .iter()
-        .map(|r| r.threshold_fail)
-        .collect();
+    let after: Vec<f64> = judgement.reports[..12].iter().map(|r| r.threshold_fail).collect();
     assert_eq!(before, after);
 
     trial.order.reverse();
@@ -246,30 +228,18 @@ fn every_obstacle_has_its_own_reason() {
         baseline: None,
         ..input(&trial, &stream)
     });
-    assert!(
-        nothing.reason.contains("no frozen baseline"),
-        "{}",
-        nothing.reason
-    );
+    assert!(nothing.reason.contains("no frozen baseline"), "{}", nothing.reason);
 
     for _ in 0..3 {
         stream.trace(6, Some(PPM / 2), Color::Blue, "pro", HEALTHY);
     }
     let judgement = trial.judge(stream.minutes());
-    assert!(
-        judgement.reason.contains("one-sided"),
-        "{}",
-        judgement.reason
-    );
+    assert!(judgement.reason.contains("one-sided"), "{}", judgement.reason);
     for _ in 0..30 {
         stream.trace(6, Some(PPM / 2), Color::Blue, "pro", HEALTHY);
     }
     let judgement = trial.judge(stream.minutes());
-    assert!(
-        judgement.reason.contains("sample_ratio"),
-        "{}",
-        judgement.reason
-    );
+    assert!(judgement.reason.contains("sample_ratio"), "{}", judgement.reason);
 
     // Half of green's traces are not evaluated.
     let mut stream = Stream::new(2);
@@ -278,30 +248,12 @@ fn every_obstacle_has_its_own_reason() {
             stream.trace(6, Some(PPM / 2), color, "pro", HEALTHY);
         }
         let unit = Cell::unit(false);
-        stream.put(
-            6,
-            Metric::Traces,
-            Some(PPM / 2),
-            Color::Green,
-            Some("pro"),
-            &unit,
-        );
-        stream.put(
-            6,
-            Metric::Traces,
-            Some(PPM / 2),
-            Color::Blue,
-            Some("pro"),
-            &unit,
-        );
+        stream.put(6, Metric::Traces, Some(PPM / 2), Color::Green, Some("pro"), &unit);
+        stream.put(6, Metric::Traces, Some(PPM / 2), Color::Blue, Some("pro"), &unit);
     }
     let judgement = trial.judge(stream.minutes());
     let report = &judgement.reports[2];
-    assert!(
-        report.reason.contains("coverage: 50.0 % of blue"),
-        "{}",
-        report.reason
-    );
+    assert!(report.reason.contains("coverage: 50.0 % of blue"), "{}", report.reason);
     assert_eq!(report.verdict, Verdict::Inconclusive);
 }
 
@@ -321,12 +273,7 @@ fn a_wrong_split_suspends_everything() {
         if judgement.sample_ratio_suspended {
             assert!(judgement.rollback.is_none() && !judgement.passes);
             assert_eq!(judgement.verdict, Verdict::Inconclusive);
-            assert!(
-                judgement
-                    .reports
-                    .iter()
-                    .all(|r| r.reason.starts_with("sample_ratio"))
-            );
+            assert!(judgement.reports.iter().all(|r| r.reason.starts_with("sample_ratio")));
         }
         fired |= judgement.sample_ratio_fired;
     }
@@ -431,20 +378,12 @@ fn fallback_pairs_act_alone_and_stay_out_of_the_sum() {
         ..HEALTHY
     };
     for t in 0..20 {
-        stream.second(
-            5 + t,
-            PER_SECOND,
-            |c| if c == "pro" { worse } else { HEALTHY },
-        );
+        stream.second(5 + t, PER_SECOND, |c| if c == "pro" { worse } else { HEALTHY });
     }
     let judgement = trial.judge(stream.minutes());
     assert!(judgement.rollback.is_none() && !judgement.passes);
     assert!(judgement.log_e_sum < judgement.threshold_sum);
-    let cohorts: Vec<_> = judgement
-        .fallbacks
-        .iter()
-        .map(|p| p.cohort.as_deref())
-        .collect();
+    let cohorts: Vec<_> = judgement.fallbacks.iter().map(|p| p.cohort.as_deref()).collect();
     assert!(cohorts.contains(&Some("pro")), "{cohorts:?}");
     assert!(!cohorts.contains(&Some("free")) && !cohorts.contains(&Some("team")));
 }
@@ -473,10 +412,7 @@ fn while_watching_green_alone_is_held_against_the_frozen_baseline() {
         eval_fail: 0.35,
     };
     all_green(&mut stream, 40, worse);
-    assert!(
-        watch(&stream, false).rollback.is_none(),
-        "split 1 is left out"
-    );
+    assert!(watch(&stream, false).rollback.is_none(), "split 1 is left out");
     assert!(watch(&stream, true).rollback.is_some());
 }
 
@@ -491,14 +427,7 @@ fn an_identical_green_is_rarely_rolled_back_through_ramp_and_drift() {
     let mut rolled_back = (0, 0);
     for run in 0..RUNS {
         let mut stream = Stream::new(SEED + run);
-        stream.put(
-            0,
-            Metric::Traces,
-            None,
-            Color::Blue,
-            None,
-            &Cell::unit(false),
-        );
+        stream.put(0, Metric::Traces, None, Color::Blue, None, &Cell::unit(false));
         let mut trial = Trial::new(spec.clone(), stream.minutes(), 1);
         let mut blind = Trial::new(spec.clone(), stream.minutes(), 1);
         let mut pooled = Stream::new(0);
@@ -534,10 +463,7 @@ fn an_identical_green_is_rarely_rolled_back_through_ramp_and_drift() {
     println!("rolled back (stratified, pooled): {rolled_back:?} of {RUNS}, seed {SEED}");
     // At alpha 1 % seven or more of 200 have a chance below 0.5 %.
     assert!(rolled_back.0 <= 6, "{rolled_back:?}");
-    assert!(
-        rolled_back.1 > 20,
-        "the pooled test is fooled: {rolled_back:?}"
-    );
+    assert!(rolled_back.1 > 20, "the pooled test is fooled: {rolled_back:?}");
 }
 
 proptest! {

@@ -169,12 +169,7 @@ fn a_good_green_walks_the_steps_is_promoted_and_settles() {
     w.seconds(20, &good);
     assert_eq!(
         w.actions(),
-        [
-            Action::Advance,
-            Action::Advance,
-            Action::Promote,
-            Action::Settle
-        ]
+        [Action::Advance, Action::Advance, Action::Promote, Action::Settle]
     );
     assert_eq!(w.state.phase, Phase::Settled);
     assert_eq!(w.state.winner, Some(proto::Color::Green));
@@ -182,15 +177,7 @@ fn a_good_green_walks_the_steps_is_promoted_and_settles() {
     let named: Vec<Option<u32>> = w.state.splits.iter().map(|s| s.1).collect();
     assert_eq!(
         named,
-        [
-            Some(0),
-            None,
-            Some(50_000),
-            None,
-            Some(250_000),
-            None,
-            Some(PPM)
-        ]
+        [Some(0), None, Some(50_000), None, Some(250_000), None, Some(PPM)]
     );
 }
 
@@ -209,10 +196,7 @@ fn a_bad_green_is_rolled_back_once_and_the_effect_is_proven() {
     assert_eq!(w.state.active_color(), proto::Color::Blue);
     assert_ne!(w.state.phase, Phase::RolledBack, "said is not done");
     w.seconds(10, &bad);
-    assert_eq!(
-        w.actions(),
-        [Action::Advance, Action::Rollback, Action::Settle]
-    );
+    assert_eq!(w.actions(), [Action::Advance, Action::Rollback, Action::Settle]);
     assert_eq!(w.state.phase, Phase::RolledBack);
 }
 
@@ -231,10 +215,7 @@ fn a_gateway_that_says_yes_and_does_nothing_is_escalated_within_its_deadline() {
     w.seconds(29, &bad);
     assert!(!w.actions().contains(&Action::Escalate));
     w.seconds(60, &bad);
-    assert_eq!(
-        w.actions(),
-        [Action::Advance, Action::Rollback, Action::Escalate]
-    );
+    assert_eq!(w.actions(), [Action::Advance, Action::Rollback, Action::Escalate]);
     // and it is still watched: when the traffic moves at last, the release is over
     w.green_ppm = 0;
     w.seconds(3, &bad);
@@ -255,10 +236,7 @@ fn advice_moves_nothing_and_is_given_once() {
         ..quiet()
     };
     w.seconds(200, &bad);
-    assert_eq!(
-        w.actions(),
-        [Action::Advance, Action::Advance, Action::Rollback]
-    );
+    assert_eq!(w.actions(), [Action::Advance, Action::Advance, Action::Rollback]);
     w.command(Command::Rollback);
     w.seconds(5, &bad);
     assert_eq!(w.state.phase, Phase::RolledBack);
@@ -291,10 +269,7 @@ fn a_common_outage_holds_and_pages_and_green_alone_failing_rolls_back() {
         ..quiet()
     };
     w.seconds(5, &both);
-    assert_eq!(
-        w.actions(),
-        [Action::Advance, Action::Hold, Action::Escalate]
-    );
+    assert_eq!(w.actions(), [Action::Advance, Action::Hold, Action::Escalate]);
     w.second(Finding {
         breaker: Breaker::Fired,
         impaired: Some("ingest is shedding".into()),
@@ -306,10 +281,7 @@ fn a_common_outage_holds_and_pages_and_green_alone_failing_rolls_back() {
 #[test]
 fn the_horizon_follows_the_policy() {
     for (policy, expected) in [
-        (
-            proto::release::NoData::Hold,
-            vec![Action::Hold, Action::Escalate],
-        ),
+        (proto::release::NoData::Hold, vec![Action::Hold, Action::Escalate]),
         (proto::release::NoData::Fail, vec![Action::Rollback]),
         (proto::release::NoData::Extend, vec![]),
     ] {
@@ -358,10 +330,7 @@ fn a_promotion_waits_for_approval_traces_and_a_clear_view() {
     assert!(w.second(few).waiting.contains("99 green of 100"));
     assert!(w.second(unmarked).waiting.contains("unmarked"));
     w.seconds(5, &good);
-    assert_eq!(
-        w.actions(),
-        [Action::Advance, Action::Advance, Action::Escalate]
-    );
+    assert_eq!(w.actions(), [Action::Advance, Action::Advance, Action::Escalate]);
     w.command(Command::Promote);
     w.seconds(10, &quiet());
     assert_eq!(w.state.phase, Phase::Settled);
@@ -421,7 +390,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         1u16..20,
     )
         .prop_map(
-            |(
+            |(rollback, passes, fallback, hold, suspended, fired, breaker, impaired, green, secs)| Happens::Judged {
                 rollback,
                 passes,
                 fallback,
@@ -432,19 +401,6 @@ fn happens() -> impl Strategy<Value = Happens> {
                 impaired,
                 green,
                 secs,
-            )| {
-                Happens::Judged {
-                    rollback,
-                    passes,
-                    fallback,
-                    hold,
-                    suspended,
-                    fired,
-                    breaker,
-                    impaired,
-                    green,
-                    secs,
-                }
             },
         );
     prop_oneof![

@@ -3,9 +3,9 @@
 
 mod check;
 mod desk;
-mod life;
-mod receiver;
-mod outbox;
 mod judging;
+mod life;
+mod outbox;
+mod receiver;
 mod stream;
 mod vectors;

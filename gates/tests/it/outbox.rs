@@ -162,18 +162,9 @@ async fn failures_are_tried_again_with_the_same_id_and_a_fresh_signature() {
     post.outbox.wake("chat");
     let got = receiver.wait_for(4).await;
     assert!(got.iter().all(|g| g.verified), "{got:?}");
-    assert!(
-        got.iter()
-            .all(|g| g.id == entry.delivery.as_ref().unwrap().id)
-    );
-    assert!(
-        got[3].timestamp > got[0].timestamp,
-        "each attempt is stamped anew"
-    );
-    assert_eq!(
-        got.iter().map(|g| g.answered).collect::<Vec<_>>(),
-        [500, 302, 503, 200]
-    );
+    assert!(got.iter().all(|g| g.id == entry.delivery.as_ref().unwrap().id));
+    assert!(got[3].timestamp > got[0].timestamp, "each attempt is stamped anew");
+    assert_eq!(got.iter().map(|g| g.answered).collect::<Vec<_>>(), [500, 302, 503, 200]);
     for state in [DeliveryState::Pending; 3] {
         assert_eq!(post.report().await.state, state);
     }
@@ -194,11 +185,7 @@ async fn a_kill_between_decision_and_sending_loses_nothing_and_sends_no_second_i
     let id = entry.delivery.unwrap().id;
     // the disk as a kill would leave it: copied while the ledger is open, never closed
     let after_kill = tempfile::tempdir().unwrap();
-    std::fs::copy(
-        dir.path().join("ledger.redb"),
-        after_kill.path().join("ledger.redb"),
-    )
-    .unwrap();
+    std::fs::copy(dir.path().join("ledger.redb"), after_kill.path().join("ledger.redb")).unwrap();
     std::mem::forget(ledger);
 
     let ledger = open(after_kill.path());
@@ -212,11 +199,7 @@ async fn a_kill_between_decision_and_sending_loses_nothing_and_sends_no_second_i
     first.shutdown.cancel();
     // killed again, after the 2xx was written down: nothing more is sent
     let again = tempfile::tempdir().unwrap();
-    std::fs::copy(
-        after_kill.path().join("ledger.redb"),
-        again.path().join("ledger.redb"),
-    )
-    .unwrap();
+    std::fs::copy(after_kill.path().join("ledger.redb"), again.path().join("ledger.redb")).unwrap();
     let ledger = open(again.path());
     assert!(ledger.pending().unwrap().is_empty());
     let second = post(&ledger);
@@ -228,10 +211,7 @@ async fn a_kill_between_decision_and_sending_loses_nothing_and_sends_no_second_i
     // and the next number is larger, as the chain is longer
     let next = decide(&ledger, &mut row, Action::Hold);
     assert!(next.decision.seq > entry.decision.seq);
-    assert_eq!(
-        next.decision.previous_hash,
-        Some(entry.decision.evidence_hash)
-    );
+    assert_eq!(next.decision.previous_hash, Some(entry.decision.evidence_hash));
     assert_eq!(ledger.verify_chain().unwrap(), Ok(2));
 }
 
@@ -243,10 +223,7 @@ async fn a_newer_movement_makes_older_notices_void_even_while_one_is_being_sent(
     receiver.slow(Duration::from_secs(8));
     let mut post = post(&ledger);
     let mut row = release("chat", receiver.spec());
-    let old = decide(&ledger, &mut row, Action::Advance)
-        .delivery
-        .unwrap()
-        .id;
+    let old = decide(&ledger, &mut row, Action::Advance).delivery.unwrap().id;
     post.outbox.wake("chat");
     tokio::time::sleep(Duration::from_millis(300)).await;
     receiver.slow(Duration::ZERO);
@@ -254,15 +231,9 @@ async fn a_newer_movement_makes_older_notices_void_even_while_one_is_being_sent(
     let begun = std::time::Instant::now();
     post.outbox.wake("chat");
     let delivered = post.report().await;
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "waited for the slow attempt"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "waited for the slow attempt");
     assert_eq!(delivered.decision_id, new.decision.id);
-    assert_eq!(
-        ledger.delivery(&old).unwrap().unwrap().state,
-        DeliveryState::Superseded
-    );
+    assert_eq!(ledger.delivery(&old).unwrap().unwrap().state, DeliveryState::Superseded);
     assert!(ledger.pending().unwrap().is_empty());
     post.shutdown.cancel();
 }
@@ -281,12 +252,7 @@ async fn what_moves_nothing_waits_behind_an_undelivered_rollback() {
     let actions: Vec<Action> = got.iter().map(|g| g.action()).collect();
     assert_eq!(
         actions,
-        [
-            Action::Rollback,
-            Action::Rollback,
-            Action::Rollback,
-            Action::Escalate
-        ]
+        [Action::Rollback, Action::Rollback, Action::Rollback, Action::Escalate]
     );
     assert!(got[3].body.data.decision_seq > got[2].body.data.decision_seq);
     post.shutdown.cancel();
@@ -324,9 +290,7 @@ async fn gone_means_no_more_until_a_person_replays() {
     decide(&ledger, &mut row, Action::Advance);
     post.outbox.wake("chat");
     assert_eq!(post.report().await.state, DeliveryState::Dead);
-    let second = decide(&ledger, &mut row, Action::Rollback)
-        .delivery
-        .unwrap();
+    let second = decide(&ledger, &mut row, Action::Rollback).delivery.unwrap();
     assert_eq!(second.state, DeliveryState::Dead);
     assert!(second.last_error.unwrap().contains("410"));
     post.outbox.wake("chat");
@@ -334,18 +298,11 @@ async fn gone_means_no_more_until_a_person_replays() {
     assert_eq!(receiver.got().len(), 1);
     let now = wall_clock()();
     let void = format!("msg_{:020}_chat", 0);
-    assert_eq!(
-        ledger.replay(&void, now).unwrap(),
-        None,
-        "an older notice is void"
-    );
+    assert_eq!(ledger.replay(&void, now).unwrap(), None, "an older notice is void");
     ledger.replay(&second.id, now).unwrap().unwrap();
     post.outbox.wake("chat");
     let delivered = post.report().await;
-    assert_eq!(
-        (delivered.id, delivered.state),
-        (second.id, DeliveryState::Delivered)
-    );
+    assert_eq!((delivered.id, delivered.state), (second.id, DeliveryState::Delivered));
     post.shutdown.cancel();
 }
 
@@ -367,12 +324,8 @@ async fn a_missing_secret_is_an_error_that_is_tried_again_and_an_allow_list_is_o
         )
     };
     let allowed = Guard::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let nothing: webhook::SecretSource = Arc::new(|spec| {
-        Err(format!(
-            "set {}",
-            spec.secret_env.clone().unwrap_or_default()
-        ))
-    });
+    let nothing: webhook::SecretSource =
+        Arc::new(|spec| Err(format!("set {}", spec.secret_env.clone().unwrap_or_default())));
     let mut row = release("one", receiver.spec());
     decide(&ledger, &mut row, Action::Rollback);
     let first = outbox(allowed, nothing, tx.clone());
@@ -400,8 +353,5 @@ fn a_second_process_is_told_that_the_ledger_is_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let _first = open(dir.path());
     let second = Ledger::open(&dir.path().join("ledger.redb")).err().unwrap();
-    assert!(
-        second.to_string().contains("in use by another process"),
-        "{second}"
-    );
+    assert!(second.to_string().contains("in use by another process"), "{second}");
 }

@@ -67,9 +67,7 @@ impl Receiver {
             })),
             arrived: Arc::default(),
         };
-        let app = Router::new()
-            .fallback(any(answer))
-            .with_state(receiver.clone());
+        let app = Router::new().fallback(any(answer)).with_state(receiver.clone());
         tokio::spawn(async move { axum::serve(listener, app).await });
         receiver
     }

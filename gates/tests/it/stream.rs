@@ -5,8 +5,7 @@ use proto::{
     Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
     cell::{Minutes, PPM, Scope, Series},
     release::{
-        Approval, BreakerSpec, GateSpec, Manifest, Margin, Match, Mode, NoData, OnFail, Quota,
-        ReleaseSpec, Unit,
+        Approval, BreakerSpec, GateSpec, Manifest, Margin, Match, Mode, NoData, OnFail, Quota, ReleaseSpec, Unit,
     },
 };
 use rand::{Rng, RngExt, SeedableRng};
@@ -50,11 +49,7 @@ pub fn p99(margin: Margin) -> GateSpec {
 }
 
 pub fn eval_fail(margin: Margin) -> GateSpec {
-    gate(
-        "task completion",
-        Metric::EvalFail("task_completion".into()),
-        margin,
-    )
+    gate("task completion", Metric::EvalFail("task_completion".into()), margin)
 }
 
 pub fn spec(gates: Vec<GateSpec>) -> ReleaseSpec {
@@ -140,14 +135,7 @@ impl Stream {
     }
 
     /// One admitted trace of `minute`, with every metric of the demo.
-    pub fn trace(
-        &mut self,
-        minute: i64,
-        split: Option<u32>,
-        color: Color,
-        cohort: &str,
-        what: Behavior,
-    ) {
+    pub fn trace(&mut self, minute: i64, split: Option<u32>, color: Color, cohort: &str, what: Behavior) {
         // Log-normal latency around 700 ms (p99 about 3.4 times the median), cost around 0.0004 USD.
         let latency = 700_000.0 * (0.53 * normal(&mut self.rng)).exp() * what.latency_times;
         let cost = 400_000.0 * (0.4 * normal(&mut self.rng)).exp() * what.cost_times;
@@ -156,10 +144,7 @@ impl Stream {
             (Metric::Traces, Cell::unit(false)),
             (Metric::Latency, Cell::amount(latency as u64)),
             (Metric::Cost, Cell::amount(cost as u64)),
-            (
-                Metric::EvalFail("task_completion".into()),
-                Cell::unit(failed),
-            ),
+            (Metric::EvalFail("task_completion".into()), Cell::unit(failed)),
         ];
         for (metric, cell) in cells {
             self.put(minute, metric, split, color, Some(cohort), &cell);
@@ -199,11 +184,7 @@ impl Stream {
             } else {
                 Color::Blue
             };
-            let what = if color == Color::Green {
-                green(cohort)
-            } else {
-                HEALTHY
-            };
+            let what = if color == Color::Green { green(cohort) } else { HEALTHY };
             self.trace(minute, Some(PPM / 2), color, cohort, what);
         }
     }
@@ -260,10 +241,7 @@ impl Trial {
             now: Nanos::ZERO,
         };
         let new = self.judge.new_pairs(&input);
-        assert_eq!(
-            new,
-            new_pairs(&self.spec, minutes, self.counted_from, &order)
-        );
+        assert_eq!(new, new_pairs(&self.spec, minutes, self.counted_from, &order));
         let order = [order.as_slice(), &new].concat();
         input.order = &order;
         let judgement = self.judge.judge(&input);

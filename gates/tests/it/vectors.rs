@@ -28,10 +28,7 @@ const FAMILIES: [&str; 10] = [
 ];
 
 fn file() -> Value {
-    let path = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../testdata/statistics/vectors.json"
-    );
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/statistics/vectors.json");
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -42,9 +39,7 @@ fn family(name: &str) -> Vec<Value> {
 }
 
 fn num(v: &Value, key: &str) -> f64 {
-    v[key]
-        .as_f64()
-        .unwrap_or_else(|| panic!("`{key}` is no number in {v}"))
+    v[key].as_f64().unwrap_or_else(|| panic!("`{key}` is no number in {v}"))
 }
 
 fn int(v: &Value, key: &str) -> i64 {
@@ -52,11 +47,7 @@ fn int(v: &Value, key: &str) -> i64 {
 }
 
 fn nums(v: &Value) -> Vec<f64> {
-    v.as_array()
-        .unwrap()
-        .iter()
-        .map(|x| x.as_f64().unwrap())
-        .collect()
+    v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
 }
 
 fn close(got: f64, want: f64, case: &Value) {
@@ -78,12 +69,7 @@ fn close_or_none(got: Option<f64>, want: &Value, case: &Value) {
 #[test]
 fn vectors_hold_every_family_and_no_unknown_one() {
     let file = file();
-    let mut names: Vec<&str> = file
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(String::as_str)
-        .collect();
+    let mut names: Vec<&str> = file.as_object().unwrap().keys().map(String::as_str).collect();
     names.retain(|n| *n != "_meta");
     names.sort_unstable();
     let mut known = FAMILIES;
@@ -115,16 +101,8 @@ fn one_stratum(v: &Value) -> [RateStratum; 1] {
 fn vectors_of_two_rates_under_a_split() {
     for v in family("logE_cond") {
         let strata = one_stratum(&v);
-        close(
-            rates::log_e(&strata, num(&v, "r0"), Side::Gt),
-            num(&v, "gt"),
-            &v,
-        );
-        close(
-            rates::log_e(&strata, num(&v, "r0"), Side::Lt),
-            num(&v, "lt"),
-            &v,
-        );
+        close(rates::log_e(&strata, num(&v, "r0"), Side::Gt), num(&v, "gt"), &v);
+        close(rates::log_e(&strata, num(&v, "r0"), Side::Lt), num(&v, "lt"), &v);
     }
     for v in family("logE_cond_strata") {
         let strata: Vec<RateStratum> = v["strata"]
@@ -140,11 +118,7 @@ fn vectors_of_two_rates_under_a_split() {
                 }
             })
             .collect();
-        close(
-            rates::log_e(&strata, num(&v, "r0"), Side::Gt),
-            num(&v, "value"),
-            &v,
-        );
+        close(rates::log_e(&strata, num(&v, "r0"), Side::Gt), num(&v, "value"), &v);
     }
 }
 
@@ -176,11 +150,7 @@ fn vectors_of_two_rates_without_a_split() {
             a: num(&v, "a"),
             b: num(&v, "b"),
         };
-        close(
-            joint::log_e(&arms, boundary, prior, Side::Gt),
-            num(&v, "value"),
-            &v,
-        );
+        close(joint::log_e(&arms, boundary, prior, Side::Gt), num(&v, "value"), &v);
     }
 }
 
@@ -218,10 +188,7 @@ fn vectors_of_capped_means() {
             cap: num(&v, "cap"),
         };
         let kappa: [f64; 6] = nums(&v["lam"]).try_into().unwrap();
-        for (side, log_e, lmax) in [
-            (Side::Gt, "logE_gt", "lmax_gt"),
-            (Side::Lt, "logE_lt", "lmax_lt"),
-        ] {
+        for (side, log_e, lmax) in [(Side::Gt, "logE_gt", "lmax_gt"), (Side::Lt, "logE_lt", "lmax_lt")] {
             let got = mean::log_e(&strata, margin, side, &kappa).unwrap();
             close(got, num(&v, log_e), &v[log_e]);
             for (s, want) in strata.iter().zip(nums(&v[lmax])) {
@@ -285,11 +252,7 @@ fn walk_arm(v: &Value) -> Vec<Bucket> {
 #[test]
 fn vectors_of_the_quantile_walk() {
     for v in family("qwalk") {
-        assert!(
-            v["bucket"].as_str().unwrap().contains("0.05*1.02^i"),
-            "{}",
-            v["bucket"]
-        );
+        assert!(v["bucket"].as_str().unwrap().contains("0.05*1.02^i"), "{}", v["bucket"]);
         let (blue, green) = (walk_arm(&v["blue"]), walk_arm(&v["green"]));
         let tau = num(&v, "tau");
         let log_e = |r, side| quantile::log_e(&blue, &green, r, tau, side, &G7);
@@ -307,16 +270,10 @@ fn vectors_of_the_quantile_walk() {
         close_or_none(upper, &v["ratio_upper_on_1.02^k_alpha.01"], &v["tau"]);
         // The one-pass bounds lie on the grid of edge ratios, so within one step of this one.
         let (low, high) = quantile::ratio_bounds(&blue, &green, tau, 0.01);
-        assert_eq!(
-            (low.is_some(), high.is_some()),
-            (lower.is_some(), upper.is_some())
-        );
+        assert_eq!((low.is_some(), high.is_some()), (lower.is_some(), upper.is_some()));
         for (fine, coarse) in [(low, lower), (high, upper)] {
             if let (Some(fine), Some(coarse)) = (fine, coarse) {
-                assert!(
-                    (fine / coarse).ln().abs() <= 1.02f64.ln() + 1e-9,
-                    "{fine} {coarse}"
-                );
+                assert!((fine / coarse).ln().abs() <= 1.02f64.ln() + 1e-9, "{fine} {coarse}");
             }
         }
     }

@@ -20,12 +20,7 @@ impl Assembly {
             }
         }
         let mut due = Vec::new();
-        while let Some(Reverse((_, id))) = self
-            .queue
-            .peek()
-            .copied()
-            .filter(|Reverse((at, _))| *at <= self.now)
-        {
+        while let Some(Reverse((_, id))) = self.queue.peek().copied().filter(|Reverse((at, _))| *at <= self.now) {
             self.queue.pop();
             let Some(trace) = self.traces.get_mut(&id) else {
                 continue;
@@ -95,11 +90,7 @@ impl Assembly {
 
     fn forget_old(&mut self, lsn: u64, effects: &mut Effects) {
         while let Some(&id) = self.recent.front() {
-            let closed_at = self
-                .traces
-                .get(&id)
-                .and_then(|t| t.closed)
-                .map(|(at, _)| at);
+            let closed_at = self.traces.get(&id).and_then(|t| t.closed).map(|(at, _)| at);
             let expired = closed_at.is_none_or(|at| at.plus(self.limits.recent_age) <= self.now);
             if !expired && self.recent.len() <= self.limits.recent_traces_max {
                 break;
@@ -162,10 +153,7 @@ impl Assembly {
         self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
         if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
             let second = at.0.div_euclid(1_000_000_000) + 1;
-            self.waiting
-                .entry(second)
-                .or_default()
-                .add(charged, false, 1);
+            self.waiting.entry(second).or_default().add(charged, false, 1);
         }
     }
 }

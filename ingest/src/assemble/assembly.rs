@@ -108,11 +108,7 @@ impl Assembly {
     /// What [`Assembly::restore`] takes.
     #[must_use]
     pub fn capture(&self) -> AssemblyState {
-        let mut traces: Vec<_> = self
-            .traces
-            .iter()
-            .map(|(id, trace)| (*id, Arc::clone(trace)))
-            .collect();
+        let mut traces: Vec<_> = self.traces.iter().map(|(id, trace)| (*id, Arc::clone(trace))).collect();
         traces.sort_unstable_by_key(|(id, _)| *id);
         AssemblyState {
             now: self.now,
@@ -130,11 +126,7 @@ impl Assembly {
 
     /// Takes another book; open traces are resolved again at the next tick.
     pub fn set_book(&mut self, book: Arc<ReleaseBook>) {
-        let mut keys: Vec<Arc<str>> = book
-            .entries
-            .iter()
-            .filter_map(|e| e.cohort_key.clone())
-            .collect();
+        let mut keys: Vec<Arc<str>> = book.entries.iter().filter_map(|e| e.cohort_key.clone()).collect();
         keys.sort_unstable();
         keys.dedup();
         self.cohort_keys = keys;
@@ -185,13 +177,7 @@ impl Assembly {
         Ok(effects)
     }
 
-    fn take_spans(
-        &mut self,
-        facts: &SpanFacts<'_>,
-        lsn: u64,
-        touched: &mut Vec<TraceId>,
-        effects: &mut Effects,
-    ) {
+    fn take_spans(&mut self, facts: &SpanFacts<'_>, lsn: u64, touched: &mut Vec<TraceId>, effects: &mut Effects) {
         let labels = self.labels.of_rows(facts, &self.cohort_keys);
         for (row, labels) in labels.into_iter().enumerate() {
             let (Some(trace_id), Some(id)) = (facts.trace_id(row), facts.span_id(row)) else {
@@ -218,13 +204,7 @@ impl Assembly {
         }
     }
 
-    fn take_evals(
-        &mut self,
-        facts: &EvalFacts<'_>,
-        lsn: u64,
-        touched: &mut Vec<TraceId>,
-        effects: &mut Effects,
-    ) {
+    fn take_evals(&mut self, facts: &EvalFacts<'_>, lsn: u64, touched: &mut Vec<TraceId>, effects: &mut Effects) {
         for row in 0..facts.len() {
             let Some(trace_id) = facts.trace_id(row) else {
                 self.counts.evals_unplaced += 1;
@@ -268,9 +248,7 @@ impl Assembly {
             return;
         }
         let shape = trace.shape();
-        let start = shape
-            .root()
-            .map_or(trace.opened, |root| trace.spans[root].start);
+        let start = shape.root().map_or(trace.opened, |root| trace.spans[root].start);
         let resolved = resolve(&trace.spans, &shape, start, &self.book);
         trace.conflict = resolved.conflict;
         let entry = resolved
@@ -283,10 +261,7 @@ impl Assembly {
         });
         trace.admit_at = Some(start.plus(timeout + grace));
 
-        let changed = trace
-            .mark
-            .as_ref()
-            .is_none_or(|(mark, _)| **mark != resolved.mark);
+        let changed = trace.mark.as_ref().is_none_or(|(mark, _)| **mark != resolved.mark);
         let mark = match &trace.mark {
             Some((mark, _)) if !changed => Arc::clone(mark),
             _ => Arc::new(resolved.mark),
@@ -338,10 +313,7 @@ impl Assembly {
             return;
         };
         let start = trace.spans[root].start;
-        let entry = mark
-            .route
-            .as_deref()
-            .and_then(|route| self.book.in_force(route, start));
+        let entry = mark.route.as_deref().and_then(|route| self.book.in_force(route, start));
         let (timeout, grace) = entry.map_or((self.limits.timeout, self.limits.grace), |entry| {
             (entry.timeout, entry.grace)
         });

@@ -5,8 +5,8 @@ use super::span::{Eval, Labels, Role, Span, Subject, Tri};
 use ahash::RandomState;
 use arrow::{
     array::{
-        Array, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array,
-        Int64Array, MapArray, RecordBatch, StringArray, StringViewArray, TimestampNanosecondArray,
+        Array, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, MapArray,
+        RecordBatch, StringArray, StringViewArray, TimestampNanosecondArray,
     },
     datatypes::Int32Type,
 };
@@ -46,15 +46,12 @@ impl<'a> Words<'a> {
     }
 
     fn get(&self, row: usize) -> Option<&'a str> {
-        usize::try_from(self.code(row))
-            .ok()
-            .map(|code| self.values.value(code))
+        usize::try_from(self.code(row)).ok().map(|code| self.values.value(code))
     }
 }
 
 fn words<'a>(rows: &'a RecordBatch, column: &'static str) -> Option<Words<'a>> {
-    let dictionary: &DictionaryArray<Int32Type> =
-        rows.column_by_name(column)?.as_dictionary_opt()?;
+    let dictionary: &DictionaryArray<Int32Type> = rows.column_by_name(column)?.as_dictionary_opt()?;
     Some(Words {
         codes: dictionary.keys(),
         values: dictionary.values().as_string_opt()?,
@@ -75,13 +72,7 @@ fn typed<'a, A: Array + 'static>(rows: &'a RecordBatch, column: &str) -> Option<
 
 macro_rules! value_at {
     ($column:expr, $row:expr) => {
-        $column.and_then(|c| {
-            if c.is_null($row) {
-                None
-            } else {
-                Some(c.value($row))
-            }
-        })
+        $column.and_then(|c| if c.is_null($row) { None } else { Some(c.value($row)) })
     };
 }
 
@@ -91,14 +82,8 @@ fn map_value<'a>(map: Option<&'a MapArray>, row: usize, key: &str) -> Option<&'a
     if map.is_null(row) {
         return None;
     }
-    let (keys, values) = (
-        map.keys().as_string_opt::<i32>()?,
-        map.values().as_string_opt::<i32>()?,
-    );
-    let (from, to) = (
-        map.value_offsets()[row] as usize,
-        map.value_offsets()[row + 1] as usize,
-    );
+    let (keys, values) = (map.keys().as_string_opt::<i32>()?, map.values().as_string_opt::<i32>()?);
+    let (from, to) = (map.value_offsets()[row] as usize, map.value_offsets()[row + 1] as usize);
     (from..to)
         .find(|&i| keys.value(i) == key && values.is_valid(i))
         .map(|i| values.value(i))
@@ -174,10 +159,7 @@ impl<'a> SpanFacts<'a> {
     /// # Errors
     /// If a column that every row has is not there.
     pub fn new(rows: &'a RecordBatch) -> Result<Self, FactsError> {
-        let missing = |column| FactsError {
-            table: "spans",
-            column,
-        };
+        let missing = |column| FactsError { table: "spans", column };
         Ok(Self {
             rows: rows.num_rows(),
             trace_id: typed(rows, "trace_id").ok_or(missing("trace_id"))?,
@@ -281,10 +263,7 @@ fn is_error(status: &str) -> bool {
         .eq_ignore_ascii_case("error")
 }
 
-type Seen<'a> = (
-    ([i32; LABELS.len()], u64),
-    (Option<&'a str>, Vec<Option<&'a str>>),
-);
+type Seen<'a> = (([i32; LABELS.len()], u64), (Option<&'a str>, Vec<Option<&'a str>>));
 
 /// Labels already met, so that the spans of a service share one value in memory.
 #[derive(Debug, Default)]
@@ -319,10 +298,7 @@ impl LabelPool {
                 let service_version = map_value(facts.resource, row, SERVICE_VERSION);
                 let cohorts: Vec<Option<&str>> = cohort_keys
                     .iter()
-                    .map(|key| {
-                        map_value(facts.attributes, row, key)
-                            .or_else(|| map_value(facts.resource, row, key))
-                    })
+                    .map(|key| map_value(facts.attributes, row, key).or_else(|| map_value(facts.resource, row, key)))
                     .collect();
                 let seen = (
                     (codes, split.map_or(u64::MAX, f64::to_bits)),
@@ -345,9 +321,7 @@ impl LabelPool {
                     service_version: service_version.map(Arc::from),
                     split_ppm: split.and_then(ppm),
                     attributes: std::iter::zip(cohort_keys, &seen.1.1)
-                        .filter_map(|(key, value)| {
-                            value.map(|value| (Arc::clone(key), Arc::from(value)))
-                        })
+                        .filter_map(|(key, value)| value.map(|value| (Arc::clone(key), Arc::from(value))))
                         .collect(),
                 });
                 memo.insert(seen, Arc::clone(&labels));
@@ -378,10 +352,7 @@ impl<'a> EvalFacts<'a> {
     /// # Errors
     /// If a column that every row has is not there.
     pub fn new(rows: &'a RecordBatch) -> Result<Self, FactsError> {
-        let missing = |column| FactsError {
-            table: "evals",
-            column,
-        };
+        let missing = |column| FactsError { table: "evals", column };
         Ok(Self {
             rows: rows.num_rows(),
             trace_id: typed(rows, "trace_id"),

@@ -118,11 +118,7 @@ impl Trial<'_> {
         let counted: Vec<&Span> = self.counted_calls().collect();
         let any = |pick: fn(&Span) -> Tri| {
             let mut said = pick(root);
-            for i in self
-                .shape
-                .speakers()
-                .take_while(|_| pick(root) == Tri::Unknown)
-            {
+            for i in self.shape.speakers().take_while(|_| pick(root) == Tri::Unknown) {
                 match pick(&spans[i]) {
                     Tri::Yes => said = Tri::Yes,
                     Tri::No if said == Tri::Unknown => said = Tri::No,
@@ -202,9 +198,7 @@ impl Trial<'_> {
     /// twice will be paired here.
     fn counted_calls(&self) -> impl Iterator<Item = &Span> {
         let mut calls: Vec<&Span> = (0..self.spans.len())
-            .filter(|&i| {
-                self.spans[i].role == Role::Call && !self.shape.judged(i) && !self.shape.shadow(i)
-            })
+            .filter(|&i| self.spans[i].role == Role::Call && !self.shape.judged(i) && !self.shape.shadow(i))
             .map(|i| &self.spans[i])
             .collect();
         calls.sort_by_key(|s| (s.start, s.end, s.id));
@@ -228,10 +222,7 @@ impl Trial<'_> {
     }
 
     fn served(&self, calls: &[&Span]) -> Color {
-        let answer = calls
-            .iter()
-            .filter(|s| !s.error)
-            .max_by_key(|s| (s.end, s.id));
+        let answer = calls.iter().filter(|s| !s.error).max_by_key(|s| (s.end, s.id));
         answer
             .and_then(|s| own_color(s, self.entry))
             .map_or(self.mark.color, |(own, _)| own)

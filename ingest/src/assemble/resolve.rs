@@ -33,16 +33,11 @@ mod reason {
 /// Resolves the trace of `spans` (sorted by id) that started at `start`.
 #[must_use]
 pub fn resolve(spans: &[Span], shape: &Shape, start: Nanos, book: &ReleaseBook) -> Resolved {
-    let first = |pick: fn(&Span) -> Option<&Arc<str>>| {
-        shape.speakers().find_map(|i| pick(&spans[i])).cloned()
-    };
-    let route =
-        first(|s| s.labels.route.as_ref()).or_else(|| first(|s| s.labels.service_name.as_ref()));
+    let first = |pick: fn(&Span) -> Option<&Arc<str>>| shape.speakers().find_map(|i| pick(&spans[i])).cloned();
+    let route = first(|s| s.labels.route.as_ref()).or_else(|| first(|s| s.labels.service_name.as_ref()));
     let stamped_version = first(|s| s.labels.version.as_ref());
     let version = stamped_version.or_else(|| first(|s| s.labels.service_version.as_ref()));
-    let entry = route
-        .as_deref()
-        .and_then(|route| book.in_force(route, start));
+    let entry = route.as_deref().and_then(|route| book.in_force(route, start));
 
     let (color, conflict) = color_of(spans, shape, entry);
     let settled = || {
@@ -61,10 +56,7 @@ pub fn resolve(spans: &[Span], shape: &Shape, start: Nanos, book: &ReleaseBook) 
     });
     let cohort = first(|s| s.labels.cohort.as_ref()).or_else(|| {
         let key = entry?.cohort_key.as_deref()?;
-        shape
-            .speakers()
-            .find_map(|i| spans[i].labels.attribute(key))
-            .cloned()
+        shape.speakers().find_map(|i| spans[i].labels.attribute(key)).cloned()
     });
     let split_ppm = shape
         .speakers()
@@ -89,11 +81,7 @@ pub fn resolve(spans: &[Span], shape: &Shape, start: Nanos, book: &ReleaseBook) 
 #[must_use]
 pub fn own_color(span: &Span, entry: Option<&BookEntry>) -> Option<(Color, bool)> {
     let stamped = span.labels.color.filter(|c| c.is_marked());
-    let declared = span
-        .labels
-        .version
-        .as_deref()
-        .and_then(|v| entry?.color_of_version(v));
+    let declared = span.labels.version.as_deref().and_then(|v| entry?.color_of_version(v));
     match (declared, stamped) {
         (Some(declared), stamped) => Some((declared, stamped.is_some_and(|s| s != declared))),
         (None, Some(stamped)) => Some((stamped, false)),
@@ -109,23 +97,16 @@ fn color_of(spans: &[Span], shape: &Shape, entry: Option<&BookEntry>) -> (Option
         return (None, false);
     };
     let by = |pick: &dyn Fn(&Span) -> Option<Color>| shape.speakers().find_map(|i| pick(&spans[i]));
-    let color = by(&|s| {
-        declared(entry, |m| {
-            holds(&m.matches.deployment, s.labels.deployment.as_deref())
-        })
-    })
-    .or_else(|| by(&|s| entry.color_of_version(s.labels.service_version.as_deref()?)))
-    .or_else(|| by(&|s| declared(entry, |m| model_and_host(m, s))))
-    .or_else(|| {
-        by(&|s| {
-            declared(entry, |m| {
-                holds(
-                    &m.matches.prompt_version,
-                    s.labels.prompt_version.as_deref(),
-                )
+    let color = by(&|s| declared(entry, |m| holds(&m.matches.deployment, s.labels.deployment.as_deref())))
+        .or_else(|| by(&|s| entry.color_of_version(s.labels.service_version.as_deref()?)))
+        .or_else(|| by(&|s| declared(entry, |m| model_and_host(m, s))))
+        .or_else(|| {
+            by(&|s| {
+                declared(entry, |m| {
+                    holds(&m.matches.prompt_version, s.labels.prompt_version.as_deref())
+                })
             })
-        })
-    });
+        });
     (color, false)
 }
 

@@ -4,9 +4,8 @@
 use super::{outcome::Outcome, trace::ClosedBy};
 use arrow::{
     array::{
-        ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder,
-        RecordBatch, StringBuilder, StringDictionaryBuilder, StringViewBuilder,
-        TimestampNanosecondBuilder,
+        ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
+        StringBuilder, StringDictionaryBuilder, StringViewBuilder, TimestampNanosecondBuilder,
     },
     datatypes::Int32Type,
     error::ArrowError,
@@ -61,20 +60,10 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         mut closed_by,
     ] = std::array::from_fn(|_| Word::new());
     let [mut mirror_key, mut session, mut user] = std::array::from_fn(|_| StringViewBuilder::new());
-    let [
-        mut calls,
-        mut failed,
-        mut retries,
-        mut evals,
-        mut evals_failed,
-    ] = std::array::from_fn(|_| Int32Builder::new());
-    let [
-        mut error,
-        mut timed_out,
-        mut fallback,
-        mut cache_hit,
-        mut priced,
-    ] = std::array::from_fn(|_| BooleanBuilder::new());
+    let [mut calls, mut failed, mut retries, mut evals, mut evals_failed] =
+        std::array::from_fn(|_| Int32Builder::new());
+    let [mut error, mut timed_out, mut fallback, mut cache_hit, mut priced] =
+        std::array::from_fn(|_| BooleanBuilder::new());
     let [mut prompt, mut completion] = std::array::from_fn(|_| Int64Builder::new());
     let money = || Decimal128Builder::new().with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE);
     let (mut cost, mut shadow_cost) = (money()?, money()?);

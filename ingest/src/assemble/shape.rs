@@ -93,11 +93,7 @@ impl Shape {
 
     /// Indices of the spans that speak for the trace, topmost first: the user's own path, or all where there is none.
     pub fn speakers(&self) -> impl Iterator<Item = usize> + '_ {
-        let count = if self.own == 0 {
-            self.order.len()
-        } else {
-            self.own
-        };
+        let count = if self.own == 0 { self.order.len() } else { self.own };
         self.order[..count].iter().map(|&i| i as usize)
     }
 }

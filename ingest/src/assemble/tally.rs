@@ -27,12 +27,7 @@ pub struct Tally {
     groups: HashMap<Group, Vec<(Metric, Grain, Cell)>, RandomState>,
 }
 
-fn bump(
-    cells: &mut Vec<(Metric, Grain, Cell)>,
-    metric: &Metric,
-    grain: Grain,
-    change: impl FnOnce(&mut Cell),
-) {
+fn bump(cells: &mut Vec<(Metric, Grain, Cell)>, metric: &Metric, grain: Grain, change: impl FnOnce(&mut Cell)) {
     let at = cells
         .iter()
         .position(|(m, g, _)| m == metric && *g == grain)
@@ -43,26 +38,14 @@ fn bump(
     change(&mut cells[at].2);
 }
 
-fn rate(
-    cells: &mut Vec<(Metric, Grain, Cell)>,
-    metric: &Metric,
-    grain: Grain,
-    event: bool,
-    sign: i64,
-) {
+fn rate(cells: &mut Vec<(Metric, Grain, Cell)>, metric: &Metric, grain: Grain, event: bool, sign: i64) {
     bump(cells, metric, grain, |cell| {
         cell.n += sign;
         cell.events += sign * i64::from(event);
     });
 }
 
-fn amount(
-    cells: &mut Vec<(Metric, Grain, Cell)>,
-    metric: &Metric,
-    grain: Grain,
-    value: Option<u64>,
-    sign: i64,
-) {
+fn amount(cells: &mut Vec<(Metric, Grain, Cell)>, metric: &Metric, grain: Grain, value: Option<u64>, sign: i64) {
     let Some(value) = value else {
         return;
     };
@@ -105,13 +88,7 @@ impl Tally {
 
         let cells = self.groups.entry(of(mark.color)).or_default();
         rate(cells, &Metric::Traces, trace, false, sign);
-        amount(
-            cells,
-            &Metric::Latency,
-            trace,
-            Some(outcome.duration_us),
-            sign,
-        );
+        amount(cells, &Metric::Latency, trace, Some(outcome.duration_us), sign);
         amount(
             cells,
             &Metric::Cost,
@@ -119,13 +96,7 @@ impl Tally {
             unsigned(outcome.cost).filter(|_| outcome.priced),
             sign,
         );
-        amount(
-            cells,
-            &Metric::PromptTokens,
-            trace,
-            unsigned(outcome.prompt),
-            sign,
-        );
+        amount(cells, &Metric::PromptTokens, trace, unsigned(outcome.prompt), sign);
         amount(
             cells,
             &Metric::CompletionTokens,
@@ -146,39 +117,15 @@ impl Tally {
             rate(cells, &Metric::CacheHit, trace, hit, sign);
         }
         for (name, failed) in &outcome.verdicts {
-            rate(
-                cells,
-                &Metric::EvalFail(Arc::clone(name)),
-                trace,
-                *failed,
-                sign,
-            );
+            rate(cells, &Metric::EvalFail(Arc::clone(name)), trace, *failed, sign);
         }
         let unmarked = self.groups.entry(of(Color::Unmarked)).or_default();
-        rate(
-            unmarked,
-            &Metric::Unmarked,
-            trace,
-            !mark.color.is_marked(),
-            sign,
-        );
+        rate(unmarked, &Metric::Unmarked, trace, !mark.color.is_marked(), sign);
 
         for attempt in &outcome.attempts {
             let cells = self.groups.entry(of(attempt.color)).or_default();
-            rate(
-                cells,
-                &Metric::AttemptError,
-                Grain::Attempt,
-                attempt.error,
-                sign,
-            );
-            rate(
-                cells,
-                &Metric::RateLimited,
-                Grain::Attempt,
-                attempt.rate_limited,
-                sign,
-            );
+            rate(cells, &Metric::AttemptError, Grain::Attempt, attempt.error, sign);
+            rate(cells, &Metric::RateLimited, Grain::Attempt, attempt.rate_limited, sign);
             amount(cells, &Metric::Ttft, Grain::Attempt, attempt.ttft_us, sign);
         }
     }

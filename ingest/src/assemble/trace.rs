@@ -132,9 +132,7 @@ impl Trace {
     /// The tree, and whether its root is a true one.
     pub fn shape(&mut self) -> Shape {
         let shape = Shape::of(&self.spans);
-        self.rooted = shape
-            .root()
-            .is_some_and(|root| is_rooted(&self.spans[root]));
+        self.rooted = shape.root().is_some_and(|root| is_rooted(&self.spans[root]));
         shape
     }
 }

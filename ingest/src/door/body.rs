@@ -34,10 +34,7 @@ pub(crate) struct Framed {
 /// Next piece of the body, or `None` at its end.
 async fn piece(body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>, Refused> {
     loop {
-        let next = timeout(
-            Duration::from_millis(config.body_pause_ms_max),
-            body.frame(),
-        );
+        let next = timeout(Duration::from_millis(config.body_pause_ms_max), body.frame());
         match next.await.map_err(|_| Refused::Slow)? {
             None => return Ok(None),
             Some(Err(error)) => {
@@ -80,10 +77,8 @@ impl Pieces {
             return;
         }
         if !self.first.is_empty() {
-            self.joined
-                .reserve(self.expected.max(self.first.len() + piece.len()));
-            self.joined
-                .extend_from_slice(&std::mem::take(&mut self.first));
+            self.joined.reserve(self.expected.max(self.first.len() + piece.len()));
+            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         }
         self.joined.extend_from_slice(&piece);
     }
@@ -98,11 +93,7 @@ impl Pieces {
 }
 
 /// Reads a whole HTTP body. Its length is charged first where it is announced, else in doubling steps.
-pub(crate) async fn whole(
-    body: &mut Incoming,
-    config: &DoorConfig,
-    budget: &Arc<Budget>,
-) -> Result<Raw, Refused> {
+pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Raw, Refused> {
     let limit_bytes = config.body_bytes_max;
     let announced = body
         .size_hint()
@@ -135,11 +126,7 @@ pub(crate) async fn whole(
 }
 
 /// Reads the one message of a unary gRPC call. The prefix says how long it is, and that is charged first.
-pub(crate) async fn framed(
-    body: &mut Incoming,
-    config: &DoorConfig,
-    budget: &Arc<Budget>,
-) -> Result<Framed, Refused> {
+pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Framed, Refused> {
     within(config, async {
         let mut prefix = [0_u8; PREFIX_BYTES];
         let mut have = 0;
@@ -166,9 +153,7 @@ pub(crate) async fn framed(
         let mut pieces = Pieces::new(expected, rest);
         loop {
             if pieces.len() > expected {
-                return Err(Refused::Malformed(
-                    "an export call carries one message".to_owned(),
-                ));
+                return Err(Refused::Malformed("an export call carries one message".to_owned()));
             }
             match piece(body, config).await? {
                 Some(bytes) => pieces.push(bytes),
@@ -191,10 +176,7 @@ fn short() -> Refused {
     Refused::Malformed("the gRPC message is shorter than its prefix says".to_owned())
 }
 
-async fn within<T>(
-    config: &DoorConfig,
-    read: impl Future<Output = Result<T, Refused>>,
-) -> Result<T, Refused> {
+async fn within<T>(config: &DoorConfig, read: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
     timeout(Duration::from_millis(config.body_ms_max), read)
         .await
         .map_err(|_| Refused::Slow)?
@@ -216,12 +198,7 @@ pub(crate) async fn linger(body: &mut Incoming) {
 
 impl Door {
     /// Turns a body into the protobuf message it stands for; CPU work leaves the async threads.
-    pub(crate) async fn unfold(
-        &self,
-        raw: Raw,
-        coding: Coding,
-        json: Option<Export>,
-    ) -> Result<Bytes, Refused> {
+    pub(crate) async fn unfold(&self, raw: Raw, coding: Coding, json: Option<Export>) -> Result<Bytes, Refused> {
         if coding == Coding::Identity && json.is_none() {
             return Ok(raw.charge.carry(raw.bytes));
         }
@@ -236,16 +213,8 @@ impl Door {
     }
 }
 
-fn unfold(
-    raw: Raw,
-    coding: Coding,
-    json: Option<Export>,
-    limit_bytes: usize,
-) -> Result<Bytes, Refused> {
-    let Raw {
-        mut bytes,
-        mut charge,
-    } = raw;
+fn unfold(raw: Raw, coding: Coding, json: Option<Export>, limit_bytes: usize) -> Result<Bytes, Refused> {
+    let Raw { mut bytes, mut charge } = raw;
     if coding != Coding::Identity {
         let plain = inflate::inflate(coding, &bytes, limit_bytes, &mut charge)?;
         bytes = Bytes::from(plain);
@@ -256,8 +225,7 @@ fn unfold(
     };
     // Protobuf is never longer than the JSON it stands for.
     charge.grow(bytes.len())?;
-    let message =
-        json::transcode(export, &bytes).map_err(|error| Refused::Malformed(error.to_string()))?;
+    let message = json::transcode(export, &bytes).map_err(|error| Refused::Malformed(error.to_string()))?;
     charge.shrink_to(message.capacity());
     Ok(charge.carry(message))
 }

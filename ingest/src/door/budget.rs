@@ -56,9 +56,7 @@ impl Budget {
                 allowed.saturating_sub(bytes)
             })
         };
-        let _ = self
-            .allowed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        let _ = self.allowed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
     }
 
     fn admits(&self, used: usize, own: usize, more: usize) -> Result<usize, &'static str> {
@@ -135,19 +133,14 @@ impl Charge {
 
     /// Gives back what is held beyond `bytes` and the fixed cost.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
-        let spare = self
-            .bytes
-            .saturating_sub(bytes.saturating_add(REQUEST_BYTES));
+        let spare = self.bytes.saturating_sub(bytes.saturating_add(REQUEST_BYTES));
         self.bytes -= spare;
         self.budget.used.fetch_sub(spare, Ordering::Relaxed);
     }
 
     /// Ties the charge to the memory it pays for.
     pub(crate) fn carry(self, body: impl AsRef<[u8]> + Send + 'static) -> Bytes {
-        Bytes::from_owner(Charged {
-            body,
-            _charge: self,
-        })
+        Bytes::from_owner(Charged { body, _charge: self })
     }
 }
 
@@ -182,10 +175,7 @@ mod tests {
             budget.answered(5 * MIB, false);
         }
         let refused = budget.charge(5 * MIB).unwrap_err();
-        assert!(
-            refused.to_string().contains("wait for an answer"),
-            "{refused}"
-        );
+        assert!(refused.to_string().contains("wait for an answer"), "{refused}");
         drop(charges);
         let whole = budget.charge(60 * MIB);
         assert!(whole.is_ok(), "one request alone always passes");

@@ -68,9 +68,7 @@ async fn export(door: &Door, mut request: Request<Incoming>) -> Result<Vec<u8>, 
 
 /// The response message; `partial_success` only if something was rejected.
 pub(crate) fn response(export: Export, accepted: Accepted) -> Vec<u8> {
-    let Accepted {
-        rejected, message, ..
-    } = accepted;
+    let Accepted { rejected, message, .. } = accepted;
     if rejected == 0 {
         return Vec::new();
     }
@@ -109,9 +107,7 @@ fn taken(message: &[u8]) -> Answer {
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
     let body = Full::new(frame.freeze()).with_trailers(std::future::ready(Some(Ok(trailers))));
     let mut answer = Response::new(body.boxed_unsync());
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    answer.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
     answer
 }
 

@@ -95,9 +95,7 @@ async fn export(
 
 /// JSON of the response message; int64 is a string there.
 fn response(export: Export, accepted: Accepted) -> Bytes {
-    let Accepted {
-        rejected, message, ..
-    } = accepted;
+    let Accepted { rejected, message, .. } = accepted;
     if rejected == 0 {
         return Bytes::from_static(b"{}");
     }
@@ -113,9 +111,7 @@ fn response(export: Export, accepted: Accepted) -> Bytes {
 
 fn with_body(body: Bytes, format: Format) -> Answer {
     let mut answer = Response::new(Full::new(body).boxed_unsync());
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, format.content_type());
+    answer.headers_mut().insert(header::CONTENT_TYPE, format.content_type());
     answer
 }
 

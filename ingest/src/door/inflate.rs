@@ -26,9 +26,7 @@ impl Coding {
         match name.trim() {
             "" => Ok(Self::Identity),
             word if word.eq_ignore_ascii_case("identity") => Ok(Self::Identity),
-            word if word.eq_ignore_ascii_case("gzip") || word.eq_ignore_ascii_case("x-gzip") => {
-                Ok(Self::Gzip)
-            }
+            word if word.eq_ignore_ascii_case("gzip") || word.eq_ignore_ascii_case("x-gzip") => Ok(Self::Gzip),
             word if word.eq_ignore_ascii_case("deflate") => Ok(Self::Deflate),
             word if word.eq_ignore_ascii_case("zstd") => Ok(Self::Zstd),
             word => Err(Refused::Encoding(word.chars().take(64).collect())),
@@ -48,17 +46,11 @@ pub(crate) fn inflate(
 ) -> Result<Vec<u8>, Refused> {
     match coding {
         Coding::Identity => drain(body, limit_bytes, charge),
-        Coding::Gzip => drain(
-            flate2::bufread::MultiGzDecoder::new(body),
-            limit_bytes,
-            charge,
-        ),
+        Coding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(body), limit_bytes, charge),
         Coding::Deflate => drain(flate2::bufread::ZlibDecoder::new(body), limit_bytes, charge),
         Coding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
-            decoder
-                .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                .map_err(broken)?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
             drain(decoder, limit_bytes, charge)
         }
     }

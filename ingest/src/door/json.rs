@@ -48,10 +48,7 @@ static VALUE: [Field; 7] = [
 ];
 static ARRAY: [Field; 1] = [field("values", 1, Kind::Each(&VALUE))];
 static KVLIST: [Field; 1] = [field("values", 1, Kind::Each(&KEY_VALUE))];
-static KEY_VALUE: [Field; 2] = [
-    field("key", 1, Kind::Text),
-    field("value", 2, Kind::Message(&VALUE)),
-];
+static KEY_VALUE: [Field; 2] = [field("key", 1, Kind::Text), field("value", 2, Kind::Message(&VALUE))];
 static RESOURCE: [Field; 2] = [
     field("attributes", 1, Kind::Each(&KEY_VALUE)),
     field("droppedAttributesCount", 2, Kind::Integer),
@@ -105,10 +102,7 @@ static LINK: [Field; 6] = [
     field("droppedAttributesCount", 5, Kind::Integer),
     field("flags", 6, Kind::Fixed32),
 ];
-static STATUS: [Field; 2] = [
-    field("message", 2, Kind::Text),
-    field("code", 3, Kind::Integer),
-];
+static STATUS: [Field; 2] = [field("message", 2, Kind::Text), field("code", 3, Kind::Integer)];
 static LOGS: [Field; 1] = [field("resourceLogs", 1, Kind::Each(&RESOURCE_LOGS))];
 static RESOURCE_LOGS: [Field; 3] = [
     field("resource", 1, Kind::Message(&RESOURCE)),
@@ -148,10 +142,7 @@ pub(crate) fn transcode(export: Export, json: &[u8]) -> Result<Vec<u8>, serde_js
     };
     let mut out = Vec::with_capacity(json.len() / 2);
     let mut from = serde_json::Deserializer::from_slice(json);
-    from.deserialize_map(MessageOf {
-        shape,
-        out: &mut out,
-    })?;
+    from.deserialize_map(MessageOf { shape, out: &mut out })?;
     from.end()?;
     Ok(out)
 }
@@ -201,10 +192,7 @@ impl<'de> Visitor<'de> for MessageOf<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(field) = map.next_key_seed(KeyIn(self.shape))? {
             match field {
-                Some(field) => map.next_value_seed(ValueOf {
-                    field,
-                    out: self.out,
-                })?,
+                Some(field) => map.next_value_seed(ValueOf { field, out: self.out })?,
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -340,8 +328,7 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
         match self.field.kind {
             Kind::Text => put_bytes(self.out, self.field.number, text.as_bytes()),
             Kind::Hex => {
-                let id = hex::decode(text)
-                    .map_err(|_| self.wrong(format_args!("{text:.40?} is not hex and")))?;
+                let id = hex::decode(text).map_err(|_| self.wrong(format_args!("{text:.40?} is not hex and")))?;
                 put_bytes(self.out, self.field.number, &id);
             }
             Kind::Base64 => {

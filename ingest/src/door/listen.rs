@@ -27,20 +27,12 @@ const FRAME_BYTES_MAX: u32 = 32 * KIB as u32;
 const HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;
 
 /// Serves OTLP/gRPC (HTTP/2 without TLS) until `shutdown`, then lets open requests finish.
-pub async fn serve_grpc(
-    listener: TcpListener,
-    door: Arc<Door>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
+pub async fn serve_grpc(listener: TcpListener, door: Arc<Door>, shutdown: impl Future<Output = ()> + Send) {
     serve(listener, door, shutdown).await;
 }
 
 /// Serves OTLP/HTTP until `shutdown`, then lets open requests finish.
-pub async fn serve_http(
-    listener: TcpListener,
-    door: Arc<Door>,
-    shutdown: impl Future<Output = ()> + Send,
-) {
+pub async fn serve_http(listener: TcpListener, door: Arc<Door>, shutdown: impl Future<Output = ()> + Send) {
     serve(listener, door, shutdown).await;
 }
 
@@ -63,12 +55,7 @@ async fn serve(listener: TcpListener, door: Arc<Door>, shutdown: impl Future<Out
         };
         if let Ok(place) = Arc::clone(&door.places).try_acquire_owned() {
             door.counters.connections.fetch_add(1, Relaxed);
-            tokio::spawn(connection(
-                socket,
-                Arc::clone(&door),
-                stopping.clone(),
-                place,
-            ));
+            tokio::spawn(connection(socket, Arc::clone(&door), stopping.clone(), place));
         } else {
             door.counters.connections_refused.fetch_add(1, Relaxed);
         }
@@ -87,10 +74,7 @@ async fn connection(
 ) {
     let config = door.config.clone();
     let _ = socket.set_nodelay(true);
-    let io = TokioIo::new(Impatient::new(
-        socket,
-        Duration::from_millis(config.idle_ms_max),
-    ));
+    let io = TokioIo::new(Impatient::new(socket, Duration::from_millis(config.idle_ms_max)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -150,11 +134,7 @@ impl Impatient {
 }
 
 impl AsyncRead for Impatient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.socket).poll_read(cx, buf);
         if read.is_ready() {
             // The alarm is not set back at each read: it rings, sees that something came, and is set anew.
@@ -173,11 +153,7 @@ impl AsyncRead for Impatient {
 }
 
 impl AsyncWrite for Impatient {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.socket).poll_write(cx, buf)
     }
 

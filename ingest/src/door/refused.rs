@@ -15,16 +15,11 @@ pub(crate) enum Refused {
     #[error("the request is not a readable OTLP message: {0}")]
     Malformed(String),
     /// Never retry; send smaller batches.
-    #[error(
-        "the request is larger than {limit_bytes} bytes after decompression: send smaller batches"
-    )]
+    #[error("the request is larger than {limit_bytes} bytes after decompression: send smaller batches")]
     TooLarge { limit_bytes: usize },
     /// Retry later.
     #[error("ingest is at its limit ({cause}), retry in {} ms", retry_after.as_millis())]
-    Busy {
-        cause: &'static str,
-        retry_after: Duration,
-    },
+    Busy { cause: &'static str, retry_after: Duration },
     /// Retry later.
     #[error("ingest is not available: {0}")]
     Unavailable(String, Duration),
@@ -103,9 +98,7 @@ impl Refused {
     /// When to come back; `None` means never with this request.
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Busy { retry_after, .. } | Self::Unavailable(_, retry_after) => {
-                Some(*retry_after)
-            }
+            Self::Busy { retry_after, .. } | Self::Unavailable(_, retry_after) => Some(*retry_after),
             _ => None,
         }
     }

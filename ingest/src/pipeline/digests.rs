@@ -58,8 +58,7 @@ impl Requests {
 
     /// A group is on disk, or was refused: then its requests were never seen.
     pub fn finished(&mut self, group: u64, durable: bool) {
-        while let Some((_, digests)) = self.at_journal.pop_front_if(|(number, _)| *number <= group)
-        {
+        while let Some((_, digests)) = self.at_journal.pop_front_if(|(number, _)| *number <= group) {
             if !durable {
                 for digest in digests {
                     self.known.remove(&digest);
@@ -73,10 +72,7 @@ impl Requests {
 mod tests {
     use super::*;
 
-    const NEW: Known = Known {
-        group: 1,
-        rejected: 0,
-    };
+    const NEW: Known = Known { group: 1, rejected: 0 };
 
     #[test]
     fn a_refused_request_may_come_again() {
@@ -94,14 +90,8 @@ mod tests {
         for (second, digest) in [(0, 1), (1, 2), (2, 3)] {
             requests.insert(Nanos::from_secs(second), digest, NEW);
         }
-        assert_eq!(
-            [1, 2, 3].map(|d| requests.known(d).is_some()),
-            [false, true, true]
-        );
+        assert_eq!([1, 2, 3].map(|d| requests.known(d).is_some()), [false, true, true]);
         requests.insert(Nanos::from_secs(61), 4, NEW);
-        assert_eq!(
-            [2, 3, 4].map(|d| requests.known(d).is_some()),
-            [false, true, true]
-        );
+        assert_eq!([2, 3, 4].map(|d| requests.known(d).is_some()), [false, true, true]);
     }
 }

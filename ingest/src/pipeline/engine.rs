@@ -61,9 +61,7 @@ impl Engine {
         };
         let mut seal_now = self.seal_now.clone();
         loop {
-            if turn.changed
-                && (self.events.is_empty() || turn.published.elapsed() >= self.publish_window)
-            {
+            if turn.changed && (self.events.is_empty() || turn.published.elapsed() >= self.publish_window) {
                 self.publish();
                 (turn.changed, turn.published) = (false, Instant::now());
             }
@@ -107,8 +105,7 @@ impl Engine {
 
     fn read_book(&mut self) {
         if self.book.has_changed().unwrap_or(false) {
-            self.fold
-                .set_book(Arc::clone(&self.book.borrow_and_update()));
+            self.fold.set_book(Arc::clone(&self.book.borrow_and_update()));
         }
     }
 
@@ -116,9 +113,7 @@ impl Engine {
         let snapshot = self.fold.publish();
         self.counters.published_lsn.store(snapshot.lsn, Relaxed);
         self.counters.publications.fetch_add(1, Relaxed);
-        self.counters
-            .live_rows
-            .store(self.fold.live_rows() as u64, Relaxed);
+        self.counters.live_rows.store(self.fold.live_rows() as u64, Relaxed);
         self.counters.set_assembly(self.fold.counts());
         _ = self.snapshots.send_replace(snapshot);
     }

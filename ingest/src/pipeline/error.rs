@@ -17,9 +17,7 @@ pub enum PipelineError {
     #[error("rows: {0}")]
     Rows(#[from] ArrowError),
     /// The engine's part of a commit record.
-    #[error(
-        "the state in the newest commit record cannot be read ({0}); start the version that wrote it"
-    )]
+    #[error("the state in the newest commit record cannot be read ({0}); start the version that wrote it")]
     State(String),
     /// The store's journal was taken by someone else.
     #[error("the journal of this store is already in use: open the store again")]

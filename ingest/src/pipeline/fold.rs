@@ -29,15 +29,12 @@ pub(super) struct EngineState {
 
 impl EngineState {
     pub fn encode(&self) -> Result<Vec<u8>, PipelineError> {
-        postcard::to_extend(self, vec![STATE_VERSION])
-            .map_err(|e| PipelineError::State(e.to_string()))
+        postcard::to_extend(self, vec![STATE_VERSION]).map_err(|e| PipelineError::State(e.to_string()))
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, PipelineError> {
         match bytes {
-            [STATE_VERSION, state @ ..] => {
-                postcard::from_bytes(state).map_err(|e| PipelineError::State(e.to_string()))
-            }
+            [STATE_VERSION, state @ ..] => postcard::from_bytes(state).map_err(|e| PipelineError::State(e.to_string())),
             _ => Err(PipelineError::State(
                 "it was written by another version of tracegate".to_owned(),
             )),
@@ -211,9 +208,7 @@ impl Fold {
                 self.replaced_live.remove(&id);
             }
         }
-        self.view
-            .replaced
-            .push(replaced.iter().map(|&(id, _)| (id, lsn)));
+        self.view.replaced.push(replaced.iter().map(|&(id, _)| (id, lsn)));
         let rows = rows_to_batch(&effects.rows)?;
         if rows.num_rows() > 0 {
             self.live.push(Table::Traces, lsn, rows)?;
@@ -263,8 +258,7 @@ impl Fold {
     /// Whether enough came together, or is old enough, to be sealed.
     pub fn wants_seal(&self) -> bool {
         let old = |since: Nanos| self.assembly.now().since(since) >= self.config.seal_age;
-        self.in_flight.is_none()
-            && (self.wants_seal_for_size() || self.dirty_since.is_some_and(old))
+        self.in_flight.is_none() && (self.wants_seal_for_size() || self.dirty_since.is_some_and(old))
     }
 
     /// The same without regard to age: during a replay everything is old.
@@ -307,11 +301,7 @@ impl Fold {
         };
         let settled = std::mem::take(&mut self.replaced_live);
         self.sealed_lsn = lsn;
-        self.in_flight = Some(InFlight {
-            live,
-            cells,
-            settled,
-        });
+        self.in_flight = Some(InFlight { live, cells, settled });
         Some(Capture { input, state })
     }
 
@@ -323,8 +313,7 @@ impl Fold {
         self.view.files = Arc::clone(&sealed.files);
         self.view.marks = self.marks_since.clone();
         if !in_flight.settled.is_empty() {
-            let gone =
-                |id: &TraceId, from: u64| from <= sealed.lsn && in_flight.settled.contains(id);
+            let gone = |id: &TraceId, from: u64| from <= sealed.lsn && in_flight.settled.contains(id);
             self.view.replaced = self.view.replaced.retained(|id, from| !gone(id, *from));
         }
     }

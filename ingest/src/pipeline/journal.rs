@@ -83,8 +83,7 @@ impl JournalThread {
                             self.fault.raise(&error);
                         }
                         // The lane first: who is refused and comes again at once must not be taken for known.
-                        let goes_on =
-                            self.done.send(Err(refusal.clone())).is_ok() && error.is_full();
+                        let goes_on = self.done.send(Err(refusal.clone())).is_ok() && error.is_full();
                         refuse(waiting, &refusal, &self.counters);
                         if goes_on {
                             continue;
@@ -118,9 +117,7 @@ fn write(journal: &mut Journal, group: Group, counters: &Counters) -> Written {
         sections,
     };
     let began = Instant::now();
-    let written = journal
-        .append(&batch)
-        .and_then(|bytes| journal.sync().map(|()| bytes));
+    let written = journal.append(&batch).and_then(|bytes| journal.sync().map(|()| bytes));
     match written {
         Ok(bytes) => {
             counters.journal_time.record(began.elapsed());

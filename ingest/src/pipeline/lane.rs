@@ -102,8 +102,7 @@ impl Lane {
     }
 
     fn is_full(&self) -> bool {
-        self.reader.rows() >= self.config.commit_rows
-            || self.reader.bytes() >= self.config.commit_bytes
+        self.reader.rows() >= self.config.commit_rows || self.reader.bytes() >= self.config.commit_bytes
     }
 
     fn at_journal(&self) -> usize {
@@ -144,11 +143,7 @@ impl Lane {
     }
 
     fn take(&mut self, envelope: Envelope) {
-        let Envelope {
-            signal,
-            body,
-            reply,
-        } = envelope;
+        let Envelope { signal, body, reply } = envelope;
         let digest = xxh3_128_with_seed(&body, signal as u64);
         if let Some(Known { group, rejected }) = self.requests.known(digest) {
             add(&self.counters.requests_duplicate, 1);
@@ -185,9 +180,7 @@ impl Lane {
                 add(&self.counters.requests_malformed, 1);
                 _ = reply.send(Err(Refusal::Malformed(error.to_string())));
             }
-            Ok(accepted) if self.reader.rows() == rows_before => {
-                self.ack(Waiting { reply, accepted })
-            }
+            Ok(accepted) if self.reader.rows() == rows_before => self.ack(Waiting { reply, accepted }),
             Ok(accepted) => {
                 self.requests.insert(
                     now,
@@ -252,9 +245,7 @@ impl Lane {
             };
             match waits {
                 Ok(envelope) => self.take(envelope),
-                Err(_)
-                    if self.open.since.is_some() && self.at_journal() < GROUPS_AT_JOURNAL_MAX =>
-                {
+                Err(_) if self.open.since.is_some() && self.at_journal() < GROUPS_AT_JOURNAL_MAX => {
                     if self.close().is_none() {
                         return;
                     }
@@ -270,8 +261,7 @@ impl Lane {
                     return;
                 }
             }
-            if self.is_full() && self.at_journal() < GROUPS_AT_JOURNAL_MAX && self.close().is_none()
-            {
+            if self.is_full() && self.at_journal() < GROUPS_AT_JOURNAL_MAX && self.close().is_none() {
                 return;
             }
         }

@@ -205,12 +205,7 @@ fn replay(
     book: Arc<ReleaseBook>,
     sealing: &SealThread,
 ) -> Result<(Fold, Nanos), PipelineError> {
-    let mut fold = Fold::new(
-        config.clone(),
-        recovered.base,
-        recovered.state.as_deref(),
-        book,
-    )?;
+    let mut fold = Fold::new(config.clone(), recovered.base, recovered.state.as_deref(), book)?;
     for record in recovered.records {
         fold.apply(record?)?;
         if fold.wants_seal_for_size()
@@ -228,14 +223,7 @@ fn requests_of(fold: &Fold, config: &PipelineConfig) -> Requests {
     let mut requests = Requests::new(config.digest_age, config.digests_max);
     for (at, digests) in fold.digests() {
         for &digest in digests.iter() {
-            requests.insert(
-                *at,
-                digest,
-                Known {
-                    group: 0,
-                    rejected: 0,
-                },
-            );
+            requests.insert(*at, digest, Known { group: 0, rejected: 0 });
         }
     }
     requests

@@ -31,11 +31,7 @@ impl SealThread {
                 name: "seal",
                 source: std::io::Error::other(e),
             })?;
-        Ok(Self {
-            pool,
-            sealer,
-            counters,
-        })
+        Ok(Self { pool, sealer, counters })
     }
 
     /// Encodes the state, writes files and commit record.

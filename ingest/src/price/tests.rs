@@ -21,9 +21,7 @@ fn the_shipped_table_prices_a_captured_call_as_its_client_did() {
     let table = PriceTable::shipped();
     assert!(table.len() > 1_700, "{}", table.len());
     assert_eq!(table.version(), "2026-11");
-    let price = table
-        .price(Some("openai"), "gpt-4o-mini-2024-07-18")
-        .unwrap();
+    let price = table.price(Some("openai"), "gpt-4o-mini-2024-07-18").unwrap();
     // pydantic-ai said operation.cost = 0.000114 and 0.0001371 for these two
     assert_eq!(price.cost(&usage(1200, 18, 1024, 0)), Some(114_000));
     assert_eq!(price.cost(&usage(1310, 45, 1152, 12)), Some(137_100));
@@ -47,9 +45,7 @@ fn unknown_counts_are_not_free_unless_their_price_is_zero() {
         }),
         None
     );
-    let embedding = table
-        .price(Some("openai"), "text-embedding-3-small")
-        .unwrap();
+    let embedding = table.price(Some("openai"), "text-embedding-3-small").unwrap();
     assert_eq!(
         embedding.cost(&Usage {
             prompt: Some(1_000),
@@ -70,10 +66,7 @@ fn providers_go_by_many_names() {
         ("aws.bedrock", "us.anthropic.claude-3-5-haiku-20241022-v1:0"),
         ("gcp.vertex_ai", "claude-3-5-haiku@20241022"),
     ] {
-        assert!(
-            table.price(Some(provider), model).is_some(),
-            "{provider} {model}"
-        );
+        assert!(table.price(Some(provider), model).is_some(), "{provider} {model}");
     }
     assert!(table.price(Some("elsewhere"), "gpt-4o-mini").is_none());
 }
@@ -160,10 +153,7 @@ fn a_bad_list_changes_nothing() {
         Err(PriceError::Syntax(_))
     ));
     let negative = "version = \"x\"\n[provider.p]\n\"m\" = { input = -1, output = 1 }";
-    assert!(matches!(
-        table.merge_toml(negative),
-        Err(PriceError::Amount { .. })
-    ));
+    assert!(matches!(table.merge_toml(negative), Err(PriceError::Amount { .. })));
     assert_eq!(table, before);
 }
 
@@ -171,8 +161,5 @@ fn a_bad_list_changes_nothing() {
 fn absurd_counts_have_no_cost_rather_than_a_wrong_one() {
     let table = PriceTable::shipped();
     let price = table.price(Some("openai"), "gpt-4o-mini").unwrap();
-    assert_eq!(
-        price.cost(&usage(i64::MAX, i64::MAX, i64::MAX, i64::MAX)),
-        None
-    );
+    assert_eq!(price.cost(&usage(i64::MAX, i64::MAX, i64::MAX, i64::MAX)), None);
 }

@@ -112,13 +112,7 @@ impl Reader {
             let about = found.target.filter(|_| is_carrier).unwrap_or(own);
             let (place, source): (Place<'_>, &[u8]) = match (part.scope, target) {
                 // the judged span is usually in another trace: assembly looks its id up
-                (_, Some(span_id)) => (
-                    Place {
-                        trace_id: &[],
-                        span_id,
-                    },
-                    b"traceai",
-                ),
+                (_, Some(span_id)) => (Place { trace_id: &[], span_id }, b"traceai"),
                 (Scope::Span, None) => (
                     about,
                     if part.of == TRACEAI {
@@ -127,13 +121,7 @@ impl Reader {
                         b"openinference"
                     },
                 ),
-                (Scope::Trace, None) => (
-                    Place {
-                        span_id: &[],
-                        ..about
-                    },
-                    b"openinference",
-                ),
+                (Scope::Trace, None) => (Place { span_id: &[], ..about }, b"openinference"),
                 (Scope::Session, None) => (Place::default(), b"openinference"),
             };
             self.push_evaluation(judged, place, [end, 0], source, received)?;
@@ -155,17 +143,12 @@ mod tests {
 
     #[test]
     fn keys_are_taken_apart() {
-        let taken = |key: &'static str| {
-            part(key.as_bytes()).map(|p| (p.scope, str::from_utf8(p.field).unwrap()))
-        };
+        let taken = |key: &'static str| part(key.as_bytes()).map(|p| (p.scope, str::from_utf8(p.field).unwrap()));
         assert_eq!(
             taken("trace.annotations.0.annotation.label"),
             Some((Scope::Trace, "label"))
         );
-        assert_eq!(
-            taken("evaluations.12.evaluation.name"),
-            Some((Scope::Span, "name"))
-        );
+        assert_eq!(taken("evaluations.12.evaluation.name"), Some((Scope::Span, "name")));
         assert_eq!(
             taken("session.annotations.3.annotation.score"),
             Some((Scope::Session, "score"))

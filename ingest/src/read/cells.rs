@@ -15,21 +15,13 @@ pub(super) struct Cells<'c> {
 }
 
 impl Cells<'_> {
-    pub(super) fn word(
-        &mut self,
-        column: &mut Words,
-        text: Option<&[u8]>,
-    ) -> Result<(), ReadError> {
+    pub(super) fn word(&mut self, column: &mut Words, text: Option<&[u8]>) -> Result<(), ReadError> {
         self.coded(column, text).map(drop)
     }
 
     /// Sets a word and returns its code.
     #[inline]
-    pub(super) fn coded(
-        &mut self,
-        column: &mut Words,
-        text: Option<&[u8]>,
-    ) -> Result<u32, ReadError> {
+    pub(super) fn coded(&mut self, column: &mut Words, text: Option<&[u8]>) -> Result<u32, ReadError> {
         match text {
             Some(text) if text.len() > WORD_BYTES_MAX => {
                 self.counts.words_too_long += 1;
@@ -41,11 +33,7 @@ impl Cells<'_> {
     }
 
     /// Words that clients also send as numbers: versions, tiers.
-    pub(super) fn text_or_number(
-        &mut self,
-        column: &mut Words,
-        value: Value<'_>,
-    ) -> Result<(), ReadError> {
+    pub(super) fn text_or_number(&mut self, column: &mut Words, value: Value<'_>) -> Result<(), ReadError> {
         match value {
             Value::Text(text) => self.word(column, Some(text)),
             Value::Int(_) | Value::Bool(_) | Value::Double(_) => {

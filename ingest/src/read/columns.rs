@@ -7,8 +7,8 @@
 use super::{ReadError, value::utf8};
 use arrow::{
     array::{
-        ArrayRef, ArrowPrimitiveType, BooleanArray, DictionaryArray, Int32Array, PrimitiveArray,
-        StringArray, StringViewArray,
+        ArrayRef, ArrowPrimitiveType, BooleanArray, DictionaryArray, Int32Array, PrimitiveArray, StringArray,
+        StringViewArray,
     },
     buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer},
     datatypes::{DataType, Int32Type},
@@ -128,8 +128,7 @@ impl<T: ArrowPrimitiveType> Column for Amounts<T> {
         }
         let mut values = renewed(&mut self.values);
         values.resize(rows, T::Native::default());
-        let array =
-            PrimitiveArray::<T>::try_new(ScalarBuffer::from(values), self.set.take_nulls(rows))?;
+        let array = PrimitiveArray::<T>::try_new(ScalarBuffer::from(values), self.set.take_nulls(rows))?;
         Ok(Some(Arc::new(array.with_data_type(ty.clone()))))
     }
 }
@@ -233,15 +232,9 @@ impl Strings {
             return true;
         }
         #[allow(clippy::cast_sign_loss)]
-        let starts_well = |&end: &i32| {
-            self.bytes
-                .get(end as usize)
-                .is_none_or(|&byte| byte & 0xc0 != 0x80)
-        };
+        let starts_well = |&end: &i32| self.bytes.get(end as usize).is_none_or(|&byte| byte & 0xc0 != 0x80);
         let bytes = &self.bytes[self.start(index)..];
-        bytes.is_ascii()
-            || simdutf8::basic::from_utf8(bytes).is_ok()
-                && self.ends[index..].iter().all(starts_well)
+        bytes.is_ascii() || simdutf8::basic::from_utf8(bytes).is_ok() && self.ends[index..].iter().all(starts_well)
     }
 
     pub(super) fn take(&mut self, nulls: Option<NullBuffer>) -> Result<StringArray, ArrowError> {
@@ -387,9 +380,7 @@ impl Words {
 
     #[inline]
     fn code(&mut self, text: &[u8]) -> Result<u32, ReadError> {
-        if (self.last as usize) < self.known.len()
-            && is_same(self.known.get(self.last as usize), text)
-        {
+        if (self.last as usize) < self.known.len() && is_same(self.known.get(self.last as usize), text) {
             return Ok(self.last);
         }
         let hash = self.hasher.hash_one(text);
@@ -405,9 +396,8 @@ impl Words {
         let code = self.known.len() as u32;
         self.known.push(text);
         let (known, hasher) = (&self.known, &self.hasher);
-        self.codes_by_text.insert_unique(hash, code, |&code| {
-            hasher.hash_one(known.get(code as usize))
-        });
+        self.codes_by_text
+            .insert_unique(hash, code, |&code| hasher.hash_one(known.get(code as usize)));
         self.last = code;
         Ok(code)
     }

@@ -101,12 +101,7 @@ impl Reader {
         Ok(())
     }
 
-    fn read_log_record(
-        &mut self,
-        message: &[u8],
-        received: Nanos,
-        tally: &mut Tally,
-    ) -> Result<(), ReadError> {
+    fn read_log_record(&mut self, message: &[u8], received: Nanos, tally: &mut Tally) -> Result<(), ReadError> {
         const TIME: u32 = key(1, FIXED64);
         const OBSERVED: u32 = key(11, FIXED64);
         const ATTRIBUTE: u32 = key(6, LEN);
@@ -135,11 +130,7 @@ impl Reader {
                 other => cursor.skip(other)?,
             }
         }
-        let event = if event.is_empty() {
-            event_attribute
-        } else {
-            event
-        };
+        let event = if event.is_empty() { event_attribute } else { event };
         if event == FEEDBACK_EVENT.as_bytes() && judged.name.is_empty() {
             judged.name = FEEDBACK.as_bytes();
         } else if event != EVALUATION_EVENT.as_bytes() {

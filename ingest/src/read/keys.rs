@@ -7,8 +7,8 @@ use super::{
     ExtraKeys, annotation,
     resolve::json_text,
     sources::{
-        COHORT_PREFIXES, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENT, Place,
-        RAW_CONTENT_FIELDS, SLOTS, SOURCES, Slot,
+        COHORT_PREFIXES, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENT, Place, RAW_CONTENT_FIELDS, SLOTS, SOURCES,
+        Slot,
     },
     value::Value,
 };
@@ -163,11 +163,7 @@ impl KeyTable {
             table.add_all(slot, CONFIGURED, keys);
         }
         for prefix in COHORT_PREFIXES {
-            let copies: Vec<String> = extra
-                .cohort
-                .iter()
-                .map(|key| format!("{prefix}{key}"))
-                .collect();
+            let copies: Vec<String> = extra.cohort.iter().map(|key| format!("{prefix}{key}")).collect();
             table.add_all(Slot::Cohort, LATE + 2, &copies);
         }
         table
@@ -190,11 +186,7 @@ impl KeyTable {
             cells: vec![0; CELLS].into(),
             entries: Vec::new(),
             learned: 0,
-            content: extra
-                .content
-                .iter()
-                .map(|key| key.as_bytes().into())
-                .collect(),
+            content: extra.content.iter().map(|key| key.as_bytes().into()).collect(),
         };
         for key in CONTENT_KEYS
             .iter()
@@ -204,10 +196,7 @@ impl KeyTable {
             table.insert(key.as_bytes(), Meaning::nothing(true));
         }
         // a source is content only by name, never by how it starts
-        for key in SOURCES
-            .iter()
-            .flat_map(|source| source.keys.iter().chain(source.late))
-        {
+        for key in SOURCES.iter().flat_map(|source| source.keys.iter().chain(source.late)) {
             if table.find(key.as_bytes()).is_none() {
                 table.insert(key.as_bytes(), Meaning::nothing(false));
             }
@@ -290,9 +279,7 @@ impl KeyTable {
     }
 
     fn is_content(&self, key: &[u8]) -> bool {
-        CONTENT_PREFIXES
-            .iter()
-            .any(|prefix| key.starts_with(prefix.as_bytes()))
+        CONTENT_PREFIXES.iter().any(|prefix| key.starts_with(prefix.as_bytes()))
             || self.content.iter().any(|content| **content == *key)
             || is_raw_content(key)
     }
@@ -304,11 +291,9 @@ fn is_raw_content(key: &[u8]) -> bool {
         return false;
     };
     let mut parts = rest.split(|&byte| byte == b'.').skip(1);
-    parts.next().is_some_and(|field| {
-        RAW_CONTENT_FIELDS
-            .iter()
-            .any(|content| content.as_bytes() == field)
-    })
+    parts
+        .next()
+        .is_some_and(|field| RAW_CONTENT_FIELDS.iter().any(|content| content.as_bytes() == field))
 }
 
 /// The best value seen so far for each slot.
@@ -424,10 +409,7 @@ mod tests {
         );
         assert_eq!(table.meaning(b"litellm.model_group").uses()[0].rank, LATE);
         assert_eq!(
-            table
-                .meaning(b"traceloop.association.properties.customer.tier")
-                .uses()[0]
-                .slot,
+            table.meaning(b"traceloop.association.properties.customer.tier").uses()[0].slot,
             Slot::Cohort
         );
         let mut resource = KeyTable::of_resources(&extra);
@@ -476,18 +458,10 @@ mod tests {
         let mut table = KeyTable::of_spans(&ExtraKeys::default());
         let known = table.entries.len();
         for i in 0..100_000 {
-            assert!(
-                table
-                    .meaning(format!("key.{i}").as_bytes())
-                    .uses()
-                    .is_empty()
-            );
+            assert!(table.meaning(format!("key.{i}").as_bytes()).uses().is_empty());
         }
         assert!(table.entries.len() <= known + LEARNED_MAX);
-        assert_eq!(
-            table.meaning(b"gateway.route.color").uses()[0].slot,
-            Slot::Color
-        );
+        assert_eq!(table.meaning(b"gateway.route.color").uses()[0].slot, Slot::Color);
     }
 
     #[test]

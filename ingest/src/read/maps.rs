@@ -44,17 +44,10 @@ impl Entries {
 
     /// Appends one entry; a value longer than `value_bytes_max` is cut between characters. Says whether it was.
     #[inline]
-    pub(super) fn push(
-        &mut self,
-        key: &[u8],
-        value: &Value<'_>,
-        value_bytes_max: usize,
-    ) -> Result<bool, ReadError> {
+    pub(super) fn push(&mut self, key: &[u8], value: &Value<'_>, value_bytes_max: usize) -> Result<bool, ReadError> {
         let mut was_cut = false;
         match value {
-            Value::Text(text) if text.len() <= value_bytes_max => {
-                self.values.bytes.extend_from_slice(text)
-            }
+            Value::Text(text) if text.len() <= value_bytes_max => self.values.bytes.extend_from_slice(text),
             Value::Text(text) => {
                 was_cut = true;
                 self.values
@@ -94,12 +87,8 @@ impl Entries {
     /// Appends all of `other`.
     fn extend(&mut self, other: &Self) {
         let len = self.len();
-        self.nulls
-            .extend(other.nulls.iter().map(|&null| len + null));
-        for (to, from) in [
-            (&mut self.keys, &other.keys),
-            (&mut self.values, &other.values),
-        ] {
+        self.nulls.extend(other.nulls.iter().map(|&null| len + null));
+        for (to, from) in [(&mut self.keys, &other.keys), (&mut self.values, &other.values)] {
             let base = to.ends[to.len()];
             to.bytes.extend_from_slice(&from.bytes);
             to.ends.extend(from.ends[1..].iter().map(|end| base + end));
@@ -181,9 +170,7 @@ impl Maps {
 
     fn take_map(&mut self, rows: usize, ty: &DataType) -> Result<MapArray, ArrowError> {
         let DataType::Map(field, sorted) = ty else {
-            return Err(ArrowError::SchemaError(format!(
-                "a map column is declared as {ty}"
-            )));
+            return Err(ArrowError::SchemaError(format!("a map column is declared as {ty}")));
         };
         let DataType::Struct(fields) = field.data_type() else {
             return Err(ArrowError::SchemaError(format!(
@@ -196,13 +183,7 @@ impl Maps {
         self.ends.push(0);
         let entries = self.open.take(fields)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
-        MapArray::try_new(
-            Arc::clone(field),
-            offsets,
-            entries,
-            self.set.take_nulls(rows),
-            *sorted,
-        )
+        MapArray::try_new(Arc::clone(field), offsets, entries, self.set.take_nulls(rows), *sorted)
     }
 }
 
@@ -301,9 +282,7 @@ impl Items {
         items: impl FnOnce(&mut Maps, &[Arc<Field>]) -> Result<Vec<ArrayRef>, ArrowError>,
     ) -> Result<Option<ArrayRef>, ArrowError> {
         let (DataType::List(field), count) = (ty, self.closed()) else {
-            return Err(ArrowError::SchemaError(format!(
-                "a list column is declared as {ty}"
-            )));
+            return Err(ArrowError::SchemaError(format!("a list column is declared as {ty}")));
         };
         let DataType::Struct(fields) = field.data_type() else {
             return Err(ArrowError::SchemaError(format!(
@@ -394,8 +373,7 @@ impl Column for Events {
         let (times, names) = (&mut self.times, &mut self.names);
         self.items.take(rows, ty, |attributes, fields| {
             let count = times.len();
-            let times =
-                TimestampNanosecondArray::try_new(ScalarBuffer::from(renewed(times)), None)?;
+            let times = TimestampNanosecondArray::try_new(ScalarBuffer::from(renewed(times)), None)?;
             Ok(vec![
                 Arc::new(times.with_data_type(fields[0].data_type().clone())),
                 Arc::new(names.take(None)?),
@@ -475,11 +453,7 @@ impl Column for Links {
             self.truncate(0);
             return Ok(None);
         }
-        let (count, traces, spans) = (
-            mem::take(&mut self.count),
-            &mut self.traces,
-            &mut self.spans,
-        );
+        let (count, traces, spans) = (mem::take(&mut self.count), &mut self.traces, &mut self.spans);
         self.items.take(rows, ty, |attributes, fields| {
             let ids = |ids: &mut Texts, field: usize| {
                 let declared = fields[field].data_type();

@@ -34,8 +34,8 @@ mod wire;
 
 use crate::intake::Accepted;
 pub use config::{
-    ATTRIBUTES_MAX, ContentPolicy, EVENTS_MAX, ExtraKeys, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX,
-    VALUE_BYTES_MAX, WORD_BYTES_MAX,
+    ATTRIBUTES_MAX, ContentPolicy, EVENTS_MAX, ExtraKeys, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
+    WORD_BYTES_MAX,
 };
 use keys::{KeyTable, Slots};
 use maps::Entries;
@@ -72,10 +72,7 @@ pub enum ReadError {
     #[error("a text is not UTF-8")]
     Utf8,
     /// Values inside values, too deep.
-    #[error(
-        "an attribute value is nested more than {} levels deep",
-        value::NESTING_MAX
-    )]
+    #[error("an attribute value is nested more than {} levels deep", value::NESTING_MAX)]
     Nested,
     /// The builders are at their limit: take the rows, then read again.
     #[error("the batch being gathered is full, take its rows first")]
@@ -126,9 +123,7 @@ impl Reject {
             Self::TraceId => "trace_id must be 16 bytes, not all zero",
             Self::SpanId => "span_id must be 8 bytes, not all zero",
             Self::StartTime => "start_time_unix_nano must be set and before the year 2262",
-            Self::EndTime => {
-                "end_time_unix_nano must not be before the start, and before the year 2262"
-            }
+            Self::EndTime => "end_time_unix_nano must not be before the start, and before the year 2262",
             Self::EvaluationName => "an evaluation must have gen_ai.evaluation.name",
         }
     }
@@ -220,9 +215,7 @@ impl Reader {
     /// # Errors
     /// [`ReadError`]; nothing of the request is kept then.
     pub fn read_logs(&mut self, body: &[u8], received: Nanos) -> Result<Accepted, ReadError> {
-        self.whole(body, |reader, tally| {
-            reader.read_log_records(body, received, tally)
-        })
+        self.whole(body, |reader, tally| reader.read_log_records(body, received, tally))
     }
 
     /// Rows gathered so far, of all tables.
@@ -246,10 +239,7 @@ impl Reader {
     /// The gathered rows, one section a table that has any; the reader is empty afterwards.
     pub fn take(&mut self) -> Vec<Section> {
         self.priced.clear();
-        let taken = [
-            (Table::Spans, self.spans.take()),
-            (Table::Evals, self.evals.take()),
-        ];
+        let taken = [(Table::Spans, self.spans.take()), (Table::Evals, self.evals.take())];
         let mut sections = Vec::new();
         for (table, rows) in taken {
             match rows {
@@ -274,19 +264,14 @@ impl Reader {
             return Err(ReadError::Full);
         }
         let (spans, evals) = (self.spans.rows, self.evals.rows);
-        let resource_copies_left =
-            body.len().saturating_mul(RESOURCE_COPIES_MAX) + RESOURCE_COPIES_FREE;
+        let resource_copies_left = body.len().saturating_mul(RESOURCE_COPIES_MAX) + RESOURCE_COPIES_FREE;
         let mut tally = Tally {
             resource_copies_left,
             ..Tally::default()
         };
         let read = read(self, &mut tally).and_then(|()| {
             let is_text = self.spans.is_text_from(spans) && self.evals.is_text_from(evals);
-            if is_text {
-                Ok(())
-            } else {
-                Err(ReadError::Utf8)
-            }
+            if is_text { Ok(()) } else { Err(ReadError::Utf8) }
         });
         if let Err(error) = read {
             self.spans.truncate(spans);
@@ -325,11 +310,7 @@ impl Reader {
     }
 
     /// Attributes of `resource` in a `ResourceSpans`: into `self.resource` and the slots.
-    fn read_resource<'a>(
-        &mut self,
-        message: &'a [u8],
-        slots: &mut Slots<'a>,
-    ) -> Result<(), ReadError> {
+    fn read_resource<'a>(&mut self, message: &'a [u8], slots: &mut Slots<'a>) -> Result<(), ReadError> {
         self.resource.clear();
         let mut resources = Cursor::new(message);
         while let Some(resource) = resources.next_len(1)? {
@@ -344,13 +325,7 @@ impl Reader {
                     content: meaning.content,
                     max: self.config.attributes_max,
                 };
-                kept.push(
-                    key,
-                    &value,
-                    &mut self.resource,
-                    &self.config,
-                    &mut self.counts,
-                )?;
+                kept.push(key, &value, &mut self.resource, &self.config, &mut self.counts)?;
             }
         }
         if let Some(json) = slots.text(Slot::Metadata) {
@@ -371,11 +346,7 @@ impl Tally {
 
     fn accepted(&self) -> Accepted {
         let mut message = String::new();
-        for (why, &count) in Reject::ALL
-            .iter()
-            .zip(&self.rejected)
-            .filter(|(_, count)| **count > 0)
-        {
+        for (why, &count) in Reject::ALL.iter().zip(&self.rejected).filter(|(_, count)| **count > 0) {
             let before = if message.is_empty() { "" } else { "; " };
             let _ = write!(message, "{before}{count} rejected: {}", why.advice());
         }

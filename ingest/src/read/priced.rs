@@ -43,12 +43,7 @@ impl PricedCache {
         self.known.clear();
     }
 
-    pub(super) fn price(
-        &mut self,
-        prices: &PriceTable,
-        names: Names,
-        called: &Called<'_>,
-    ) -> Option<Price> {
+    pub(super) fn price(&mut self, prices: &PriceTable, names: Names, called: &Called<'_>) -> Option<Price> {
         let is_coded = |code: u32, text: Option<&[u8]>| (code == NO_WORD) == text.is_none();
         let all_coded = is_coded(names.provider, called.provider)
             && is_coded(names.request, called.request)
@@ -61,10 +56,7 @@ impl PricedCache {
         {
             return price;
         }
-        let price = *self
-            .known
-            .entry(names)
-            .or_insert_with(|| find(prices, called));
+        let price = *self.known.entry(names).or_insert_with(|| find(prices, called));
         self.last = Some((names, price));
         price
     }
@@ -72,8 +64,7 @@ impl PricedCache {
 
 /// By what was really called, else by response model, else by request model.
 fn find(prices: &PriceTable, called: &Called<'_>) -> Option<Price> {
-    let text =
-        |bytes: Option<&'_ [u8]>| bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let text = |bytes: Option<&'_ [u8]>| bytes.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
     let provider = text(called.provider);
     let by_name = |model: &str| prices.price(provider.as_deref(), model).copied();
     if let Some(really) = text(called.really) {
@@ -105,9 +96,7 @@ pub(super) fn token_count(slots: &Slots<'_>, slot: Slot) -> Option<Number<i64>> 
 /// The emitter's total in nano-USD, `None` if it says none.
 pub(super) fn emitter_cost(slots: &Slots<'_>) -> Option<Number<i64>> {
     let value = match slots.get(Slot::EmitterCost) {
-        Some(value)
-            if slots.rank(Slot::EmitterCost) == rank_of(Slot::EmitterCost, COST_DETAILS) =>
-        {
+        Some(value) if slots.rank(Slot::EmitterCost) == rank_of(Slot::EmitterCost, COST_DETAILS) => {
             resolve::json_number(value.text()?, "total")?
         }
         Some(value) => value,

@@ -65,11 +65,7 @@ const SERVER_KIND: u64 = 2;
 /// Role from its best source; usage never makes a span a call.
 pub(super) fn role(slots: &Slots<'_>, kind: u64) -> Role {
     let Some(word) = slots.text(Slot::Role) else {
-        return if kind == SERVER_KIND {
-            Role::Server
-        } else {
-            Role::Other
-        };
+        return if kind == SERVER_KIND { Role::Server } else { Role::Other };
     };
     if let Some((_, role)) = ROLES
         .iter()
@@ -77,10 +73,8 @@ pub(super) fn role(slots: &Slots<'_>, kind: u64) -> Role {
     {
         return *role;
     }
-    let ends = |end: &str| {
-        word.len() > end.len()
-            && word[word.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes())
-    };
+    let ends =
+        |end: &str| word.len() > end.len() && word[word.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes());
     if !word.starts_with(b"ai.") {
         Role::Other
     } else if ends(".doGenerate") || ends(".doStream") || ends(".doEmbed") {
@@ -121,9 +115,7 @@ pub(super) fn provider<'a>(slots: &Slots<'a>) -> Option<&'a [u8]> {
     }
     let source = source_of(Slot::Provider, slots.rank(Slot::Provider));
     match provider.iter().position(|&byte| byte == b'.') {
-        Some(point)
-            if point > 0 && matches!(source, Some("gen_ai.system" | "ai.model.provider")) =>
-        {
+        Some(point) if point > 0 && matches!(source, Some("gen_ai.system" | "ai.model.provider")) => {
             Some(&provider[..point])
         }
         _ => Some(provider),
@@ -145,11 +137,7 @@ pub(super) fn models<'a>(slots: &Slots<'a>, error: bool) -> (Option<&'a [u8]>, O
     const AI_RESPONSE_MODEL: u8 = 2;
     let stated = slots.text(Slot::ResponseModel);
     let llm = slots.text(Slot::LlmModelName);
-    let in_parameters = || {
-        slots
-            .text(Slot::Parameters)
-            .and_then(|json| json_text(json, "model"))
-    };
+    let in_parameters = || slots.text(Slot::Parameters).and_then(|json| json_text(json, "model"));
     if slots.has(Slot::TraceAiKind) {
         // traceAI overwrites the request model with the response's
         return (
@@ -184,11 +172,7 @@ pub(super) fn finish_reason<'a>(value: &Value<'a>) -> Option<&'a [u8]> {
     }
     const TOOL_CALLS: [&str; 4] = ["tool_call", "tool_calls", "tool-calls", "tool_use"];
     const STOP: [&str; 2] = ["stop", "end_turn"];
-    let is_one_of = |spellings: &[&str]| {
-        spellings
-            .iter()
-            .any(|s| reason.eq_ignore_ascii_case(s.as_bytes()))
-    };
+    let is_one_of = |spellings: &[&str]| spellings.iter().any(|s| reason.eq_ignore_ascii_case(s.as_bytes()));
     Some(if is_one_of(&TOOL_CALLS) {
         b"tool_calls"
     } else if is_one_of(&STOP) {
@@ -214,15 +198,12 @@ pub(super) fn failure<'a>(error_type: Option<Value<'a>>, http_status: Option<i32
     let (text, code) = match error_type {
         Some(Value::Text(text)) => (
             Some(text),
-            std::str::from_utf8(text)
-                .ok()
-                .and_then(|t| t.trim().parse().ok()),
+            std::str::from_utf8(text).ok().and_then(|t| t.trim().parse().ok()),
         ),
         Some(Value::Int(code)) => (None, i32::try_from(code).ok()),
         _ => (None, None),
     };
-    let says =
-        |words: &[&str]| text.is_some_and(|text| words.iter().any(|word| contains(text, word)));
+    let says = |words: &[&str]| text.is_some_and(|text| words.iter().any(|word| contains(text, word)));
     let is = |status: Option<i32>, of: &[i32]| status.is_some_and(|status| of.contains(&status));
     let rate_limited = says(&[
         "ratelimit",
@@ -265,10 +246,7 @@ fn contains(text: &[u8], word: &str) -> bool {
 /// The number in `Error code: NNN`, as OpenAI's client writes it.
 pub(super) fn error_code(text: &[u8]) -> Option<i32> {
     const BEFORE: &[u8] = b"Error code: ";
-    let at = text
-        .windows(BEFORE.len())
-        .position(|window| window == BEFORE)?
-        + BEFORE.len();
+    let at = text.windows(BEFORE.len()).position(|window| window == BEFORE)? + BEFORE.len();
     let digits = text.get(at..at + 3)?;
     let code: i32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     (100..600).contains(&code).then_some(code)
@@ -277,15 +255,8 @@ pub(super) fn error_code(text: &[u8]) -> Option<i32> {
 /// A whole number in LiteLLM's usage, a Python repr: `'cached_tokens': 1024`.
 pub(super) fn usage_number(repr: &[u8], name: &str) -> Option<Value<'static>> {
     let after = after_name(repr, name)?;
-    let digits = after
-        .iter()
-        .take_while(|byte| byte.is_ascii_digit())
-        .count();
-    std::str::from_utf8(&after[..digits])
-        .ok()?
-        .parse()
-        .ok()
-        .map(Value::Int)
+    let digits = after.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    std::str::from_utf8(&after[..digits]).ok()?.parse().ok().map(Value::Int)
 }
 
 /// A number in a JSON text: `"total": 0.0001`.
@@ -295,19 +266,13 @@ pub(super) fn json_number(json: &[u8], name: &str) -> Option<Value<'static>> {
         .iter()
         .take_while(|byte| byte.is_ascii_digit() || b"+-.eE".contains(byte))
         .count();
-    std::str::from_utf8(&after[..end])
-        .ok()?
-        .parse()
-        .ok()
-        .map(Value::Double)
+    std::str::from_utf8(&after[..end]).ok()?.parse().ok().map(Value::Double)
 }
 
 /// A text in a JSON text, as long as it needs no unescaping: `"model": "gpt-4o"`.
 pub(super) fn json_text<'a>(json: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let after = after_name(json, name)?.strip_prefix(b"\"")?;
-    let end = after
-        .iter()
-        .position(|&byte| byte == b'"' || byte == b'\\')?;
+    let end = after.iter().position(|&byte| byte == b'"' || byte == b'\\')?;
     (end > 0 && after[end] == b'"').then(|| &after[..end])
 }
 
@@ -319,11 +284,7 @@ fn after_name<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
         (quote == b'"' || quote == b'\'') && text.get(at + 1 + name.len()) == Some(&quote)
     };
     let mut from = 0;
-    while let Some(found) = text
-        .get(from..)?
-        .windows(name.len())
-        .position(|window| window == name)
-    {
+    while let Some(found) = text.get(from..)?.windows(name.len()).position(|window| window == name) {
         let at = from + found;
         if at > 0 && quoted(at - 1) {
             let after = text[at + name.len() + 1..].trim_ascii_start();

@@ -51,8 +51,7 @@ impl Reader {
         rows.start_time.set(row, placed.start);
         rows.end_time.set(row, placed.end);
         #[allow(clippy::cast_precision_loss)]
-        rows.duration_ms
-            .set(row, (placed.end - placed.start) as f64 / 1e6);
+        rows.duration_ms.set(row, (placed.end - placed.start) as f64 / 1e6);
         rows.received_at.set(row, context.received.0);
         rows.role.set(row, role.word())?;
         rows.status.set(row, resolve::status_word(fields.status))?;
@@ -113,10 +112,7 @@ impl Reader {
                     let color = value
                         .text()
                         .and_then(|text| Color::parse(std::str::from_utf8(text).ok()?));
-                    cells.word(
-                        &mut rows.color,
-                        color.map(|color| color.as_str().as_bytes()),
-                    )?;
+                    cells.word(&mut rows.color, color.map(|color| color.as_str().as_bytes()))?;
                 }
                 Slot::Version => cells.text_or_number(&mut rows.version, value)?,
                 Slot::Cohort => cells.text_or_number(&mut rows.cohort, value)?,
@@ -132,9 +128,7 @@ impl Reader {
                 Slot::PromptName => cells.word(&mut rows.prompt_name, value.text())?,
                 Slot::PromptVersion => cells.text_or_number(&mut rows.prompt_version, value)?,
                 Slot::ToolsVersion => cells.text_or_number(&mut rows.tools_version, value)?,
-                Slot::GuardrailsVersion => {
-                    cells.text_or_number(&mut rows.guardrails_version, value)?
-                }
+                Slot::GuardrailsVersion => cells.text_or_number(&mut rows.guardrails_version, value)?,
                 Slot::CacheVersion => cells.text_or_number(&mut rows.cache_version, value)?,
                 Slot::FallbackVersion => cells.text_or_number(&mut rows.fallback_version, value)?,
                 Slot::PolicyVersion => cells.text_or_number(&mut rows.policy_version, value)?,
@@ -142,16 +136,12 @@ impl Reader {
                 Slot::GuardrailResult => cells.word(&mut rows.guardrail_result, value.text())?,
                 Slot::GuardrailScore => cells.double(&mut rows.guardrail_score, value.double()),
                 Slot::FallbackReason => cells.word(&mut rows.fallback_reason, value.text())?,
-                Slot::FinishReason => {
-                    cells.word(&mut rows.finish_reason, resolve::finish_reason(&value))?
-                }
+                Slot::FinishReason => cells.word(&mut rows.finish_reason, resolve::finish_reason(&value))?,
                 Slot::Shadow => cells.flag(&mut rows.shadow, value),
                 Slot::CacheHit => cells.flag(&mut rows.cache_hit, value),
                 Slot::Fallback => cells.flag(&mut rows.fallback, value),
                 Slot::Retries => cells.small(&mut rows.retries, value.count()),
-                Slot::RatelimitRemaining => {
-                    cells.count(&mut rows.ratelimit_remaining, value.count())
-                }
+                Slot::RatelimitRemaining => cells.count(&mut rows.ratelimit_remaining, value.count()),
                 Slot::Split => cells.double(&mut rows.split, share(&value)),
                 _ => {}
             }
@@ -184,13 +174,7 @@ impl Reader {
     }
 
     /// Provider, models and deployment of any span; tokens and cost of calls alone.
-    fn set_models(
-        &mut self,
-        row: usize,
-        role: Role,
-        error: bool,
-        slots: &Slots<'_>,
-    ) -> Result<(), ReadError> {
+    fn set_models(&mut self, row: usize, role: Role, error: bool, slots: &Slots<'_>) -> Result<(), ReadError> {
         let rows = &mut self.spans;
         let mut cells = Cells {
             row,
@@ -201,10 +185,7 @@ impl Reader {
                 .text(Slot::HiddenParams)
                 .and_then(|json| resolve::json_text(json, "model_id"))
         };
-        cells.word(
-            &mut rows.deployment,
-            slots.text(Slot::Deployment).or_else(in_hidden),
-        )?;
+        cells.word(&mut rows.deployment, slots.text(Slot::Deployment).or_else(in_hidden))?;
         let provider = resolve::provider(slots);
         let (request, response) = resolve::models(slots, error);
         let names = Names {
@@ -230,8 +211,7 @@ impl Reader {
         };
         if let Some(cost) = emitter_cost(slots) {
             // nothing used and nothing paid is what a client says that lost the usage
-            let is_lost =
-                matches!(cost, Ok(0)) && usage.prompt.is_none() && usage.completion.is_none();
+            let is_lost = matches!(cost, Ok(0)) && usage.prompt.is_none() && usage.completion.is_none();
             match cost {
                 Ok(nano) if !is_lost => rows.emitter_cost_usd.set(row, i128::from(nano)),
                 Ok(_) => {}
@@ -253,8 +233,7 @@ impl Reader {
             .and_then(|price| price.cost(&usage))
         {
             rows.cost_usd.set(row, i128::from(nano));
-            rows.price_version
-                .set(row, self.config.prices.version().as_bytes())?;
+            rows.price_version.set(row, self.config.prices.version().as_bytes())?;
         }
         Ok(())
     }
@@ -305,9 +284,7 @@ impl Reader {
                 _ => Err(BadNumber::Unreadable),
             }
         } else if rank == RANKS.ttft_langfuse {
-            let time = value
-                .text()
-                .and_then(|text| rfc3339(std::str::from_utf8(text).ok()?));
+            let time = value.text().and_then(|text| rfc3339(std::str::from_utf8(text).ok()?));
             time.ok_or(BadNumber::Unreadable).and_then(since_start)
         } else if rank == RANKS.ttft_ms {
             value.amount()
@@ -323,8 +300,7 @@ impl Reader {
 }
 
 fn rfc3339(text: &str) -> Option<i64> {
-    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text.trim().trim_matches('"'))
-        .ok()
+    arrow::compute::kernels::cast_utils::string_to_timestamp_nanos(text.trim().trim_matches('"')).ok()
 }
 
 fn share(value: &Value<'_>) -> Number<f64> {

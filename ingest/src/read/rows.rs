@@ -6,10 +6,7 @@ use super::{
 };
 use arrow::{
     array::{ArrayRef, RecordBatch},
-    datatypes::{
-        Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef,
-        TimestampNanosecondType,
-    },
+    datatypes::{Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, SchemaRef, TimestampNanosecondType},
     error::ArrowError,
 };
 use std::sync::Arc;
@@ -72,10 +69,11 @@ struct Used<'s> {
 
 impl Used<'_> {
     fn add(&mut self, name: &str, column: &mut impl Column, rows: usize) -> Result<(), ArrowError> {
-        let (_, field) =
-            self.declared.fields().find(name).ok_or_else(|| {
-                ArrowError::SchemaError(format!("column `{name}` is not declared"))
-            })?;
+        let (_, field) = self
+            .declared
+            .fields()
+            .find(name)
+            .ok_or_else(|| ArrowError::SchemaError(format!("column `{name}` is not declared")))?;
         if let Some(array) = column.take(rows, field.data_type())? {
             self.fields.push(Arc::clone(field));
             self.columns.push(array);
@@ -180,10 +178,7 @@ mod tests {
     use super::*;
 
     fn is_declared_order(columns: &[&str], schema: &SchemaRef) -> bool {
-        let places: Vec<usize> = columns
-            .iter()
-            .map(|name| schema.index_of(name).unwrap())
-            .collect();
+        let places: Vec<usize> = columns.iter().map(|name| schema.index_of(name).unwrap()).collect();
         places.is_sorted()
     }
 
@@ -191,9 +186,6 @@ mod tests {
     fn columns_stand_in_declared_order() {
         assert!(is_declared_order(SpanRows::COLUMNS, &proto::schema::SPANS));
         assert!(is_declared_order(EvalRows::COLUMNS, &proto::schema::EVALS));
-        assert_eq!(
-            SpanRows::COLUMNS.len() + 2,
-            proto::schema::SPANS.fields().len()
-        );
+        assert_eq!(SpanRows::COLUMNS.len() + 2, proto::schema::SPANS.fields().len());
     }
 }

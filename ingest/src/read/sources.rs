@@ -157,11 +157,7 @@ pub(super) const SOURCES: &[Source] = &[
     ),
     span(
         Slot::ResponseModel,
-        &[
-            "gen_ai.response.model",
-            "llm.response.model_name",
-            "ai.response.model",
-        ],
+        &["gen_ai.response.model", "llm.response.model_name", "ai.response.model"],
     ),
     span(Slot::LlmModelName, &["llm.model_name"]),
     span(Slot::PricedModel, &["litellm.provider.model"]),
@@ -243,14 +239,8 @@ pub(super) const SOURCES: &[Source] = &[
             "gen_ai.response.finish_reason",
         ],
     ),
-    span(
-        Slot::ErrorType,
-        &["error.type", EXCEPTION_TYPE, "error.code"],
-    ),
-    span(
-        Slot::HttpStatus,
-        &["http.response.status_code", "http.status_code"],
-    ),
+    span(Slot::ErrorType, &["error.type", EXCEPTION_TYPE, "error.code"]),
+    span(Slot::HttpStatus, &["http.response.status_code", "http.status_code"]),
     span(Slot::ErrorText, &[EXCEPTION_MESSAGE]),
     span(Slot::ResponseId, &["gen_ai.response.id", "ai.response.id"]),
     span(
@@ -263,27 +253,14 @@ pub(super) const SOURCES: &[Source] = &[
             COMPLETION_START_TIME,
         ],
     ),
-    span(
-        Slot::ToolName,
-        &["gen_ai.tool.name", "tool.name", "ai.toolCall.name"],
-    ),
+    span(Slot::ToolName, &["gen_ai.tool.name", "tool.name", "ai.toolCall.name"]),
     span(
         Slot::Session,
-        &[
-            "gen_ai.conversation.id",
-            "session.id",
-            "langfuse.session.id",
-        ],
+        &["gen_ai.conversation.id", "session.id", "langfuse.session.id"],
     ),
-    span(
-        Slot::User,
-        &["user.id", "langfuse.user.id", "llm.user", "gen_ai.user"],
-    ),
+    span(Slot::User, &["user.id", "langfuse.user.id", "llm.user", "gen_ai.user"]),
     span(Slot::Agent, &["gen_ai.agent.name", "agent.name"]),
-    span(
-        Slot::Workflow,
-        &["gen_ai.workflow.name", "traceloop.workflow.name"],
-    ),
+    span(Slot::Workflow, &["gen_ai.workflow.name", "traceloop.workflow.name"]),
     span(
         Slot::PromptName,
         &[
@@ -302,22 +279,12 @@ pub(super) const SOURCES: &[Source] = &[
             "langfuse.observation.prompt.version",
         ],
     ),
-    span(
-        Slot::GuardrailName,
-        &["gen_ai.guardrail.name", "guardrail_name"],
-    ),
-    span(
-        Slot::GuardrailResult,
-        &["gen_ai.guardrail.result", "guardrail_status"],
-    ),
+    span(Slot::GuardrailName, &["gen_ai.guardrail.name", "guardrail_name"]),
+    span(Slot::GuardrailResult, &["gen_ai.guardrail.result", "guardrail_status"]),
     span(Slot::GuardrailScore, &["gen_ai.guardrail.score"]),
     stamp(Slot::Deployment, &["release.deployment_id"], &[]),
     stamp(Slot::ToolsVersion, &["release.tools.version"], &[]),
-    stamp(
-        Slot::GuardrailsVersion,
-        &["release.guardrails.version"],
-        &[],
-    ),
+    stamp(Slot::GuardrailsVersion, &["release.guardrails.version"], &[]),
     stamp(Slot::CacheVersion, &["release.cache.version"], &[]),
     stamp(Slot::FallbackVersion, &["release.fallback.version"], &[]),
     stamp(Slot::PolicyVersion, &["release.policy.version"], &[]),
@@ -329,28 +296,18 @@ pub(super) const SOURCES: &[Source] = &[
     span(Slot::Retries, &["gateway.retry.count"]),
     span(Slot::Fallback, &["gateway.fallback"]),
     span(Slot::FallbackReason, &["gateway.fallback.reason"]),
-    span(
-        Slot::RatelimitRemaining,
-        &["gateway.ratelimit.remaining_requests"],
-    ),
+    span(Slot::RatelimitRemaining, &["gateway.ratelimit.remaining_requests"]),
     stamp(
         Slot::Route,
         &["gateway.route.name", "release.route"],
         &["litellm.model_group"],
     ),
     stamp(Slot::Color, &["gateway.route.color", "release.color"], &[]),
-    stamp(
-        Slot::Version,
-        &["gateway.route.version", "release.version"],
-        &[],
-    ),
+    stamp(Slot::Version, &["gateway.route.version", "release.version"], &[]),
     stamp(
         Slot::Cohort,
         &["release.cohort"],
-        &[
-            "litellm.metadata.cohort",
-            "traceloop.association.properties.cohort",
-        ],
+        &["litellm.metadata.cohort", "traceloop.association.properties.cohort"],
     ),
     span(Slot::Host, &["server.address", "net.peer.name"]),
     Source {
@@ -402,11 +359,7 @@ pub(super) const EVALUATION_EVENT: &str = "gen_ai.evaluation.result";
 pub(super) const FEEDBACK_EVENT: &str = "gen_ai.evaluation.user_feedback";
 
 /// Under each of these, client libraries copy a configured cohort key.
-pub(super) const COHORT_PREFIXES: &[&str] = &[
-    "traceloop.association.properties.",
-    "litellm.metadata.",
-    "baggage.",
-];
+pub(super) const COHORT_PREFIXES: &[&str] = &["traceloop.association.properties.", "litellm.metadata.", "baggage."];
 
 /// Attributes that carry content, whole names.
 pub(super) const CONTENT_KEYS: &[&str] = &[

@@ -7,8 +7,8 @@ use super::{
     keys::{Slots, Use},
     resolve::{self, Role},
     sources::{
-        CONTENT_EVENTS, EVALUATION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE, FIRST_TOKEN_EVENT,
-        FIRST_TOKEN_EVENTS, Slot,
+        CONTENT_EVENTS, EVALUATION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE, FIRST_TOKEN_EVENT, FIRST_TOKEN_EVENTS,
+        Slot,
     },
     value::{Value, key_value},
     wire::{Cursor, FIXED64, LEN, VARINT, key},
@@ -62,11 +62,10 @@ impl Reader {
                 slots.offer_all(context.resource);
                 if !fields.status_message.is_empty() {
                     let message = Value::Text(fields.status_message);
-                    self.spans.attributes.open.push(
-                        STATUS_DESCRIPTION,
-                        &message,
-                        self.config.value_bytes_max,
-                    )?;
+                    self.spans
+                        .attributes
+                        .open
+                        .push(STATUS_DESCRIPTION, &message, self.config.value_bytes_max)?;
                 }
                 if !found.is_empty() {
                     let own = evaluation::Place {
@@ -221,9 +220,7 @@ impl Reader {
             }
         }
         if is_kept {
-            self.spans
-                .events
-                .push(i64::try_from(time).unwrap_or(0), name);
+            self.spans.events.push(i64::try_from(time).unwrap_or(0), name);
         } else {
             self.counts.events_and_links_over_max += 1;
         }
@@ -262,9 +259,7 @@ impl Reader {
                 other => cursor.skip(other)?,
             }
         }
-        found
-            .target
-            .get_or_insert(evaluation::Place { trace_id, span_id });
+        found.target.get_or_insert(evaluation::Place { trace_id, span_id });
         self.spans.links.push(trace_id, span_id);
         Ok(())
     }

@@ -87,9 +87,7 @@ fn usual(message: &[u8]) -> Option<(&[u8], Value<'_>)> {
     let value = match usual_bytes(rest)? {
         [0x0a, text @ ..] => Value::Text(usual_bytes(text)?),
         [0x18, int @ ..0x80] => Value::Int(i64::from(*int)),
-        [0x18, low @ 0x80..=0xff, high @ ..0x80] => {
-            Value::Int(i64::from(low & 0x7f) | i64::from(*high) << 7)
-        }
+        [0x18, low @ 0x80..=0xff, high @ ..0x80] => Value::Int(i64::from(low & 0x7f) | i64::from(*high) << 7),
         [0x10, flag @ (0 | 1)] => Value::Bool(*flag == 1),
         [0x2a, array @ ..] => Value::Array(usual_bytes(array)?),
         [0x21, double @ ..] => Value::Double(f64::from_le_bytes(double.try_into().ok()?)),
@@ -169,9 +167,7 @@ impl<'a> Value<'a> {
             Self::Int(number) => *number as f64,
             Self::Text(text) => {
                 let text = std::str::from_utf8(text).map_err(|_| BadNumber::Unreadable)?;
-                text.trim()
-                    .parse::<f64>()
-                    .map_err(|_| BadNumber::Unreadable)?
+                text.trim().parse::<f64>().map_err(|_| BadNumber::Unreadable)?
             }
             _ => return Err(BadNumber::Unreadable),
         };
@@ -197,9 +193,7 @@ impl<'a> Value<'a> {
         let number = match self {
             Self::Int(number) => *number,
             Self::Text(text) => {
-                let text = std::str::from_utf8(text)
-                    .map_err(|_| BadNumber::Unreadable)?
-                    .trim();
+                let text = std::str::from_utf8(text).map_err(|_| BadNumber::Unreadable)?.trim();
                 match text.parse() {
                     Ok(number) => number,
                     Err(_) => whole(text.parse::<f64>().map_err(|_| BadNumber::Unreadable)?)?,
@@ -255,25 +249,17 @@ pub(super) fn write_scalar(value: &Value<'_>, out: &mut Vec<u8>) {
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-        Value::Double(number) => {
-            out.extend_from_slice(ryu::Buffer::new().format(*number).as_bytes())
+        Value::Double(number) => out.extend_from_slice(ryu::Buffer::new().format(*number).as_bytes()),
+        Value::Bytes(bytes) => {
+            out.extend_from_slice(base64::engine::general_purpose::STANDARD.encode(bytes).as_bytes())
         }
-        Value::Bytes(bytes) => out.extend_from_slice(
-            base64::engine::general_purpose::STANDARD
-                .encode(bytes)
-                .as_bytes(),
-        ),
         Value::Empty | Value::Text(_) | Value::Array(_) | Value::Pairs(_) => {}
     }
 }
 
 /// Writes an array or pairs as JSON, without recursion. Once `max` bytes are written the rest
 /// is only checked. Says whether it was cut there.
-pub(super) fn write_json(
-    value: Value<'_>,
-    out: &mut Vec<u8>,
-    max: usize,
-) -> Result<bool, ReadError> {
+pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Result<bool, ReadError> {
     if let Value::Array(array) = value
         && array.len() <= max / 8
         && write_texts(array, out)?
@@ -341,11 +327,7 @@ struct Level<'a> {
     any: bool,
 }
 
-fn write_item<'a>(
-    value: Value<'a>,
-    out: &mut Vec<u8>,
-    open: &mut Vec<Level<'a>>,
-) -> Result<(), ReadError> {
+fn write_item<'a>(value: Value<'a>, out: &mut Vec<u8>, open: &mut Vec<Level<'a>>) -> Result<(), ReadError> {
     let (items, close) = match value {
         Value::Array(items) => (items, b']'),
         Value::Pairs(items) => (items, b'}'),

@@ -88,10 +88,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], ReadError> {
         let len = usize::try_from(self.varint()?).map_err(|_| ReadError::Truncated)?;
-        let (bytes, rest) = self
-            .rest
-            .split_at_checked(len)
-            .ok_or(ReadError::Truncated)?;
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or(ReadError::Truncated)?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -110,10 +107,7 @@ impl<'a> Cursor<'a> {
             FIXED64 => self.fixed64().map(drop),
             LEN => self.bytes().map(drop),
             FIXED32 => {
-                let (_, rest) = self
-                    .rest
-                    .split_first_chunk::<4>()
-                    .ok_or(ReadError::Truncated)?;
+                let (_, rest) = self.rest.split_first_chunk::<4>().ok_or(ReadError::Truncated)?;
                 self.rest = rest;
                 Ok(())
             }

@@ -96,16 +96,9 @@ fn requests_sent_three_times_count_once_also_across_a_kill() {
     let sealed = play(
         &requests,
         3,
-        &[
-            (0.3, Fate::Seal),
-            (0.5, Fate::Kill),
-            (0.75, Fate::SealAndKill),
-        ],
+        &[(0.3, Fate::Seal), (0.5, Fate::Kill), (0.75, Fate::SealAndKill)],
     );
-    assert_eq!(
-        (once.cells, once.span_rows),
-        (sealed.cells, sealed.span_rows)
-    );
+    assert_eq!((once.cells, once.span_rows), (sealed.cells, sealed.span_rows));
 }
 
 #[test]
@@ -114,11 +107,7 @@ fn the_same_requests_from_many_clients_at_once_count_once_and_all_are_acked() {
     let quiet = play(&requests, 1, &[]);
     let mut bench = Bench::open();
     bench.at(T0 + 1.0);
-    let accepted: u64 = bench
-        .send_at_once(&requests, 6)
-        .iter()
-        .map(|a| a.accepted)
-        .sum();
+    let accepted: u64 = bench.send_at_once(&requests, 6).iter().map(|a| a.accepted).sum();
     assert_eq!(accepted, (quiet.span_rows + quiet.eval_rows) as u64);
     let together = bench.settle();
     assert_eq!(quiet.cells, together.cells);
@@ -128,10 +117,7 @@ fn the_same_requests_from_many_clients_at_once_count_once_and_all_are_acked() {
         .counters
         .groups
         .load(std::sync::atomic::Ordering::SeqCst);
-    assert!(
-        groups < requests.len() as u64,
-        "requests share a sync: {groups}"
-    );
+    assert!(groups < requests.len() as u64, "requests share a sync: {groups}");
 }
 
 #[test]
@@ -158,10 +144,7 @@ fn a_clean_stop_seals_everything_and_open_traces_go_on() {
         }
     }
     let stopped = bench.settle();
-    assert_eq!(
-        (quiet.cells, quiet.span_rows),
-        (stopped.cells, stopped.span_rows)
-    );
+    assert_eq!((quiet.cells, quiet.span_rows), (stopped.cells, stopped.span_rows));
 }
 
 #[test]
@@ -179,8 +162,5 @@ fn rows_are_sealed_by_size_while_requests_go_on() {
     }
     let sealed = bench.settle();
     assert!(bench.snapshot().files.len() > 4);
-    assert_eq!(
-        (quiet.cells, quiet.span_rows),
-        (sealed.cells, sealed.span_rows)
-    );
+    assert_eq!((quiet.cells, quiet.span_rows), (sealed.cells, sealed.span_rows));
 }

@@ -67,11 +67,7 @@ fn read(client: &str) -> Vec<store::Section> {
 }
 
 fn section(sections: &[store::Section], table: Table) -> &RecordBatch {
-    &sections
-        .iter()
-        .find(|section| section.table == table)
-        .unwrap()
-        .rows
+    &sections.iter().find(|section| section.table == table).unwrap().rows
 }
 
 fn word(rows: &RecordBatch, column: &str, row: usize) -> Option<String> {
@@ -92,9 +88,7 @@ fn count(rows: &RecordBatch, column: &str, row: usize) -> Option<i64> {
 }
 
 fn money(rows: &RecordBatch, column: &str, row: usize) -> Option<i128> {
-    let money = rows
-        .column_by_name(column)?
-        .as_primitive::<Decimal128Type>();
+    let money = rows.column_by_name(column)?.as_primitive::<Decimal128Type>();
     money.is_valid(row).then(|| money.value(row))
 }
 
@@ -119,8 +113,7 @@ fn calls_by_trace(rows: &RecordBatch) -> BTreeMap<String, Vec<usize>> {
 
 #[test]
 fn captured_calls_have_the_tokens_and_models_that_stand_on_the_wire() {
-    let manifest: Value =
-        serde_json::from_slice(&fs::read(captures().join("MANIFEST.json")).unwrap()).unwrap();
+    let manifest: Value = serde_json::from_slice(&fs::read(captures().join("MANIFEST.json")).unwrap()).unwrap();
     let mut wrong = Vec::new();
     let mut checked = 0;
     for (client, truth) in manifest["clients"].as_object().unwrap() {
@@ -134,9 +127,7 @@ fn captured_calls_have_the_tokens_and_models_that_stand_on_the_wire() {
                 checked += 1;
                 if found != *expected {
                     let scenario = &trace["scenario"];
-                    wrong.push(format!(
-                        "{client} {id} {scenario}: {what} is {found}, not {expected}"
-                    ));
+                    wrong.push(format!("{client} {id} {scenario}: {what} is {found}, not {expected}"));
                 }
             };
             compare("calls", calls.len().into(), &expected["model_calls"]);
@@ -177,9 +168,7 @@ fn captured_evaluations_become_rows_in_whatever_form_they_came() {
     let mut found: BTreeMap<(String, String), usize> = BTreeMap::new();
     for row in 0..evals.num_rows() {
         let name = word(evals, "name", row).unwrap();
-        *found
-            .entry((name, word(evals, "source", row).unwrap()))
-            .or_default() += 1;
+        *found.entry((name, word(evals, "source", row).unwrap())).or_default() += 1;
     }
     let expected = [
         ("correctness", "openinference", 2),
@@ -211,29 +200,15 @@ fn every_client_that_sends_an_evaluation_gives_one_linked_row_a_color() {
         let evals = section(&sections, Table::Evals);
         assert_eq!(evals.num_rows(), 2, "{client}");
         for row in 0..2 {
-            assert_eq!(
-                word(evals, "name", row).as_deref(),
-                Some("groundedness"),
-                "{client}"
-            );
-            assert_eq!(
-                word(evals, "source", row).as_deref(),
-                Some(source),
-                "{client}"
-            );
-            assert_eq!(
-                word(evals, "label", row).as_deref(),
-                Some("fail"),
-                "{client}"
-            );
+            assert_eq!(word(evals, "name", row).as_deref(), Some("groundedness"), "{client}");
+            assert_eq!(word(evals, "source", row).as_deref(), Some(source), "{client}");
+            assert_eq!(word(evals, "label", row).as_deref(), Some("fail"), "{client}");
             let is_linked = |column| {
                 let ids = evals.column_by_name(column)?.as_string::<i32>();
                 Some(ids.is_valid(row))
             };
             assert!(
-                is_linked("trace_id")
-                    .or(is_linked("span_id"))
-                    .unwrap_or(false),
+                is_linked("trace_id").or(is_linked("span_id")).unwrap_or(false),
                 "{client}"
             );
         }

@@ -46,9 +46,7 @@ impl AggregateUDFImpl for HdrQuantile {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         match types {
-            [hdr, q] if is_hdr(hdr) && (q.is_numeric() || q.is_null()) => {
-                Ok(vec![hdr.clone(), DataType::Float64])
-            }
+            [hdr, q] if is_hdr(hdr) && (q.is_numeric() || q.is_null()) => Ok(vec![hdr.clone(), DataType::Float64]),
             _ => plan_err!("hdr_quantile takes the column hdr of cells and a share from 0 to 1"),
         }
     }
@@ -123,15 +121,11 @@ impl Accumulator for Merged {
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let value = self.histogram.quantile(self.q);
-        Ok(ScalarValue::Int64(
-            value.map(|v| i64::try_from(v).unwrap_or(i64::MAX)),
-        ))
+        Ok(ScalarValue::Int64(value.map(|v| i64::try_from(v).unwrap_or(i64::MAX))))
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![ScalarValue::List(Arc::new(one_list(
-            &self.histogram,
-        )?))])
+        Ok(vec![ScalarValue::List(Arc::new(one_list(&self.histogram)?))])
     }
 
     fn size(&self) -> usize {
@@ -151,10 +145,7 @@ fn one_list(histogram: &Histogram) -> Result<ListArray> {
         return exec_err!("hdr is not a list of buckets");
     };
     let length = buckets.len();
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int32Array::from(buckets)),
-        Arc::new(Int64Array::from(counts)),
-    ];
+    let columns: Vec<ArrayRef> = vec![Arc::new(Int32Array::from(buckets)), Arc::new(Int64Array::from(counts))];
     let entries = StructArray::try_new(fields.clone(), columns, None)?;
     Ok(ListArray::try_new(
         item,

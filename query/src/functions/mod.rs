@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 /// Aggregate functions.
 pub fn aggregate() -> Vec<Arc<AggregateUDF>> {
-    vec![Arc::new(AggregateUDF::from(
-        hdr_quantile::HdrQuantile::new(),
-    ))]
+    vec![Arc::new(AggregateUDF::from(hdr_quantile::HdrQuantile::new()))]
 }
 
 /// Table functions.

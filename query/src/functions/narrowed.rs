@@ -2,10 +2,7 @@
 
 use crate::views::{self, WORST_BY};
 use datafusion::{
-    catalog::{
-        Session, TableFunction, TableFunctionArgs, TableFunctionImpl, TableProvider,
-        view::ViewTable,
-    },
+    catalog::{Session, TableFunction, TableFunctionArgs, TableFunctionImpl, TableProvider, view::ViewTable},
     common::{ScalarValue, plan_err},
     error::{DataFusionError, Result},
     execution::SessionState,
@@ -45,9 +42,7 @@ impl TableFunctionImpl for WorstTraces {
                 let sql = views::worst_traces_by(worst_by(metric)?);
                 of_release(args.session(), &sql, release)
             }
-            _ => plan_err!(
-                "worst_traces takes one or two texts: worst_traces('release id', 'latency')"
-            ),
+            _ => plan_err!("worst_traces takes one or two texts: worst_traces('release id', 'latency')"),
         }
     }
 }
@@ -59,9 +54,7 @@ fn of_release(session: &dyn Session, sql: &str, release: &str) -> Result<Arc<dyn
     };
     // Tables are in memory, so planning never waits.
     let Some(view) = state.create_logical_plan(sql).now_or_never() else {
-        return Err(DataFusionError::Internal(
-            "planning a view waited".to_owned(),
-        ));
+        return Err(DataFusionError::Internal("planning a view waited".to_owned()));
     };
     let plan = LogicalPlanBuilder::from(view?)
         .filter(col("release").eq(lit(release)))?
@@ -88,9 +81,7 @@ fn texts_of(args: &[Expr]) -> Vec<Option<String>> {
     args.iter()
         .map(|arg| match arg {
             Expr::Literal(
-                ScalarValue::Utf8(Some(text))
-                | ScalarValue::Utf8View(Some(text))
-                | ScalarValue::LargeUtf8(Some(text)),
+                ScalarValue::Utf8(Some(text)) | ScalarValue::Utf8View(Some(text)) | ScalarValue::LargeUtf8(Some(text)),
                 _,
             ) => Some(text.clone()),
             _ => None,

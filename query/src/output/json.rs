@@ -52,10 +52,6 @@ impl Encoder for Json {
     }
 
     fn end(&mut self) -> Result<Vec<u8>, QueryError> {
-        Ok(if self.any {
-            b"\n]}\n".to_vec()
-        } else {
-            b"]}\n".to_vec()
-        })
+        Ok(if self.any { b"\n]}\n".to_vec() } else { b"]}\n".to_vec() })
     }
 }

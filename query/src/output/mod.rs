@@ -34,14 +34,14 @@ impl Format {
     /// The first of `Accept`'s media types that there is; JSON if it names none. Quality values are not weighed.
     #[must_use]
     pub fn from_accept(accept: &str) -> Self {
-        let wanted = accept.split(',').find_map(|range| {
-            match range.split(';').next().unwrap_or_default().trim() {
+        let wanted = accept
+            .split(',')
+            .find_map(|range| match range.split(';').next().unwrap_or_default().trim() {
                 "text/csv" => Some(Self::Csv),
                 "application/vnd.apache.arrow.stream" => Some(Self::Arrow),
                 "application/json" => Some(Self::Json),
                 _ => None,
-            }
-        });
+            });
         wanted.unwrap_or_default()
     }
 

@@ -12,13 +12,7 @@ const CELL_CHARS_MAX: usize = 80;
 /// # Errors
 /// If a column is of a type that cannot be shown.
 pub fn table(rows: &Rows) -> Result<String, QueryError> {
-    let mut lines: Vec<Vec<String>> = vec![
-        rows.schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone())
-            .collect(),
-    ];
+    let mut lines: Vec<Vec<String>> = vec![rows.schema.fields().iter().map(|field| field.name().clone()).collect()];
     for batch in &rows.batches {
         let columns = batch
             .columns()
@@ -26,12 +20,7 @@ pub fn table(rows: &Rows) -> Result<String, QueryError> {
             .map(|column| value::writer(column.as_ref()))
             .collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
-            lines.push(
-                columns
-                    .iter()
-                    .map(|column| cell(column.as_ref(), row))
-                    .collect(),
-            );
+            lines.push(columns.iter().map(|column| cell(column.as_ref(), row)).collect());
         }
     }
     let right: Vec<bool> = rows
@@ -60,13 +49,7 @@ fn cell(column: &dyn value::Writer, row: usize) -> String {
 
 fn aligned(lines: &[Vec<String>], right: &[bool]) -> String {
     let widths: Vec<usize> = (0..right.len())
-        .map(|i| {
-            lines
-                .iter()
-                .map(|line| line[i].chars().count())
-                .max()
-                .unwrap_or(0)
-        })
+        .map(|i| lines.iter().map(|line| line[i].chars().count()).max().unwrap_or(0))
         .collect();
     let mut out = String::new();
     for (number, line) in lines.iter().enumerate() {

@@ -6,12 +6,12 @@
 use crate::QueryError;
 use arrow::{
     array::{
-        Array, AsArray, BooleanArray, DictionaryArray, GenericListArray, MapArray, OffsetSizeTrait,
-        PrimitiveArray, StructArray, downcast_integer,
+        Array, AsArray, BooleanArray, DictionaryArray, GenericListArray, MapArray, OffsetSizeTrait, PrimitiveArray,
+        StructArray, downcast_integer,
     },
     datatypes::{
-        ArrowDictionaryKeyType, ArrowNativeType, ArrowPrimitiveType, DataType, Decimal128Type,
-        Decimal256Type, Float16Type, Float32Type, Float64Type,
+        ArrowDictionaryKeyType, ArrowNativeType, ArrowPrimitiveType, DataType, Decimal128Type, Decimal256Type,
+        Float16Type, Float32Type, Float64Type,
     },
     downcast_dictionary_array,
     util::display::{ArrayFormatter, FormatOptions},
@@ -52,10 +52,9 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Date32 | DataType::Date64 => "date".to_owned(),
         DataType::Time32(_) | DataType::Time64(_) => "time".to_owned(),
         DataType::Duration(_) | DataType::Interval(_) => "interval".to_owned(),
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => "binary".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "binary".to_owned()
+        }
         DataType::List(item)
         | DataType::LargeList(item)
         | DataType::ListView(item)
@@ -145,9 +144,7 @@ struct Single<'a>(&'a PrimitiveArray<Float32Type>);
 impl Writer for Single<'_> {
     fn plain(&self, row: usize, out: &mut Vec<u8>) -> bool {
         // Through its own shortest text, not through f64: 0.1f32 is 0.1.
-        self.0.is_valid(row)
-            && self.0.value(row).is_finite()
-            && write!(out, "{}", self.0.value(row)).is_ok()
+        self.0.is_valid(row) && self.0.value(row).is_finite() && write!(out, "{}", self.0.value(row)).is_ok()
     }
 }
 

@@ -32,8 +32,7 @@ impl CellsTable {
         if let Some(rows) = self.rows.get() {
             return Ok(rows.clone());
         }
-        let rows = cells_to_batch(&self.snapshot.cells)
-            .map_err(|e| DataFusionError::External(Box::new(e)))?;
+        let rows = cells_to_batch(&self.snapshot.cells).map_err(|e| DataFusionError::External(Box::new(e)))?;
         Ok(self.rows.get_or_init(|| rows).clone())
     }
 }
@@ -55,11 +54,7 @@ impl TableProvider for CellsTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = MemorySourceConfig::try_new_exec(
-            &[vec![self.rows()?]],
-            self.schema(),
-            projection.cloned(),
-        )?;
+        let plan = MemorySourceConfig::try_new_exec(&[vec![self.rows()?]], self.schema(), projection.cloned())?;
         Ok(plan)
     }
 }

@@ -76,9 +76,9 @@ impl PartitionStream for LivePart {
             .collect();
         let (table, reading) = (self.table, Arc::clone(&self.reading));
         let columns = Arc::clone(&self.columns);
-        let rows = slices.into_iter().map(move |batch| {
-            read(table, &reading, &columns, &batch).map_err(DataFusionError::from)
-        });
+        let rows = slices
+            .into_iter()
+            .map(move |batch| read(table, &reading, &columns, &batch).map_err(DataFusionError::from));
         Box::pin(RecordBatchStreamAdapter::new(
             Arc::clone(&self.wanted),
             stream::iter(rows),
@@ -86,12 +86,7 @@ impl PartitionStream for LivePart {
     }
 }
 
-fn read(
-    table: Table,
-    reading: &Reading,
-    columns: &[usize],
-    batch: &LiveBatch,
-) -> Result<RecordBatch, ArrowError> {
+fn read(table: Table, reading: &Reading, columns: &[usize], batch: &LiveBatch) -> Result<RecordBatch, ArrowError> {
     let snapshot = &reading.snapshot;
     if table != Table::Traces {
         let mark_of = |id: &_| snapshot.marks.get(id).cloned();

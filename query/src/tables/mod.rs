@@ -31,8 +31,7 @@ pub fn register(view: &View, partitions: usize) -> Result<Arc<MemorySchemaProvid
         let provider = SnapshotTable::new(table, Arc::clone(&reading), partitions);
         schema.register_table(table.as_str().to_owned(), Arc::new(provider))?;
     }
-    let cells: Arc<dyn TableProvider> =
-        Arc::new(cells::CellsTable::new(Arc::clone(&view.snapshot)));
+    let cells: Arc<dyn TableProvider> = Arc::new(cells::CellsTable::new(Arc::clone(&view.snapshot)));
     schema.register_table(Table::Cells.as_str().to_owned(), cells)?;
     let ledger = &view.ledger;
     for (name, rows) in [

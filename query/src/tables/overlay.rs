@@ -15,8 +15,8 @@ use datafusion::{
     execution::{SendableRecordBatchStream, TaskContext},
     physical_expr::{EquivalenceProperties, PhysicalExpr},
     physical_plan::{
-        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
-        ReplaceChildrenOptions, stream::RecordBatchStreamAdapter,
+        DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
+        stream::RecordBatchStreamAdapter,
     },
 };
 use futures::StreamExt;
@@ -42,18 +42,11 @@ pub fn columns_for(table: Table, columns: &[usize]) -> Vec<usize> {
 fn brought_up_to_date(table: Table, reading: &Reading, rows: &RecordBatch) -> Result<RecordBatch> {
     let snapshot = &reading.snapshot;
     if table != Table::Traces {
-        let patch_of = |id: &_| {
-            snapshot
-                .patches
-                .get(id)
-                .map(|patch| Arc::clone(&patch.mark))
-        };
+        let patch_of = |id: &_| snapshot.patches.get(id).map(|patch| Arc::clone(&patch.mark));
         return Ok(overlay::apply_marks(table, rows, &patch_of)?);
     }
     let Some(lsns) = rows.column_by_name(LSN_COLUMN) else {
-        return Err(DataFusionError::Internal(format!(
-            "{LSN_COLUMN} was not read"
-        )));
+        return Err(DataFusionError::Internal(format!("{LSN_COLUMN} was not read")));
     };
     // A batch is of one file, unless an operator below joined batches.
     let runs = partition(&[Arc::clone(lsns)])?.ranges();
@@ -85,12 +78,7 @@ pub struct OverlayExec {
 }
 
 impl OverlayExec {
-    pub fn new(
-        table: Table,
-        reading: Arc<Reading>,
-        input: Arc<dyn ExecutionPlan>,
-        wanted: SchemaRef,
-    ) -> Self {
+    pub fn new(table: Table, reading: Arc<Reading>, input: Arc<dyn ExecutionPlan>, wanted: SchemaRef) -> Self {
         let below = input.properties();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(wanted),
@@ -151,25 +139,16 @@ impl ExecutionPlan for OverlayExec {
                 input,
                 self.schema(),
             ))),
-            _ => Err(DataFusionError::Internal(
-                "OverlayExec has one input".to_owned(),
-            )),
+            _ => Err(DataFusionError::Internal("OverlayExec has one input".to_owned())),
         }
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         use datafusion::physical_plan::ChildrenPropertiesMode::Recompute;
         self.replace_children(children, ReplaceChildrenOptions::new(Recompute))
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (table, reading) = (self.table, Arc::clone(&self.reading));
         // The wanted columns come first.
         let wanted: Vec<usize> = (0..self.schema().fields().len()).collect();

@@ -61,9 +61,7 @@ impl Reading {
         }
         let ranges = self.patched.get_or_init(|| self.patched_ranges());
         let next = ranges.partition_point(|&(_, last)| last < file.lsn_min);
-        ranges
-            .get(next)
-            .is_some_and(|&(first, _)| first <= file.lsn_max)
+        ranges.get(next).is_some_and(|&(first, _)| first <= file.lsn_max)
     }
 
     fn patched_ranges(&self) -> Vec<(u64, u64)> {
@@ -98,7 +96,6 @@ impl Reading {
     /// Color of every row of `file`, as a query sees it; `None` if rows may differ. A blue or green row keeps its
     /// color whatever is learned later; an unmarked one may be patched.
     pub fn color_of(&self, file: &SealedFile) -> Option<Color> {
-        file.color
-            .filter(|color| color.is_marked() || !self.is_patched(file))
+        file.color.filter(|color| color.is_marked() || !self.is_patched(file))
     }
 }

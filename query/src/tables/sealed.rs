@@ -40,26 +40,15 @@ pub struct Request<'a> {
 
 /// Plans over the sealed files of the table: none, one, or one for untouched and one for overlaid files.
 pub fn scan(reading: &Arc<Reading>, request: &Request<'_>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
-    let files = prune::files(
-        request.table,
-        reading,
-        request.declared,
-        request.predicate.as_ref(),
-    );
-    let (touched, plain): (Vec<_>, Vec<_>) =
-        files.into_iter().partition(|file| match request.table {
-            Table::Traces => reading.may_be_replaced(file.lsn_max),
-            _ => wants_patchable(request) && reading.is_patched(file),
-        });
+    let files = prune::files(request.table, reading, request.declared, request.predicate.as_ref());
+    let (touched, plain): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| match request.table {
+        Table::Traces => reading.may_be_replaced(file.lsn_max),
+        _ => wants_patchable(request) && reading.is_patched(file),
+    });
     let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
     if !plain.is_empty() {
         let source = source(request, TableSchema::from(Arc::clone(request.declared)));
-        plans.push(read(
-            source,
-            &plain,
-            request.columns.to_vec(),
-            request.partitions,
-        )?);
+        plans.push(read(source, &plain, request.columns.to_vec(), request.partitions)?);
     }
     if !touched.is_empty() {
         let input = read_for_overlay(request, &touched)?;
@@ -82,10 +71,7 @@ fn source(request: &Request<'_>, schema: TableSchema) -> ParquetSource {
     ParquetSource::new(schema).with_table_parquet_options(request.parquet.clone())
 }
 
-fn read_for_overlay(
-    request: &Request<'_>,
-    files: &[&SealedFile],
-) -> Result<Arc<dyn ExecutionPlan>> {
+fn read_for_overlay(request: &Request<'_>, files: &[&SealedFile]) -> Result<Arc<dyn ExecutionPlan>> {
     let lsn = Arc::new(Field::new(LSN_COLUMN, DataType::Int64, false));
     let schema = TableSchema::builder(Arc::clone(request.declared))
         .with_table_partition_cols(vec![lsn])
@@ -145,8 +131,5 @@ fn grouped(files: &[&SealedFile], partitions: usize, has_lsn: bool) -> Vec<FileG
             lightest.1.push(entry);
         }
     }
-    groups
-        .into_iter()
-        .map(|(_, files)| FileGroup::new(files))
-        .collect()
+    groups.into_iter().map(|(_, files)| FileGroup::new(files)).collect()
 }

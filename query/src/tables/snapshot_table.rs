@@ -46,10 +46,7 @@ impl TableProvider for SnapshotTable {
 
     /// Inexact: files are pruned with every filter, and the optimizer then moves the filter into the Parquet reader
     /// where rows are final, and above the rest.
-    fn supports_filters_pushdown(
-        &self,
-        filters: &[&Expr],
-    ) -> Result<Vec<TableProviderFilterPushDown>> {
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 

@@ -123,10 +123,7 @@ async fn what_is_not_one_read_is_refused() {
             matches!(refused, QueryError::Forbidden(_) | QueryError::Invalid(_)),
             "{sql}: {refused:?}"
         );
-        assert!(
-            !refused.to_string().contains("top-secret"),
-            "{sql}: {refused}"
-        );
+        assert!(!refused.to_string().contains("top-secret"), "{sql}: {refused}");
     }
     let mut left: Vec<_> = std::fs::read_dir(other.path())
         .unwrap()
@@ -185,25 +182,12 @@ async fn hostile_text_is_an_error_and_never_a_panic() {
     // As deep as allowed: an answer or an error, but no crash.
     for sql in [
         format!("SELECT {}1", "1+".repeat(998)),
-        format!(
-            "SELECT * FROM spans WHERE {} false",
-            "duration_ms = 1 OR ".repeat(330)
-        ),
-        format!(
-            "SELECT * FROM spans WHERE {} true",
-            "route <> 'x' AND ".repeat(330)
-        ),
+        format!("SELECT * FROM spans WHERE {} false", "duration_ms = 1 OR ".repeat(330)),
+        format!("SELECT * FROM spans WHERE {} true", "route <> 'x' AND ".repeat(330)),
         format!("SELECT 'a' {}", "|| color".repeat(990)),
         format!("SELECT 1 {}", "UNION ALL SELECT 1 ".repeat(330)),
-        format!(
-            "SELECT {} 1 {}",
-            "CASE WHEN true THEN ".repeat(40),
-            "END ".repeat(40)
-        ),
-        format!(
-            "SELECT * FROM spans WHERE trace_id IN ({}'')",
-            "'a',".repeat(50_000)
-        ),
+        format!("SELECT {} 1 {}", "CASE WHEN true THEN ".repeat(40), "END ".repeat(40)),
+        format!("SELECT * FROM spans WHERE trace_id IN ({}'')", "'a',".repeat(50_000)),
     ] {
         let _ = engine.run(View::default(), &sql).await;
     }

@@ -4,8 +4,7 @@ use crate::{error, rows};
 use query::{Bounds, Engine, EngineOptions, QueryError, View};
 use std::time::{Duration, Instant};
 
-const ENDLESS: &str =
-    "SELECT count(*) FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b";
+const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000000) a, generate_series(1, 1000000000) b";
 const LONG: &str = "SELECT * FROM generate_series(1, 1000000000)";
 
 fn limited(change: impl FnOnce(&mut EngineOptions)) -> (tempfile::TempDir, Engine) {
@@ -25,11 +24,7 @@ async fn a_query_stops_at_its_deadline() {
         error(&engine, View::default(), ENDLESS).await,
         QueryError::Timeout(limit)
     );
-    assert!(
-        start.elapsed() < Duration::from_millis(1_500),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
     // Also when rows are already flowing.
     assert!(matches!(
         engine
@@ -62,11 +57,7 @@ async fn dropping_the_answer_stops_the_query_and_frees_its_turn() {
 #[tokio::test]
 async fn a_query_nobody_waits_for_any_more_stops() {
     let (_dir, engine) = limited(|o| o.concurrent_max = 1);
-    let gone = tokio::time::timeout(
-        Duration::from_millis(100),
-        engine.run(View::default(), ENDLESS),
-    )
-    .await;
+    let gone = tokio::time::timeout(Duration::from_millis(100), engine.run(View::default(), ENDLESS)).await;
     assert!(gone.is_err());
     let start = Instant::now();
     assert_eq!(rows(&engine, View::default(), "SELECT 1").await, [[1]]);
@@ -79,7 +70,8 @@ async fn memory_and_spill_are_bounded() {
         o.memory_bytes = 4 << 20;
         o.spill_bytes = 1 << 20;
     });
-    let sql = "SELECT value AS v, count(*) AS n FROM generate_series(1, 2000000) GROUP BY value ORDER BY n, v LIMIT 1000000";
+    let sql =
+        "SELECT value AS v, count(*) AS n FROM generate_series(1, 2000000) GROUP BY value ORDER BY n, v LIMIT 1000000";
     let refused = error(&engine, View::default(), sql).await;
     assert!(matches!(refused, QueryError::Memory(_)), "{refused}");
     assert_eq!(rows(&engine, View::default(), "SELECT 1").await, [[1]]);
@@ -107,20 +99,11 @@ async fn errors_say_what_to_do() {
     let (_dir, engine) = limited(|_| ());
     let said = async |sql: &str| error(&engine, View::default(), sql).await.to_string();
     let column = said("SELECT trace_idd FROM spans").await;
-    assert!(
-        column.contains("trace_idd") && column.contains("trace_id"),
-        "{column}"
-    );
+    assert!(column.contains("trace_idd") && column.contains("trace_id"), "{column}");
     let table = said("SELECT * FROM span").await;
-    assert!(
-        table.contains("span") && table.contains("SHOW TABLES"),
-        "{table}"
-    );
+    assert!(table.contains("span") && table.contains("SHOW TABLES"), "{table}");
     let syntax = said("SELEKT 1").await;
-    assert!(
-        syntax.contains("cannot parse") && syntax.contains("SELEKT"),
-        "{syntax}"
-    );
+    assert!(syntax.contains("cannot parse") && syntax.contains("SELEKT"), "{syntax}");
     let function = said("SELECT hdr_quantil(hdr, 0.9) FROM cells").await;
     assert!(function.contains("hdr_quantile"), "{function}");
     let metric = said("SELECT * FROM worst_traces('r', 'beauty')").await;

@@ -28,12 +28,7 @@ fn view(snapshot: &Arc<Snapshot>) -> View {
 }
 
 /// The whole answer as one text.
-async fn encoded(
-    engine: &Engine,
-    view: View,
-    sql: &str,
-    format: output::Format,
-) -> Result<Vec<u8>, QueryError> {
+async fn encoded(engine: &Engine, view: View, sql: &str, format: output::Format) -> Result<Vec<u8>, QueryError> {
     use futures::TryStreamExt;
     let answer = engine.run(view, sql).await?;
     let chunks: Vec<_> = output::encode(answer, format).try_collect().await?;

@@ -31,13 +31,7 @@ async fn text(engine: &Engine, view: View, sql: &str, format: Format) -> String 
 #[tokio::test]
 async fn json_keeps_every_digit_and_every_type() {
     let dir = tempfile::tempdir().unwrap();
-    let json = text(
-        &engine(dir.path()),
-        View::default(),
-        EVERY_TYPE,
-        Format::Json,
-    )
-    .await;
+    let json = text(&engine(dir.path()), View::default(), EVERY_TYPE, Format::Json).await;
     let expected = concat!(
         r#"{"columns":[{"name":"small","type":"int64"},{"name":"big","type":"int64"},{"name":"unsigned","type":"uint64"},"#,
         r#"{"name":"float","type":"float64"},{"name":"huge","type":"float64"},{"name":"nan","type":"float64"},{"name":"whole","type":"float64"},{"name":"single","type":"float32"},"#,
@@ -57,13 +51,7 @@ async fn json_keeps_every_digit_and_every_type() {
 #[tokio::test]
 async fn csv_quotes_what_it_must_and_tells_null_from_empty() {
     let dir = tempfile::tempdir().unwrap();
-    let csv = text(
-        &engine(dir.path()),
-        View::default(),
-        EVERY_TYPE,
-        Format::Csv,
-    )
-    .await;
+    let csv = text(&engine(dir.path()), View::default(), EVERY_TYPE, Format::Csv).await;
     let expected = concat!(
         "small,big,unsigned,float,huge,nan,whole,single,money,debt,seven,yes,nothing,text,empty,word,at,naive,day,list,object,map\r\n",
         "1,9007199254740993,18446744073709551615,0.1,1e+300,,100.0,0.1,0.000123,-12.5,7,true,,",
@@ -95,9 +83,7 @@ async fn an_arrow_stream_reads_back_as_the_batches() {
     let snapshot = World { traces: 40 }.write(dir.path(), Held::Half);
     let engine = engine(dir.path());
     let sql = "SELECT * FROM spans ORDER BY span_id";
-    let bytes = encoded(&engine, view(&snapshot), sql, Format::Arrow)
-        .await
-        .unwrap();
+    let bytes = encoded(&engine, view(&snapshot), sql, Format::Arrow).await.unwrap();
     let read: usize = StreamReader::try_new(Cursor::new(bytes), None)
         .unwrap()
         .map(|batch| batch.unwrap().num_rows())

@@ -12,11 +12,7 @@ async fn a_filter_on_color_or_time_opens_only_files_that_may_match() {
     let dir = tempfile::tempdir().unwrap();
     let snapshot = World { traces: 60 }.write(dir.path(), Held::Sealed);
     let engine = engine(dir.path());
-    let count = async |sql: &str| {
-        rows(&engine, view(&snapshot), sql).await[0][0]
-            .as_i64()
-            .unwrap()
-    };
+    let count = async |sql: &str| rows(&engine, view(&snapshot), sql).await[0][0].as_i64().unwrap();
     let green = count("SELECT count(*) FROM spans WHERE color = 'green'").await;
     assert_eq!(green, 40);
     for file in snapshot.files.iter() {
@@ -52,8 +48,7 @@ async fn a_file_of_unmarked_rows_is_opened_for_another_color_once_patched() {
     let sealed = snapshot.files.iter().filter(|f| f.table == Table::Spans);
     assert!(sealed.clone().any(|f| f.color == Some(Color::Unmarked)));
     let engine = engine(dir.path());
-    let sql =
-        "SELECT count(*) FROM spans WHERE color = 'green' AND release = 'r1' AND role = 'call'";
+    let sql = "SELECT count(*) FROM spans WHERE color = 'green' AND release = 'r1' AND role = 'call'";
     assert_eq!(rows(&engine, view(&snapshot), sql).await, [[20]]);
 }
 
@@ -61,19 +56,10 @@ async fn a_file_of_unmarked_rows_is_opened_for_another_color_once_patched() {
 async fn a_quarantined_file_is_an_error_with_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let snapshot = World { traces: 20 }.write(dir.path(), Held::Sealed);
-    let file = snapshot
-        .files
-        .iter()
-        .find(|f| f.table == Table::Spans)
-        .unwrap();
+    let file = snapshot.files.iter().find(|f| f.table == Table::Spans).unwrap();
     fs::remove_file(dir.path().join(&file.path)).unwrap();
     let engine = engine(dir.path());
-    let failed = crate::error(
-        &engine,
-        view(&snapshot),
-        "SELECT count(duration_ms) FROM spans",
-    )
-    .await;
+    let failed = crate::error(&engine, view(&snapshot), "SELECT count(duration_ms) FROM spans").await;
     assert!(failed.to_string().contains(".parquet"), "{failed}");
     assert!(!failed.is_callers());
 }
@@ -99,9 +85,6 @@ async fn the_parquet_reader_filters_where_rows_are_final() {
     let snapshot = World { traces: 60 }.write(dir.path(), Held::Half);
     let mixed = plan(&engine(dir.path()), view(&snapshot), sql).await;
     let overlaid = mixed.split("OverlayExec").nth(1).unwrap();
-    assert!(
-        overlaid.contains("predicate=duration_ms@5 > 110"),
-        "{mixed}"
-    );
+    assert!(overlaid.contains("predicate=duration_ms@5 > 110"), "{mixed}");
     assert!(!overlaid.contains("color@12 ="), "{mixed}");
 }

@@ -42,10 +42,7 @@ async fn latency_p99_is_the_exact_quantile_of_every_group() {
         let values = groups.remove(&key).unwrap();
         assert_eq!(row[3], values.len());
         let (exact, ours) = (percentile_cont(values, 0.99), row[4].as_f64().unwrap());
-        assert!(
-            (exact - ours).abs() < WEIGHT_STEP,
-            "{key:?}: {ours}, not {exact}"
-        );
+        assert!((exact - ours).abs() < WEIGHT_STEP, "{key:?}: {ours}, not {exact}");
     }
 }
 
@@ -82,15 +79,11 @@ async fn hdr_quantile_equals_hdrhistogram_over_all_cells() {
     });
     let engine = engine(dir.path());
     for q in [0.0, 0.5, 0.9, 0.99, 0.999, 1.0] {
-        let sql =
-            format!("SELECT hdr_quantile(hdr, {q}), sum(n) FROM cells WHERE metric = 'latency'");
+        let sql = format!("SELECT hdr_quantile(hdr, {q}), sum(n) FROM cells WHERE metric = 'latency'");
         let answer = rows(&engine, view(&snapshot), &sql).await;
         assert_eq!(
             answer,
-            [[
-                oracle.value_at_quantile(q).into(),
-                serde_json::Value::from(5_000)
-            ]]
+            [[oracle.value_at_quantile(q).into(), serde_json::Value::from(5_000)]]
         );
     }
     let none = rows(

@@ -8,8 +8,7 @@ use crate::{
 };
 use query::{Engine, QueryError, View, output::Format};
 use sqllogictest::{
-    AsyncDB, DBOutput, DefaultColumnType, Runner, default_column_validator, default_normalizer,
-    default_validator,
+    AsyncDB, DBOutput, DefaultColumnType, Runner, default_column_validator, default_normalizer, default_validator,
 };
 use std::{fs, path::Path};
 
@@ -27,8 +26,7 @@ impl AsyncDB for Database {
         let json = encoded(&self.engine, self.view.clone(), sql, Format::Json).await?;
         let mut answer: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let columns = answer["columns"].as_array().map_or(0, Vec::len);
-        let rows: Vec<Vec<serde_json::Value>> =
-            serde_json::from_value(answer["rows"].take()).unwrap();
+        let rows: Vec<Vec<serde_json::Value>> = serde_json::from_value(answer["rows"].take()).unwrap();
         let shown = |value: serde_json::Value| match value {
             serde_json::Value::Null => "NULL".to_owned(),
             serde_json::Value::String(text) if text.is_empty() => "(empty)".to_owned(),

@@ -5,9 +5,8 @@
 
 use arrow::{
     array::{
-        ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, MapBuilder,
-        MapFieldNames, RecordBatch, StringArray, StringBuilder, StringViewArray,
-        TimestampNanosecondArray,
+        ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, MapBuilder, MapFieldNames,
+        RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
     },
     compute::cast,
 };
@@ -18,9 +17,7 @@ use proto::{
     schema,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
-use store::{
-    Layers, LiveBatch, Mark, Patch, SealInput, Snapshot, Store, StoreOptions, TraceId, declared,
-};
+use store::{Layers, LiveBatch, Mark, Patch, SealInput, Snapshot, Store, StoreOptions, TraceId, declared};
 
 /// 2026-11-20T14:00:00Z.
 pub const START: i64 = 1_795_183_200_000_000_000;
@@ -55,11 +52,7 @@ impl Trace {
     }
 
     pub fn route(self) -> &'static str {
-        if self.0.is_multiple_of(4) {
-            "search"
-        } else {
-            "chat"
-        }
+        if self.0.is_multiple_of(4) { "search" } else { "chat" }
     }
 
     fn version(self) -> Option<&'static str> {
@@ -155,11 +148,7 @@ impl World {
             ..Snapshot::default()
         };
         let mut replaced = Layers::default();
-        replaced.push(
-            self.all()
-                .filter(|t| t.is_changed())
-                .map(|t| (t.id(), CHANGED_LSN)),
-        );
+        replaced.push(self.all().filter(|t| t.is_changed()).map(|t| (t.id(), CHANGED_LSN)));
         let every = |_: &Trace| true;
         let even = |t: &Trace| t.0.is_multiple_of(2);
         let seal = |from: u64, upto: u64, marks: Layers<TraceId, Arc<Mark>>, replaced| {
@@ -322,10 +311,7 @@ fn texts(values: impl Iterator<Item = String>) -> ArrayRef {
 
 /// Two spans a trace: the root and a call.
 fn span_rows(traces: &[Trace]) -> RecordBatch {
-    let spans: Vec<(Trace, bool)> = traces
-        .iter()
-        .flat_map(|&t| [(t, false), (t, true)])
-        .collect();
+    let spans: Vec<(Trace, bool)> = traces.iter().flat_map(|&t| [(t, false), (t, true)]).collect();
     let each = || spans.iter().copied();
     let end = |t: Trace| t.start() + (t.duration_ms() * 1e6) as i64;
     let own = |t: Trace, value: Option<&'static str>| value.filter(|_| t.is_stamped());
@@ -354,9 +340,7 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
         ("end_time", times(each().map(|(t, _)| end(t)))),
         (
             "duration_ms",
-            Arc::new(Float64Array::from_iter_values(
-                each().map(|(t, _)| t.duration_ms()),
-            )) as ArrayRef,
+            Arc::new(Float64Array::from_iter_values(each().map(|(t, _)| t.duration_ms()))) as ArrayRef,
         ),
         (
             "role",
@@ -375,19 +359,10 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
                     .collect::<Int64Array>(),
             ),
         ),
-        (
-            "cost_usd",
-            money(each().map(|(t, call)| t.cost().filter(|_| call))),
-        ),
+        ("cost_usd", money(each().map(|(t, call)| t.cost().filter(|_| call)))),
         (
             "status",
-            words(each().map(|(t, call)| {
-                Some(if call && t.is_changed() {
-                    "ERROR"
-                } else {
-                    "OK"
-                })
-            })),
+            words(each().map(|(t, call)| Some(if call && t.is_changed() { "ERROR" } else { "OK" }))),
         ),
         ("attributes", Arc::new(attributes.finish())),
         ("received_at", times(each().map(|(t, _)| end(t) + SECOND))),
@@ -398,11 +373,7 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
 
 /// An evaluation of every second trace; every tenth trace fails it, and one evaluator broke.
 fn eval_rows(traces: &[Trace]) -> RecordBatch {
-    let of: Vec<Trace> = traces
-        .iter()
-        .copied()
-        .filter(|t| t.0.is_multiple_of(2))
-        .collect();
+    let of: Vec<Trace> = traces.iter().copied().filter(|t| t.0.is_multiple_of(2)).collect();
     let each = || of.iter().copied();
     let broke = |t: Trace| t.0 == 4;
     let columns: Columns = [
@@ -418,10 +389,7 @@ fn eval_rows(traces: &[Trace]) -> RecordBatch {
             ) as ArrayRef,
         ),
         ("source", words(each().map(|_| Some("log")))),
-        (
-            "error_type",
-            words(each().map(|t| broke(t).then_some("timeout"))),
-        ),
+        ("error_type", words(each().map(|t| broke(t).then_some("timeout")))),
     ]
     .into();
     batch(Table::Evals, columns)
@@ -429,28 +397,20 @@ fn eval_rows(traces: &[Trace]) -> RecordBatch {
 
 fn trace_rows(traces: &[Trace], changed: bool) -> RecordBatch {
     let each = || traces.iter().copied();
-    let flag = |of: &dyn Fn(Trace) -> bool| -> ArrayRef {
-        Arc::new(each().map(|t| Some(of(t))).collect::<BooleanArray>())
-    };
-    let count = |of: &dyn Fn(Trace) -> i32| -> ArrayRef {
-        Arc::new(Int32Array::from_iter_values(each().map(of)))
-    };
+    let flag =
+        |of: &dyn Fn(Trace) -> bool| -> ArrayRef { Arc::new(each().map(|t| Some(of(t))).collect::<BooleanArray>()) };
+    let count = |of: &dyn Fn(Trace) -> i32| -> ArrayRef { Arc::new(Int32Array::from_iter_values(each().map(of))) };
     let columns: Columns = [
         ("trace_id", texts(each().map(Trace::hex))),
         ("start_time", times(each().map(Trace::start))),
         (
             "duration_ms",
-            Arc::new(Float64Array::from_iter_values(
-                each().map(Trace::duration_ms),
-            )) as ArrayRef,
+            Arc::new(Float64Array::from_iter_values(each().map(Trace::duration_ms))) as ArrayRef,
         ),
         ("route", words(each().map(|t| Some(t.route())))),
         ("color", words(each().map(|t| Some(t.color().as_str())))),
         ("version", words(each().map(Trace::version))),
-        (
-            "release",
-            words(each().map(|t| t.color().is_marked().then_some("r1"))),
-        ),
+        ("release", words(each().map(|t| t.color().is_marked().then_some("r1")))),
         ("cohort", words(each().map(Trace::cohort))),
         (
             "user_id",
@@ -464,17 +424,12 @@ fn trace_rows(traces: &[Trace], changed: bool) -> RecordBatch {
         ("timed_out", flag(&|_| false)),
         (
             "prompt_tokens",
-            Arc::new(Int64Array::from_iter_values(
-                each().map(|t| t.0 as i64 * 10),
-            )),
+            Arc::new(Int64Array::from_iter_values(each().map(|t| t.0 as i64 * 10))),
         ),
         ("cost_usd", money(each().map(Trace::cost))),
         ("priced", flag(&|t| t.cost().is_some())),
         ("evals", count(&|t| i32::from(t.0.is_multiple_of(2)))),
-        (
-            "evals_failed",
-            count(&|t| i32::from(t.0.is_multiple_of(10))),
-        ),
+        ("evals_failed", count(&|t| i32::from(t.0.is_multiple_of(10)))),
         ("closed_by", words(each().map(|_| Some("quiet")))),
     ]
     .into();

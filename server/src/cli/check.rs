@@ -18,11 +18,7 @@ pub(super) fn run(args: &CheckArgs, out: &mut (dyn Write + Send)) -> miette::Res
     let config = Config::load(&args.file)?;
     let mut text = format!("{}: no problems\n", args.file.display());
     for release in &config.releases {
-        let steps: Vec<String> = release
-            .steps
-            .iter()
-            .map(|s| format!("{} %", s.green * 100.0))
-            .collect();
+        let steps: Vec<String> = release.steps.iter().map(|s| format!("{} %", s.green * 100.0)).collect();
         let ramp = if steps.is_empty() {
             "mirrored only".to_owned()
         } else {

@@ -54,9 +54,7 @@ pub enum ClientError {
     },
     /// Somebody else answered.
     #[error("{server} answered with something that is not tracegate's: {cause}")]
-    #[diagnostic(help(
-        "does another program listen there? name tracegate's API port with --server URL"
-    ))]
+    #[diagnostic(help("does another program listen there? name tracegate's API port with --server URL"))]
     Foreign {
         /// Address.
         server: String,
@@ -93,9 +91,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
-        let answer = self
-            .send(self.http.request(Method::GET, self.url(path)))
-            .await?;
+        let answer = self.send(self.http.request(Method::GET, self.url(path))).await?;
         self.json(answer).await
     }
 
@@ -114,12 +110,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn post_for(
-        &self,
-        path: &str,
-        body: &Value,
-        accept: &str,
-    ) -> Result<Vec<u8>, ClientError> {
+    pub async fn post_for(&self, path: &str, body: &Value, accept: &str) -> Result<Vec<u8>, ClientError> {
         let request = self
             .http
             .request(Method::POST, self.url(path))
@@ -133,10 +124,7 @@ impl Client {
         format!("{}{path}", self.server)
     }
 
-    async fn send(
-        &self,
-        request: reqwest::RequestBuilder,
-    ) -> Result<reqwest::Response, ClientError> {
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, ClientError> {
         let answer = request.send().await.map_err(|error| {
             if error.is_connect() {
                 ClientError::Unreachable {

@@ -26,9 +26,7 @@ pub struct DecisionsArgs {
 
 /// Which decision.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  tracegate decisions\n  tracegate explain dec_01JCZ6Y2V0Q7M4T8K3N5R9W1XB"
-)]
+#[command(after_help = "Example:\n  tracegate decisions\n  tracegate explain dec_01JCZ6Y2V0Q7M4T8K3N5R9W1XB")]
 pub struct ExplainArgs {
     #[command(flatten)]
     server: ServerArgs,
@@ -83,9 +81,7 @@ pub(super) async fn list(args: DecisionsArgs, out: &mut (dyn Write + Send)) -> m
 
 pub(super) async fn explain(args: ExplainArgs, out: &mut (dyn Write + Send)) -> miette::Result<()> {
     let client = Client::new(&args.server)?;
-    let bundle = client
-        .get(&format!("/api/v1/decisions/{}", segment(&args.id)))
-        .await?;
+    let bundle = client.get(&format!("/api/v1/decisions/{}", segment(&args.id))).await?;
     let text = if args.json {
         format!("{bundle:#}\n")
     } else {

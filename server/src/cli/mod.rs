@@ -22,12 +22,7 @@ pub use sql::Format;
 
 /// Blue/green releases of LLM routes: takes your traces, compares, decides, tells the gateway.
 #[derive(Debug, Parser)]
-#[command(
-    name = "tracegate",
-    version,
-    disable_help_subcommand = true,
-    max_term_width = 100
-)]
+#[command(name = "tracegate", version, disable_help_subcommand = true, max_term_width = 100)]
 #[command(
     after_help = "Start with `tracegate demo`; then `tracegate serve`, and send OTLP to 127.0.0.1:4317 or :4318."
 )]

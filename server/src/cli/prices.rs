@@ -14,10 +14,7 @@ pub struct PricesArgs {
 }
 
 /// The shipped table, as it stands beside the reader that uses it.
-const SHIPPED: &str = include_str!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../ingest/prices.toml"
-));
+const SHIPPED: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../ingest/prices.toml"));
 
 /// The shipped table cannot be read: a fault of the build.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -60,18 +57,13 @@ pub(super) fn run(args: &PricesArgs, out: &mut (dyn Write + Send)) -> miette::Re
             n += 1;
         }
     }
-    let version = list
-        .get("version")
-        .and_then(toml::Value::as_str)
-        .unwrap_or("-");
+    let version = list.get("version").and_then(toml::Value::as_str).unwrap_or("-");
     let text = if n == 0 {
         format!(
             "no model in the shipped table (version {version}) contains `{wanted}`; give it a price under [prices]\n"
         )
     } else {
-        format!(
-            "{shown}\n{n} prices, version {version}, USD per million tokens; override them under [prices]\n"
-        )
+        format!("{shown}\n{n} prices, version {version}, USD per million tokens; override them under [prices]\n")
     };
     out.write_all(text.as_bytes()).map_err(OutputError)?;
     Ok(())

@@ -65,18 +65,14 @@ pub(super) async fn status(args: StatusArgs, out: &mut (dyn Write + Send)) -> mi
     for release in &releases {
         verdicts.push(
             client
-                .get(&format!(
-                    "/api/v1/releases/{}/verdict",
-                    segment(&word(release, "/id"))
-                ))
+                .get(&format!("/api/v1/releases/{}/verdict", segment(&word(release, "/id"))))
                 .await?,
         );
     }
     let text = if args.json {
         format!("{:#}\n", Value::Array(verdicts))
     } else if releases.is_empty() {
-        "no releases; declare one with [[release]] in the configuration, or POST /api/v1/releases\n"
-            .to_owned()
+        "no releases; declare one with [[release]] in the configuration, or POST /api/v1/releases\n".to_owned()
     } else {
         releases
             .iter()
@@ -111,10 +107,7 @@ fn describe(release: &Value, verdict: &Value) -> String {
 
 /// Gates as a table: values, effect and how far the evidence is.
 pub(super) fn gates(gates: Option<&Value>) -> String {
-    let gates = gates
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let gates = gates.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     if gates.is_empty() {
         return String::new();
     }
@@ -154,23 +147,14 @@ pub(super) fn gates(gates: Option<&Value>) -> String {
     format!("{shown}\n")
 }
 
-pub(super) async fn act(
-    action: &str,
-    args: ActArgs,
-    out: &mut (dyn Write + Send),
-) -> miette::Result<()> {
+pub(super) async fn act(action: &str, args: ActArgs, out: &mut (dyn Write + Send)) -> miette::Result<()> {
     let client = Client::new(&args.server)?;
     let mut releases = items(client.get("/api/v1/releases").await?);
     releases.retain(|r| !is_over(r));
-    let Some(release) = releases
-        .iter()
-        .rev()
-        .find(|r| word(r, "/route") == args.route)
-    else {
+    let Some(release) = releases.iter().rev().find(|r| word(r, "/route") == args.route) else {
         let routes: Vec<String> = releases.iter().map(|r| word(r, "/route")).collect();
         let help = if routes.is_empty() {
-            "no route has a running release; `tracegate status` shows those that are over"
-                .to_owned()
+            "no route has a running release; `tracegate status` shows those that are over".to_owned()
         } else {
             format!("routes with a running release: {}", routes.join(", "))
         };
@@ -180,19 +164,13 @@ pub(super) async fn act(
         }
         .into());
     };
-    let path = format!(
-        "/api/v1/releases/{}/{action}",
-        segment(&word(release, "/id"))
-    );
+    let path = format!("/api/v1/releases/{}/{action}", segment(&word(release, "/id")));
     let decision = client
         .post(&path, &json!({ "actor": actor(), "reason": args.reason }))
         .await?;
     let id = word(release, "/id");
     let text = match word(&decision, "/decision_id") {
-        none if none == "-" => format!(
-            "{action} of {id} on {}: done, nothing new to decide\n",
-            args.route
-        ),
+        none if none == "-" => format!("{action} of {id} on {}: done, nothing new to decide\n", args.route),
         decision => format!("{action} of {id} on {}: decision {decision}\n", args.route),
     };
     out.write_all(text.as_bytes()).map_err(OutputError)?;

@@ -13,11 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Flags of `serve`; each wins over the file.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Without --config, ./tracegate.toml is read if it is there.\n\n\
+#[command(after_help = "Without --config, ./tracegate.toml is read if it is there.\n\n\
     Examples:\n  tracegate serve\n  tracegate serve --config /etc/tracegate.toml --data-dir /var/lib/tracegate\n\n\
-    TRACEGATE_LOG sets what is logged to stderr (info; debug; ingest=debug,server=info)."
-)]
+    TRACEGATE_LOG sets what is logged to stderr (info; debug; ingest=debug,server=info).")]
 pub struct ServeArgs {
     /// Configuration, TOML
     #[arg(long, value_name = "FILE")]
@@ -89,11 +87,7 @@ pub(super) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
         app.addresses.otlp_grpc,
         app.addresses.otlp_http
     );
-    tracing::info!(
-        "API http://{}, data in {}",
-        app.addresses.http,
-        data_dir.display()
-    );
+    tracing::info!("API http://{}, data in {}", app.addresses.http, data_dir.display());
     let reason = tokio::select! {
         _ = interrupt.recv() => "Ctrl-C",
         _ = terminate.recv() => "SIGTERM",

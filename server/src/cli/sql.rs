@@ -70,11 +70,7 @@ pub(super) async fn run(args: SqlArgs, out: &mut (dyn Write + Send)) -> miette::
         None => {
             let client = Client::new(&args.server)?;
             client
-                .post_for(
-                    "/api/v1/sql",
-                    &json!({ "sql": sql }),
-                    args.format.media_type(),
-                )
+                .post_for("/api/v1/sql", &json!({ "sql": sql }), args.format.media_type())
                 .await?
         }
     };
@@ -91,9 +87,7 @@ fn question(given: Option<String>) -> miette::Result<String> {
         None if std::io::stdin().is_terminal() => return Err(NoQuestion.into()),
         _ => {
             let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(OutputError)?;
+            std::io::stdin().read_to_string(&mut text).map_err(OutputError)?;
             text
         }
     };

@@ -71,12 +71,12 @@ impl Door {
 /// # Errors
 /// What an address looks like.
 pub fn parse(text: &str) -> Result<SocketAddr, String> {
-    let numeric = text
-        .strip_prefix("localhost:")
-        .map(|port| format!("127.0.0.1:{port}"));
-    numeric.as_deref().unwrap_or(text).parse().map_err(|_| {
-        format!("`{text}` is no address; write HOST:PORT, as in 127.0.0.1:4317 or [::1]:4317")
-    })
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numeric
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("`{text}` is no address; write HOST:PORT, as in 127.0.0.1:4317 or [::1]:4317"))
 }
 
 #[cfg(test)]
@@ -85,18 +85,9 @@ mod tests {
 
     #[test]
     fn addresses_are_numeric_or_localhost() {
-        assert_eq!(
-            parse("localhost:1").unwrap(),
-            "127.0.0.1:1".parse().unwrap()
-        );
+        assert_eq!(parse("localhost:1").unwrap(), "127.0.0.1:1".parse().unwrap());
         assert_eq!(parse("[::1]:2").unwrap(), "[::1]:2".parse().unwrap());
-        for wrong in [
-            "",
-            "4317",
-            "localhost",
-            "example.com:4317",
-            "127.0.0.1:99999",
-        ] {
+        for wrong in ["", "4317", "localhost", "example.com:4317", "127.0.0.1:99999"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

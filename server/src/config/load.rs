@@ -134,8 +134,7 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     if let Some((list, span)) = root.read_spanned::<PriceList>("prices", &mut findings) {
         let table = Arc::make_mut(&mut config.read.prices);
         if let Err(error) = table.merge(&list) {
-            let help =
-                "write prices in nano-USD a token: 150 is 0.15 USD per million tokens".to_owned();
+            let help = "write prices in nano-USD a token: 150 is 0.15 USD per million tokens".to_owned();
             findings.add(Some(span), error.to_string(), Some(help));
         }
     }
@@ -155,14 +154,8 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
         match included(&pattern, folder) {
             Ok(more) => files.extend(more),
             Err(cause) => {
-                let help =
-                    "write paths relative to this file, as in include = [\"releases/*.toml\"]"
-                        .to_owned();
-                findings.add(
-                    Some(span),
-                    format!("cannot include `{pattern}`: {cause}"),
-                    Some(help),
-                );
+                let help = "write paths relative to this file, as in include = [\"releases/*.toml\"]".to_owned();
+                findings.add(Some(span), format!("cannot include `{pattern}`: {cause}"), Some(help));
             }
         }
     }
@@ -181,10 +174,7 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
 
 /// Checks the releases of all files together: ids and routes may not repeat across them.
 fn releases(files: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<ReleaseSpec> {
-    let mut texts: Vec<Findings> = files
-        .iter()
-        .map(|(name, text)| Findings::new(name, text))
-        .collect();
+    let mut texts: Vec<Findings> = files.iter().map(|(name, text)| Findings::new(name, text)).collect();
     for ((name, text), findings) in files.iter().zip(&mut texts).skip(1) {
         // The main file has been read key by key; an included one may only hold releases.
         if let Ok(table) = DeTable::parse(text) {
@@ -222,10 +212,7 @@ fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
                 .unwrap_or(Path::new("."));
             for entry in std::fs::read_dir(within)? {
                 let found = entry?.path();
-                let found_name = found
-                    .file_name()
-                    .and_then(|n| n.to_str())
-                    .unwrap_or_default();
+                let found_name = found.file_name().and_then(|n| n.to_str()).unwrap_or_default();
                 if found_name.len() >= before.len() + after.len()
                     && found_name.starts_with(before)
                     && found_name.ends_with(after)
@@ -250,12 +237,7 @@ fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
 
 fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {
     for key in SERVER_NOT_YET {
-        section.refuse(
-            key,
-            format!("`{key}` is not built yet; remove it"),
-            None,
-            findings,
-        );
+        section.refuse(key, format!("`{key}` is not built yet; remove it"), None, findings);
     }
     if let Some(dir) = section.read::<PathBuf>("data_dir", findings) {
         config.data_dir = dir;
@@ -312,13 +294,8 @@ fn webhooks(mut section: Section<'_>, config: &mut Config, findings: &mut Findin
             match network.parse() {
                 Ok(network) => config.webhooks_allow.push(network),
                 Err(_) => {
-                    let help = "write networks, as in allow = [\"127.0.0.0/8\", \"10.1.0.0/16\"]"
-                        .to_owned();
-                    findings.add(
-                        Some(span.clone()),
-                        format!("`{network}` is no network"),
-                        Some(help),
-                    );
+                    let help = "write networks, as in allow = [\"127.0.0.0/8\", \"10.1.0.0/16\"]".to_owned();
+                    findings.add(Some(span.clone()), format!("`{network}` is no network"), Some(help));
                 }
             }
         }
@@ -328,13 +305,9 @@ fn webhooks(mut section: Section<'_>, config: &mut Config, findings: &mut Findin
 
 fn cell_resolution(text: &str) -> Result<Duration, String> {
     let hint = "a whole number of seconds that divides an hour, as in \"60s\"";
-    let width =
-        humantime::parse_duration(text).map_err(|error| format!("{error}; write {hint}"))?;
-    let whole =
-        width.subsec_nanos() == 0 && width.as_secs() > 0 && 3_600 % width.as_secs().max(1) == 0;
-    whole
-        .then_some(width)
-        .ok_or_else(|| format!("`{text}` is not {hint}"))
+    let width = humantime::parse_duration(text).map_err(|error| format!("{error}; write {hint}"))?;
+    let whole = width.subsec_nanos() == 0 && width.as_secs() > 0 && 3_600 % width.as_secs().max(1) == 0;
+    whole.then_some(width).ok_or_else(|| format!("`{text}` is not {hint}"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

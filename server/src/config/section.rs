@@ -32,12 +32,7 @@ impl Findings {
     }
 
     /// Adds one.
-    pub fn add(
-        &mut self,
-        span: Option<Range<usize>>,
-        message: impl Into<String>,
-        help: Option<String>,
-    ) {
+    pub fn add(&mut self, span: Option<Range<usize>>, message: impl Into<String>, help: Option<String>) {
         let source = Arc::clone(&self.source);
         self.problems.push(Problem {
             source,
@@ -73,24 +68,14 @@ impl<'i> Section<'i> {
     }
 
     /// Refuses a key that is planned and not built, so that nobody relies on it.
-    pub fn refuse(
-        &mut self,
-        key: &str,
-        message: String,
-        help: Option<String>,
-        findings: &mut Findings,
-    ) {
+    pub fn refuse(&mut self, key: &str, message: String, help: Option<String>, findings: &mut Findings) {
         if let Some(value) = self.table.remove(key) {
             findings.add(Some(value.span()), message, help);
         }
     }
 
     /// Reads the value of a key, if it is there and right.
-    pub fn read<T: Deserialize<'i>>(
-        &mut self,
-        key: &'static str,
-        findings: &mut Findings,
-    ) -> Option<T> {
+    pub fn read<T: Deserialize<'i>>(&mut self, key: &'static str, findings: &mut Findings) -> Option<T> {
         let value = self.take(key)?;
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
@@ -199,10 +184,7 @@ mod tests {
     #[test]
     fn a_slip_of_the_pen_finds_its_key() {
         assert_eq!(closest("data_dri", &["data_dir", "http"]), Some("data_dir"));
-        assert_eq!(
-            closest("otlp-http", &["data_dir", "otlp_http"]),
-            Some("otlp_http")
-        );
+        assert_eq!(closest("otlp-http", &["data_dir", "otlp_http"]), Some("otlp_http"));
         assert_eq!(closest("color", &["data_dir", "http"]), None);
         assert_eq!(distance("kitten", "sitting"), 3);
     }

@@ -80,38 +80,20 @@ allow = ["127.0.0.0/8"]
 "#;
     let config = Config::parse(text, "t").unwrap();
     assert_eq!(config.data_dir, PathBuf::from("/var/lib/tracegate"));
-    assert_eq!(
-        config.address(Door::OtlpHttp),
-        "127.0.0.1:14318".parse().unwrap()
-    );
+    assert_eq!(config.address(Door::OtlpHttp), "127.0.0.1:14318".parse().unwrap());
     assert_eq!(config.http, "[::1]:14320".parse().unwrap());
+    assert_eq!(config.public_url.as_deref(), Some("https://tracegate.internal"));
     assert_eq!(
-        config.public_url.as_deref(),
-        Some("https://tracegate.internal")
-    );
-    assert_eq!(
-        (
-            config.pipeline.assembly.resolution.as_secs(),
-            config.doors.budget_bytes
-        ),
+        (config.pipeline.assembly.resolution.as_secs(), config.doors.budget_bytes),
         (10, 64 << 20)
     );
     assert_eq!(
-        (
-            config.pipeline.seal_age.as_secs(),
-            config.read.keys.cohort.len()
-        ),
+        (config.pipeline.seal_age.as_secs(), config.read.keys.cohort.len()),
         (300, 1)
     );
     assert_eq!(config.read.content, ingest::read::ContentPolicy::Keep);
     assert_eq!(config.read.prices.version(), "ours-1");
-    assert!(
-        config
-            .read
-            .prices
-            .price(Some("openai"), "house-model")
-            .is_some()
-    );
+    assert!(config.read.prices.price(Some("openai"), "house-model").is_some());
     assert_eq!(config.webhooks_allow.len(), 1);
 }
 

@@ -42,10 +42,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Vec<Value>>
 }
 
 /// The evidence bundle, byte for byte as it was hashed.
-pub(super) async fn one(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let Some((_, bundle)) = api.desk.decision(&id).await? else {
         return Err(ApiError::missing(format!(
             "there is no decision `{id}`; GET /api/v1/decisions lists them"
@@ -54,10 +51,7 @@ pub(super) async fn one(
     Ok(([(header::CONTENT_TYPE, "application/json")], bundle).into_response())
 }
 
-pub(super) async fn replay(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+pub(super) async fn replay(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     let row = api.desk.replay(&id).await?;
     Ok(Json(
         json!({ "delivery_id": row.id, "decision_id": row.decision_id, "state": row.state }),

@@ -55,8 +55,7 @@ pub(super) async fn of_route(
         () = api.stopping.cancelled() => api.desk.desired(&route),
     };
     let Some(desired) = desired else {
-        let message =
-            format!("nothing was decided for route `{route}` yet: keep the route as it is");
+        let message = format!("nothing was decided for route `{route}` yet: keep the route as it is");
         return Err(ApiError::missing(message));
     };
     let tag = [(header::ETAG, format!("\"{}\"", desired.decision_seq))];
@@ -68,9 +67,5 @@ pub(super) async fn of_route(
 
 /// The number inside `"123"` or `W/"123"`.
 fn seq_of(tag: &str) -> Option<i64> {
-    tag.trim()
-        .trim_start_matches("W/")
-        .trim_matches('"')
-        .parse()
-        .ok()
+    tag.trim().trim_start_matches("W/").trim_matches('"').parse().ok()
 }

@@ -22,10 +22,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, A
         ));
     }
     if api.stopping.is_cancelled() {
-        return Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the server is stopping",
-        ));
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping"));
     }
     Ok("ready\n")
 }

@@ -24,10 +24,7 @@ impl Hosts {
     #[must_use]
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self {
-            names: names
-                .into_iter()
-                .map(|name| name.to_ascii_lowercase())
-                .collect(),
+            names: names.into_iter().map(|name| name.to_ascii_lowercase()).collect(),
         }
     }
 
@@ -40,10 +37,7 @@ impl Hosts {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         host.eq_ignore_ascii_case("localhost")
             || bare.parse::<IpAddr>().is_ok()
-            || self
-                .names
-                .iter()
-                .any(|name| host.eq_ignore_ascii_case(name))
+            || self.names.iter().any(|name| host.eq_ignore_ascii_case(name))
     }
 
     fn check(&self, authority: Option<&str>, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -92,9 +86,7 @@ mod tests {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
         let hosts = Hosts::new(["Tracegate.internal".to_owned()]);
-        hosts
-            .check(None, &headers)
-            .map_or_else(|e| e.status.as_u16(), |()| 200)
+        hosts.check(None, &headers).map_or_else(|e| e.status.as_u16(), |()| 200)
     }
 
     #[test]
@@ -121,10 +113,7 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_cannot_post() {
-        assert_eq!(
-            status(Some("127.0.0.1:4320"), Some("http://127.0.0.1:4320")),
-            200
-        );
+        assert_eq!(status(Some("127.0.0.1:4320"), Some("http://127.0.0.1:4320")), 200);
         for origin in [
             "https://evil.example",
             "http://203.0.113.5:4320",
@@ -132,11 +121,7 @@ mod tests {
             "null",
             "file://",
         ] {
-            assert_eq!(
-                status(Some("127.0.0.1:4320"), Some(origin)),
-                403,
-                "{origin}"
-            );
+            assert_eq!(status(Some("127.0.0.1:4320"), Some(origin)), 403, "{origin}");
         }
     }
 }

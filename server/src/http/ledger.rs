@@ -3,8 +3,8 @@
 use super::{ApiError, decisions::actor};
 use arrow::{
     array::{
-        Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray,
-        StringDictionaryBuilder, TimestampNanosecondArray,
+        Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
+        TimestampNanosecondArray,
     },
     datatypes::{Int32Type, SchemaRef},
     error::ArrowError,
@@ -88,9 +88,10 @@ fn releases(view: &DeskView) -> Result<RecordBatch, ArrowError> {
             text(rows.iter().map(|r| Some(r.rules_hash.as_str()))),
             times(rows.iter().map(|r| Some(r.state.opened))),
             times(rows.iter().map(|r| r.state.settled)),
-            text(rows.iter().map(|r| {
-                Some(serde_json::json!({ "blue": r.spec.blue, "green": r.spec.green }).to_string())
-            })),
+            text(
+                rows.iter()
+                    .map(|r| Some(serde_json::json!({ "blue": r.spec.blue, "green": r.spec.green }).to_string())),
+            ),
         ],
     )
 }
@@ -138,8 +139,7 @@ fn deliveries(rows: &[DeliveryRow]) -> Result<RecordBatch, ArrowError> {
             text(rows.iter().map(|r| Some(r.decision_id.as_str()))),
             words(rows.iter().map(|r| Some(state(r)))),
             Arc::new(Int32Array::from_iter_values(
-                rows.iter()
-                    .map(|r| i32::try_from(r.attempts).unwrap_or(i32::MAX)),
+                rows.iter().map(|r| i32::try_from(r.attempts).unwrap_or(i32::MAX)),
             )),
             Arc::new(
                 rows.iter()

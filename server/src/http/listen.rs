@@ -59,12 +59,7 @@ pub async fn serve(listener: TcpListener, router: Router, stopping: Cancellation
     connections.wait().await;
 }
 
-async fn connection(
-    socket: TcpStream,
-    router: Router,
-    stopping: CancellationToken,
-    place: OwnedSemaphorePermit,
-) {
+async fn connection(socket: TcpStream, router: Router, stopping: CancellationToken, place: OwnedSemaphorePermit) {
     let _ = socket.set_nodelay(true);
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -77,8 +72,7 @@ async fn connection(
         .keep_alive_interval(KEEP_ALIVE)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX);
-    let connection =
-        builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
+    let connection = builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

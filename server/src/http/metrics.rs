@@ -88,9 +88,7 @@ impl Metrics {
                 };
                 match event {
                     Ok(DeskEvent::Decided(decision)) => {
-                        decisions
-                            .get_or_create(&[("action", decision.action.as_str())])
-                            .inc();
+                        decisions.get_or_create(&[("action", decision.action.as_str())]).inc();
                     }
                     Ok(DeskEvent::Delivered(row)) => {
                         let outcome = if row.state == DeliveryState::Delivered {
@@ -112,10 +110,7 @@ pub(super) async fn page(State(api): State<Arc<Api>>) -> Response {
     let mut page = String::new();
     match text::encode(&mut page, &api.metrics.registry) {
         Ok(()) => ([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
-        Err(error) => {
-            super::ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
-                .into_response()
-        }
+        Err(error) => super::ApiError::new(http::StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
@@ -131,10 +126,7 @@ impl fmt::Debug for Desk {
 impl Collector for Desk {
     fn encode(&self, mut out: DescriptorEncoder<'_>) -> fmt::Result {
         let releases = self.0.releases();
-        let running = releases
-            .iter()
-            .filter(|release| !release.phase.is_over())
-            .count();
+        let running = releases.iter().filter(|release| !release.phase.is_over()).count();
         gauge(
             &mut out,
             "releases_running",
@@ -173,17 +165,8 @@ impl Collector for Ingest {
 impl Ingest {
     fn doors(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let door = self.door.counters();
-        let requests = [
-            ("grpc", get(&door.grpc_requests)),
-            ("http", get(&door.http_requests)),
-        ];
-        family(
-            out,
-            "requests",
-            "export requests that came",
-            "transport",
-            &requests,
-        )?;
+        let requests = [("grpc", get(&door.grpc_requests)), ("http", get(&door.http_requests))];
+        family(out, "requests", "export requests that came", "transport", &requests)?;
         family(
             out,
             "requests_refused",
@@ -209,12 +192,7 @@ impl Ingest {
             "message bytes after decompression",
             get(&door.bytes),
         )?;
-        counter(
-            out,
-            "connections",
-            "connections accepted",
-            get(&door.connections),
-        )?;
+        counter(out, "connections", "connections accepted", get(&door.connections))?;
         counter(
             out,
             "connections_refused",
@@ -278,12 +256,7 @@ impl Ingest {
             "closed traces that can still change",
             traces.recent,
         )?;
-        gauge(
-            out,
-            "traces_bytes",
-            "estimated memory of both",
-            traces.bytes,
-        )?;
+        gauge(out, "traces_bytes", "estimated memory of both", traces.bytes)?;
         counter(out, "traces_closed", "traces closed", traces.closed)?;
         counter(
             out,
@@ -325,12 +298,7 @@ impl Ingest {
 
     fn disk(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let disk = &self.pipeline;
-        counter(
-            out,
-            "journal_records",
-            "journal records written",
-            get(&disk.groups),
-        )?;
+        counter(out, "journal_records", "journal records written", get(&disk.groups))?;
         counter(
             out,
             "journal_bytes",
@@ -361,18 +329,8 @@ impl Ingest {
             "last journal record in Parquet",
             get(&disk.sealed_lsn),
         )?;
-        gauge(
-            out,
-            "live_rows",
-            "rows not yet in Parquet",
-            get(&disk.live_rows),
-        )?;
-        counter(
-            out,
-            "snapshots",
-            "snapshots published",
-            get(&disk.publications),
-        )?;
+        gauge(out, "live_rows", "rows not yet in Parquet", get(&disk.live_rows))?;
+        counter(out, "snapshots", "snapshots published", get(&disk.publications))?;
         counter(out, "seals", "seals done", get(&disk.seals))?;
         counter(
             out,
@@ -398,13 +356,7 @@ fn gauge(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) ->
     value.encode(out.encode_descriptor(name, help, None, value.metric_type())?)
 }
 
-fn family(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    label: &str,
-    values: &[(&str, u64)],
-) -> fmt::Result {
+fn family(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
     let mut family = out.encode_descriptor(name, help, None, MetricType::Counter)?;
     for &(word, value) in values {
         ConstCounter::new(value).encode(family.encode_family(&[(label, word)])?)?;
@@ -413,12 +365,7 @@ fn family(
 }
 
 /// As a histogram in seconds.
-fn durations(
-    out: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    durations: &Durations,
-) -> fmt::Result {
+fn durations(out: &mut DescriptorEncoder<'_>, name: &str, help: &str, durations: &Durations) -> fmt::Result {
     let (n, sum_us) = durations.total();
     let mut edges: Vec<(f64, u64)> = Vec::new();
     let mut short = 0;
@@ -434,10 +381,5 @@ fn durations(
         last.0 = f64::INFINITY;
     }
     let mut encoder = out.encode_descriptor(name, help, None, MetricType::Histogram)?;
-    encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
-        sum_us as f64 / US,
-        n,
-        &edges,
-        None,
-    )
+    encoder.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum_us as f64 / US, n, &edges, None)
 }

@@ -65,10 +65,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::page))
         .route("/api/v1/sql", post(sql::ask))
-        .route(
-            "/api/v1/releases",
-            get(releases::list).post(releases::declare),
-        )
+        .route("/api/v1/releases", get(releases::list).post(releases::declare))
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/releases/{id}/verdict", get(releases::verdict))
         .route("/api/v1/releases/{id}/{command}", post(releases::command))
@@ -81,10 +78,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn(within_time))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&api),
-            host::guard,
-        ))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), host::guard))
         .with_state(api)
 }
 
@@ -107,10 +101,9 @@ async fn within_time(request: Request, next: Next) -> Response {
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, message).into_response()
         }
     };
-    answer.headers_mut().insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    answer
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
 }
 

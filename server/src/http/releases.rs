@@ -27,15 +27,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Json<Vec<ReleaseSummary
     Json(api.desk.releases())
 }
 
-pub(super) async fn one(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let summary = api
-        .desk
-        .releases()
-        .into_iter()
-        .find(|release| release.id == id);
+pub(super) async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    let summary = api.desk.releases().into_iter().find(|release| release.id == id);
     let (Some(summary), Some(row)) = (summary, api.desk.release(&id)) else {
         return Err(unknown(&id));
     };
@@ -60,9 +53,7 @@ pub(super) async fn verdict(
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::missing(format!(
-        "there is no release `{id}`; GET /api/v1/releases lists them"
-    ))
+    ApiError::missing(format!("there is no release `{id}`; GET /api/v1/releases lists them"))
 }
 
 /// One release, as a release file (TOML) or as the same in JSON.
@@ -77,12 +68,10 @@ pub(super) async fn declare(
         .and_then(|kind| kind.to_str().ok())
         .unwrap_or_default();
     let (text, checked) = if kind.contains("json") {
-        let value = serde_json::from_slice(&body)
-            .map_err(|error| bad(format!("the body is not JSON: {error}")))?;
+        let value = serde_json::from_slice(&body).map_err(|error| bad(format!("the body is not JSON: {error}")))?;
         (None, check_json(&value))
     } else {
-        let text = String::from_utf8(body.to_vec())
-            .map_err(|_| bad("the body is not UTF-8 text".to_owned()))?;
+        let text = String::from_utf8(body.to_vec()).map_err(|_| bad("the body is not UTF-8 text".to_owned()))?;
         let checked = check(&text, "release");
         (Some(text), checked)
     };
@@ -102,11 +91,7 @@ pub(super) async fn declare(
         .declare(release.clone(), actor)
         .await
         .map_err(|error| ApiError::from(error).into_response())?;
-    let status = if is_known {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    };
+    let status = if is_known { StatusCode::OK } else { StatusCode::CREATED };
     let location = [(header::LOCATION, format!("/api/v1/releases/{}", release.id))];
     Ok((
         status,
@@ -161,19 +146,14 @@ pub(super) async fn command(
         .filter(|name| !name.trim().is_empty())
         .unwrap_or_else(|| NOBODY.to_owned());
     if order.reason.trim().is_empty() {
-        return Err(ApiError::bad(
-            "say why in `reason`: it is kept with the decision",
-        ));
+        return Err(ApiError::bad("say why in `reason`: it is kept with the decision"));
     }
     if actor.len() > TEXT_BYTES_MAX || order.reason.len() > TEXT_BYTES_MAX {
         return Err(ApiError::bad(format!(
             "`actor` and `reason` may have {TEXT_BYTES_MAX} bytes"
         )));
     }
-    let decision = api
-        .desk
-        .command(&id, command, &actor, &order.reason)
-        .await?;
+    let decision = api.desk.command(&id, command, &actor, &order.reason).await?;
     Ok(Json(json!({
         "release": id,
         "command": word,
@@ -186,14 +166,10 @@ impl From<DeskError> for ApiError {
     fn from(error: DeskError) -> Self {
         let status = match &error {
             DeskError::UnknownRelease(_) | DeskError::NoReplay(_) => StatusCode::NOT_FOUND,
-            DeskError::RulesChanged(_) | DeskError::RouteTaken { .. } | DeskError::Refused(_) => {
-                StatusCode::CONFLICT
-            }
+            DeskError::RulesChanged(_) | DeskError::RouteTaken { .. } | DeskError::Refused(_) => StatusCode::CONFLICT,
             DeskError::Rules(_) => StatusCode::BAD_REQUEST,
             DeskError::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            DeskError::Ledger(_) | DeskError::Webhook(_) | DeskError::Thread(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            DeskError::Ledger(_) | DeskError::Webhook(_) | DeskError::Thread(_) => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self::new(status, error.to_string())
     }

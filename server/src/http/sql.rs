@@ -23,16 +23,9 @@ struct Question {
     sql: String,
 }
 
-pub(super) async fn ask(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Result<Response, ApiError> {
-    let question: Question = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad(format!(
-            "the body is not {{\"sql\": \"SELECT ...\"}}: {error}"
-        ))
-    })?;
+pub(super) async fn ask(State(api): State<Arc<Api>>, headers: HeaderMap, body: Bytes) -> Result<Response, ApiError> {
+    let question: Question = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad(format!("the body is not {{\"sql\": \"SELECT ...\"}}: {error}")))?;
     let accept = headers
         .get(header::ACCEPT)
         .and_then(|value| value.to_str().ok())
@@ -49,11 +42,7 @@ pub(super) async fn ask(
         .is_some_and(|first| first.trim().starts_with(PLAIN))
     {
         let rows = answer.collect(Bounds::default()).await?;
-        return Ok((
-            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-            table(&rows)?,
-        )
-            .into_response());
+        return Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], table(&rows)?).into_response());
     }
     let format = Format::from_accept(accept);
     let body = Body::from_stream(encode(answer, format));

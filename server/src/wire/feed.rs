@@ -63,11 +63,8 @@ impl Feed {
         }
         let counters = self.door.counters();
         let requests = counters.grpc_requests.load(Relaxed) + counters.http_requests.load(Relaxed);
-        self.impairment.observe(
-            (self.clock)(),
-            requests,
-            counters.shed_requests.load(Relaxed),
-        )
+        self.impairment
+            .observe((self.clock)(), requests, counters.shed_requests.load(Relaxed))
     }
 
     fn publish(&mut self, impaired: &Option<String>) {

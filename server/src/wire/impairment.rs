@@ -25,9 +25,7 @@ impl Impairment {
     pub fn new(report: &RecoveryReport) -> Self {
         let lasting = match (report.quarantined.len(), report.lost_records) {
             (0, 0) => None,
-            (0, records) => Some(format!(
-                "{records} acknowledged journal records were lost to damage"
-            )),
+            (0, records) => Some(format!("{records} acknowledged journal records were lost to damage")),
             (files, _) => Some(format!("{files} sealed files are quarantined")),
         };
         Self {
@@ -39,12 +37,7 @@ impl Impairment {
     /// Totals of the doors at a time, not more often than needed; the answer in words.
     pub fn observe(&mut self, now: Nanos, requests: u64, shed: u64) -> Option<String> {
         self.samples.push_back((now, requests, shed));
-        while self.samples.len() > 2
-            && self
-                .samples
-                .get(1)
-                .is_some_and(|(at, ..)| now.since(*at) >= WINDOW)
-        {
+        while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, ..)| now.since(*at) >= WINDOW) {
             self.samples.pop_front();
         }
         if self.lasting.is_some() {

@@ -46,16 +46,10 @@ async fn listen(config: &Config, door: Door) -> Result<TcpListener, StartError> 
     if !address.ip().is_loopback() && !config.insecure {
         return Err(StartError::Exposed { address, door });
     }
-    TcpListener::bind(address)
-        .await
-        .map_err(|cause| match cause.kind() {
-            io::ErrorKind::AddrInUse => StartError::PortTaken { address, door },
-            _ => StartError::Bind {
-                address,
-                door,
-                cause,
-            },
-        })
+    TcpListener::bind(address).await.map_err(|cause| match cause.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortTaken { address, door },
+        _ => StartError::Bind { address, door, cause },
+    })
 }
 
 fn bound(config: &Config, door: Door, listener: &TcpListener) -> Result<SocketAddr, StartError> {

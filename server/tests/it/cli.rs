@@ -4,17 +4,9 @@ use crate::kill::tracegate;
 
 fn run(args: &[&str]) -> (bool, String, String) {
     let dir = tempfile::tempdir().unwrap();
-    let output = tracegate(dir.path())
-        .args(args)
-        .env("COLUMNS", "100")
-        .output()
-        .unwrap();
+    let output = tracegate(dir.path()).args(args).env("COLUMNS", "100").output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.success(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
@@ -46,15 +38,9 @@ fn every_command_has_help_with_an_example() {
 fn errors_go_to_stderr_and_say_what_to_do() {
     let unreachable = "http://127.0.0.1:9";
     for (name, args) in [
-        (
-            "no_server",
-            vec!["sql", "--server", unreachable, "SELECT 1"],
-        ),
+        ("no_server", vec!["sql", "--server", unreachable, "SELECT 1"]),
         ("no_server_address", vec!["status", "--server", "ftp://x"]),
-        (
-            "no_data_directory",
-            vec!["sql", "--data-dir", "nowhere", "SELECT 1"],
-        ),
+        ("no_data_directory", vec!["sql", "--data-dir", "nowhere", "SELECT 1"]),
         ("no_config", vec!["serve", "--config", "nowhere.toml"]),
         ("no_file_to_check", vec!["check", "nowhere.toml"]),
         ("no_question", vec!["sql"]),
@@ -71,10 +57,7 @@ fn errors_go_to_stderr_and_say_what_to_do() {
 #[test]
 fn prices_and_completions_need_no_server() {
     let (ok, prices, _) = run(&["prices", "gpt-4o-mini"]);
-    assert!(
-        ok && prices.contains("0.15") && prices.contains("openai"),
-        "{prices}"
-    );
+    assert!(ok && prices.contains("0.15") && prices.contains("openai"), "{prices}");
     let (ok, script, _) = run(&["completions", "bash"]);
     assert!(ok && script.contains("_tracegate"), "{script}");
 }

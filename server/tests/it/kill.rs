@@ -144,11 +144,7 @@ async fn ctrl_c_seals_and_exits_with_zero() {
     served.signal(rustix::process::Signal::INT);
     let status = served.child.wait().unwrap();
     assert!(status.success(), "{status}");
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(dir.path().join("tracegate-data/spans/color=green").is_dir());
     let answer = tracegate(dir.path())
         .args([
@@ -162,9 +158,7 @@ async fn ctrl_c_seals_and_exits_with_zero() {
         .output()
         .unwrap();
     assert_eq!(
-        String::from_utf8(answer.stdout)
-            .unwrap()
-            .replace("\r\n", "\n"),
+        String::from_utf8(answer.stdout).unwrap().replace("\r\n", "\n"),
         "color,n\ngreen,2\n"
     );
 }
@@ -192,10 +186,7 @@ fn a_taken_port_says_which_and_how_to_change_it() {
     for word in [port.as_str(), "--otlp-http", "otlp_http", "[server]"] {
         assert!(said.contains(word), "{word} is not in {said}");
     }
-    assert!(
-        !dir.path().join("tracegate-data").exists(),
-        "nothing was touched"
-    );
+    assert!(!dir.path().join("tracegate-data").exists(), "nothing was touched");
 }
 
 #[test]

@@ -34,20 +34,10 @@ fn int(key: &str, value: i64) -> KeyValue {
 
 /// A request of one trace: a server span that carries route and color, and a model call below that carries neither.
 pub fn trace(n: u64, color: &str) -> Vec<u8> {
-    let end = u64::try_from(
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_nanos(),
-    )
-    .unwrap();
+    let end = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap();
     let start = end - 200_000_000;
     let trace_id = (u128::from(n) + (1 << 100)).to_be_bytes().to_vec();
-    let span = |id: u64,
-                parent: Option<u64>,
-                name: &str,
-                kind: SpanKind,
-                attributes: Vec<KeyValue>| Span {
+    let span = |id: u64, parent: Option<u64>, name: &str, kind: SpanKind, attributes: Vec<KeyValue>| Span {
         trace_id: trace_id.clone(),
         span_id: (n * 2 + id + 1).to_be_bytes().to_vec(),
         parent_span_id: parent.map_or_else(Vec::new, |id| (n * 2 + id + 1).to_be_bytes().to_vec()),
@@ -138,10 +128,7 @@ pub async fn eventually(
         if rows == expected {
             return;
         }
-        assert!(
-            begun.elapsed() < within,
-            "{question}: {rows}, expected {expected}"
-        );
+        assert!(begun.elapsed() < within, "{question}: {rows}, expected {expected}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -49,13 +49,7 @@ impl Running {
     async fn order(&self, command: &str, reason: &str) -> (u16, Value) {
         let path = format!("/api/v1/releases/chat-8/{command}");
         let body = json!({ "actor": "ann", "reason": reason });
-        let answer = self
-            .client
-            .post(self.url(&path))
-            .json(&body)
-            .send()
-            .await
-            .unwrap();
+        let answer = self.client.post(self.url(&path)).json(&body).send().await.unwrap();
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 }
@@ -65,10 +59,7 @@ async fn a_declared_release_has_a_verdict_with_every_key() {
     let it = Running::start().await;
     assert_eq!(it.get("/api/v1/releases").await, (200, json!([])));
     assert_eq!(it.get("/api/v1/releases/chat-8/verdict").await.0, 404);
-    assert_eq!(
-        it.declare("application/toml", RELEASE.to_owned()).await.0,
-        201
-    );
+    assert_eq!(it.declare("application/toml", RELEASE.to_owned()).await.0, 201);
     assert_eq!(
         it.declare("application/toml", RELEASE.to_owned()).await.0,
         200,
@@ -77,18 +68,11 @@ async fn a_declared_release_has_a_verdict_with_every_key() {
     let changed = RELEASE.replace("max_ratio = 1.2", "max_ratio = 1.3");
     let (status, error) = it.declare("application/toml", changed).await;
     assert_eq!(status, 409);
-    assert!(
-        error["error"]
-            .as_str()
-            .unwrap()
-            .contains("declare a new id"),
-        "{error}"
-    );
+    assert!(error["error"].as_str().unwrap().contains("declare a new id"), "{error}");
 
     let (status, verdict) = it.get("/api/v1/releases/chat-8/verdict").await;
     assert_eq!(status, 200);
-    let keys =
-        "release route verdict phase active_color decision_id decision_seq n_blue n_green gates";
+    let keys = "release route verdict phase active_color decision_id decision_seq n_blue n_green gates";
     for key in keys.split(' ') {
         assert!(verdict.get(key).is_some(), "{key} is missing in {verdict}");
     }
@@ -179,10 +163,7 @@ async fn a_person_moves_the_route_and_a_gateway_that_waits_hears_of_it() {
     );
     let id = decisions[0]["decision_id"].as_str().unwrap();
     let (_, bundle) = it.get(&format!("/api/v1/decisions/{id}")).await;
-    assert_eq!(
-        bundle["decision"]["reason"],
-        json!("customers report wrong refunds")
-    );
+    assert_eq!(bundle["decision"]["reason"], json!("customers report wrong refunds"));
     let question = "SELECT r.active_color, d.action, d.actor, d.evidence LIKE '%refunds%' FROM releases r JOIN decisions d ON d.release = r.id ORDER BY decision_seq DESC LIMIT 1";
     let rows = crate::otlp::sql(&it.client, it.app.addresses.http, question).await;
     assert_eq!(rows, json!([["blue", "rollback", "ann", true]]));
@@ -205,19 +186,11 @@ async fn a_person_moves_the_route_and_a_gateway_that_waits_hears_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_waiting_gateway_does_not_hold_up_the_end() {
     let it = Running::start().await;
-    let poll = tokio::spawn(
-        it.client
-            .get(it.url("/api/v1/routes/chat/desired?wait=30s"))
-            .send(),
-    );
+    let poll = tokio::spawn(it.client.get(it.url("/api/v1/routes/chat/desired?wait=30s")).send());
     tokio::time::sleep(Duration::from_millis(200)).await;
     let begun = Instant::now();
     it.app.shutdown().await.unwrap();
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(poll.await.unwrap().unwrap().status(), 404);
 }
 

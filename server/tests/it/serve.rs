@@ -17,7 +17,8 @@ async fn a_span_is_in_sql_within_a_second_with_color_tokens_and_cost() {
     let app = start(dir.path()).await;
     let (client, at) = (client(), app.addresses);
     assert!(export(&client, at.otlp_http, trace(1, "green")).await);
-    let question = "SELECT role, route, color, version, request_model, prompt_tokens, cost_usd FROM spans WHERE role = 'call'";
+    let question =
+        "SELECT role, route, color, version, request_model, prompt_tokens, cost_usd FROM spans WHERE role = 'call'";
     let expected = json!([["call", "chat", "green", "7", "gpt-4o-mini", 1000, 0.00021]]);
     eventually(&client, at.http, question, expected, Duration::from_secs(1)).await;
     app.shutdown().await.unwrap();
@@ -56,10 +57,7 @@ async fn what_was_sealed_at_shutdown_is_there_again_and_readable_without_a_serve
 async fn sql_answers_in_the_format_asked_for_and_errors_in_one_form() {
     let dir = tempfile::tempdir().unwrap();
     let app = start(dir.path()).await;
-    let (client, url) = (
-        client(),
-        format!("http://{}/api/v1/sql", app.addresses.http),
-    );
+    let (client, url) = (client(), format!("http://{}/api/v1/sql", app.addresses.http));
     let ask = |accept: &'static str, sql: &str| {
         client
             .post(&url)
@@ -67,19 +65,9 @@ async fn sql_answers_in_the_format_asked_for_and_errors_in_one_form() {
             .json(&json!({ "sql": sql }))
             .send()
     };
-    let csv = ask("text/csv", "SELECT 1 AS one, 'a' AS letter")
-        .await
-        .unwrap();
-    assert!(
-        csv.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .starts_with("text/csv")
-    );
-    assert_eq!(
-        csv.text().await.unwrap().replace("\r\n", "\n"),
-        "one,letter\n1,a\n"
-    );
+    let csv = ask("text/csv", "SELECT 1 AS one, 'a' AS letter").await.unwrap();
+    assert!(csv.headers()["content-type"].to_str().unwrap().starts_with("text/csv"));
+    assert_eq!(csv.text().await.unwrap().replace("\r\n", "\n"), "one,letter\n1,a\n");
     let table = ask("text/plain", "SELECT 1 AS one")
         .await
         .unwrap()
@@ -103,10 +91,7 @@ async fn sql_answers_in_the_format_asked_for_and_errors_in_one_form() {
         let answer = ask("application/json", sql).await.unwrap();
         assert_eq!(answer.status(), status, "{sql}");
         let error: Value = answer.json().await.unwrap();
-        assert!(
-            error["error"].as_str().unwrap().contains(says),
-            "{sql}: {error}"
-        );
+        assert!(error["error"].as_str().unwrap().contains(says), "{sql}: {error}");
     }
     let answer = client.post(&url).body("SELECT 1").send().await.unwrap();
     assert_eq!(answer.status(), 400);

@@ -67,8 +67,7 @@ pub(crate) fn encode(
         let length_at = out.len();
         let packed_at = length_at + 4;
         out.resize(packed_at + block::get_maximum_output_size(plain.len()), 0);
-        let packed = block::compress_into(plain, &mut out[packed_at..])
-            .map_err(|e| broken(&e.to_string()))?;
+        let packed = block::compress_into(plain, &mut out[packed_at..]).map_err(|e| broken(&e.to_string()))?;
         out.truncate(packed_at + packed);
         out[length_at..packed_at].copy_from_slice(&(packed as u32).to_le_bytes());
     }
@@ -117,10 +116,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MicroBatch, StoreError> {
         .collect::<Result<_, _>>()?;
     let mut sections = Vec::new();
     for _ in 0..fields.u8().ok_or_else(short)? {
-        let table = fields
-            .u8()
-            .and_then(table)
-            .ok_or_else(|| broken("unknown table"))?;
+        let table = fields.u8().and_then(table).ok_or_else(|| broken("unknown table"))?;
         let plain = fields.u32().ok_or_else(short)? as usize;
         let packed = fields.u32().ok_or_else(short)? as usize;
         let packed = fields.bytes(packed).ok_or_else(short)?;

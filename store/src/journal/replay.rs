@@ -115,10 +115,7 @@ impl Iterator for Replay {
 /// Reads every segment that may hold records after `after`.
 pub(crate) fn scan(dir: &Path, after: u64, recovery: JournalRecovery) -> Result<Scan, StoreError> {
     let mut segments = segments(dir)?;
-    let sealed = segments
-        .windows(2)
-        .take_while(|pair| pair[1].0 <= after + 1)
-        .count();
+    let sealed = segments.windows(2).take_while(|pair| pair[1].0 <= after + 1).count();
     segments.drain(..sealed);
     let mut scan = Scan {
         last_lsn: after,

@@ -61,10 +61,7 @@ pub(crate) fn properties(
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS_MAX))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES_MAX))
         .set_key_value_metadata(Some(vec![
-            KeyValue::new(
-                "tracegate.schema_version".into(),
-                SCHEMA_VERSION.to_string(),
-            ),
+            KeyValue::new("tracegate.schema_version".into(), SCHEMA_VERSION.to_string()),
             KeyValue::new("tracegate.lsn_min".into(), lsn_min.to_string()),
             KeyValue::new("tracegate.lsn_max".into(), lsn_max.to_string()),
         ]));
@@ -72,10 +69,7 @@ pub(crate) fn properties(
         let name = field.name().as_str();
         let path = || ColumnPath::from(name);
         props = match field.data_type() {
-            DataType::Timestamp(..)
-            | DataType::Int32
-            | DataType::Int64
-            | DataType::Decimal128(..) => props
+            DataType::Timestamp(..) | DataType::Int32 | DataType::Int64 | DataType::Decimal128(..) => props
                 .set_column_dictionary_enabled(path(), false)
                 .set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED),
             DataType::Float64 if name.ends_with("_ms") => props

@@ -61,9 +61,7 @@ impl Plan {
         for batch in live {
             batches.push(match table {
                 Table::Traces => current(&batch.rows, batch.lsn, replaced)?,
-                _ => apply_marks(table, &with_fillable(table, &batch.rows)?, &|id| {
-                    marks.get(id).cloned()
-                })?,
+                _ => apply_marks(table, &with_fillable(table, &batch.rows)?, &|id| marks.get(id).cloned())?,
             });
         }
         let columns = declared(table)
@@ -112,9 +110,8 @@ impl Plan {
                     .column_by_name(name)
                     .and_then(|c| c.as_primitive_opt::<TimestampNanosecondType>())
             };
-            let starts = time(sort_time).ok_or_else(|| {
-                ArrowError::SchemaError(format!("{} without {sort_time}", self.table.as_str()))
-            })?;
+            let starts = time(sort_time)
+                .ok_or_else(|| ArrowError::SchemaError(format!("{} without {sort_time}", self.table.as_str())))?;
             let received = time("received_at");
             let (route_codes, color_codes) = (self.codes("route", b), self.codes("color", b));
             for row in 0..batch.num_rows() {
@@ -124,18 +121,12 @@ impl Plan {
                 let word = |codes: Option<&[i32]>| codes.map_or(-1, |codes| codes[row]) as usize;
                 let color = colors.get(word(color_codes)).copied().unwrap_or_default();
                 let at = received.map_or(sealed_at.0, |times| times.value(row));
-                files
-                    .entry((color, at.div_euclid(HOUR) * HOUR))
-                    .or_default()
-                    .push(Row {
-                        route: route_ranks
-                            .get(word(route_codes))
-                            .copied()
-                            .unwrap_or(u32::MAX),
-                        start: starts.value(row),
-                        batch: b as u32,
-                        row: row as u32,
-                    });
+                files.entry((color, at.div_euclid(HOUR) * HOUR)).or_default().push(Row {
+                    route: route_ranks.get(word(route_codes)).copied().unwrap_or(u32::MAX),
+                    start: starts.value(row),
+                    batch: b as u32,
+                    row: row as u32,
+                });
             }
         }
         for rows in files.values_mut() {
@@ -188,8 +179,7 @@ impl Plan {
 
 impl Column {
     fn of(batches: &[RecordBatch], name: &str, ty: &DataType) -> Result<Self, ArrowError> {
-        let parts: Vec<Option<&ArrayRef>> =
-            batches.iter().map(|b| b.column_by_name(name)).collect();
+        let parts: Vec<Option<&ArrayRef>> = batches.iter().map(|b| b.column_by_name(name)).collect();
         if parts.iter().all(Option::is_none) {
             return Ok(Self::Absent);
         }
@@ -199,9 +189,12 @@ impl Column {
             for part in &parts {
                 codes.push(match part {
                     None => None,
-                    Some(column) => Some(lexicon.recode(as_words(column).ok_or_else(|| {
-                        ArrowError::SchemaError(format!("column {name} is no dictionary"))
-                    })?)),
+                    Some(column) => Some(
+                        lexicon.recode(
+                            as_words(column)
+                                .ok_or_else(|| ArrowError::SchemaError(format!("column {name} is no dictionary")))?,
+                        ),
+                    ),
                 });
             }
             return Ok(Self::Words(lexicon.values(), codes));
@@ -222,11 +215,7 @@ impl Column {
             Self::Words(values, codes) => {
                 let picked = rows
                     .iter()
-                    .map(|r| {
-                        codes[r.batch as usize]
-                            .as_ref()
-                            .map_or(-1, |c| c[r.row as usize])
-                    })
+                    .map(|r| codes[r.batch as usize].as_ref().map_or(-1, |c| c[r.row as usize]))
                     .collect();
                 column_of(picked, values)
             }

@@ -139,9 +139,7 @@ impl FaultyDisk {
     /// True once, when `fault` is due.
     fn due(&self, fault: Fault) -> bool {
         let mut model = self.0.lock().unwrap();
-        let due = model
-            .fault
-            .is_some_and(|(at, f)| f == fault && model.step >= at);
+        let due = model.fault.is_some_and(|(at, f)| f == fault && model.step >= at);
         if due {
             model.fault = None;
         }
@@ -219,9 +217,7 @@ impl Disk for FaultyDisk {
             return Err(io::Error::from_raw_os_error(5));
         }
         let mut model = self.0.lock().unwrap();
-        model
-            .names
-            .retain(|change| change.path().parent() != Some(path));
+        model.names.retain(|change| change.path().parent() != Some(path));
         Ok(())
     }
 }

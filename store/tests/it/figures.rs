@@ -4,9 +4,7 @@ use crate::{
     journal::options,
     rows::{T0, batch, rng, times, words},
 };
-use arrow::array::{
-    ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray, StringViewArray,
-};
+use arrow::array::{ArrayRef, Decimal128Array, Float64Array, Int64Array, StringArray, StringViewArray};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use proto::{Nanos, layout::Table};
 use rand::{Rng, RngExt};
@@ -30,18 +28,13 @@ fn figures() {
     for lsn in 1..=batches {
         let n = rows_a_batch;
         let received = T0 + lsn as i64 * 50_000_000;
-        let ids: Vec<String> = (0..n / 4)
-            .map(|_| format!("{:032x}", rng.random::<u128>()))
-            .collect();
+        let ids: Vec<String> = (0..n / 4).map(|_| format!("{:032x}", rng.random::<u128>())).collect();
         let starts: Vec<i64> = (0..n)
             .map(|_| received - 1_000_000_000 + rng.random_range(0..900_000_000))
             .collect();
-        let took: Vec<i64> = (0..n)
-            .map(|_| rng.random_range(20_000_000..900_000_000))
-            .collect();
+        let took: Vec<i64> = (0..n).map(|_| rng.random_range(20_000_000..900_000_000)).collect();
         let span_ids: Vec<String> = (0..n).map(|_| format!("{:016x}", rng.next_u64())).collect();
-        let word =
-            |options: &[&str]| words((0..n).map(|i| Some(options[(i / 4 * 7) % options.len()])));
+        let word = |options: &[&str]| words((0..n).map(|i| Some(options[(i / 4 * 7) % options.len()])));
         let tokens: Vec<i64> = (0..n).map(|_| rng.random_range(50..4_000)).collect();
         let money = Decimal128Array::from_iter_values(tokens.iter().map(|t| i128::from(t * 150)));
         let columns: Vec<(&str, ArrayRef)> = vec![
@@ -57,20 +50,12 @@ fn figures() {
                         .collect::<StringArray>(),
                 ),
             ),
-            (
-                "span_id",
-                Arc::new(StringArray::from_iter_values(&span_ids)),
-            ),
+            ("span_id", Arc::new(StringArray::from_iter_values(&span_ids))),
             ("start_time", times(starts.iter().copied())),
-            (
-                "end_time",
-                times(starts.iter().zip(&took).map(|(s, t)| s + t)),
-            ),
+            ("end_time", times(starts.iter().zip(&took).map(|(s, t)| s + t))),
             (
                 "duration_ms",
-                Arc::new(Float64Array::from_iter_values(
-                    took.iter().map(|t| *t as f64 / 1e6),
-                )),
+                Arc::new(Float64Array::from_iter_values(took.iter().map(|t| *t as f64 / 1e6))),
             ),
             (
                 "name",
@@ -100,10 +85,7 @@ fn figures() {
                 "completion_tokens",
                 Arc::new(Int64Array::from_iter_values(tokens.iter().map(|t| t % 500))),
             ),
-            (
-                "cost_usd",
-                Arc::new(money.with_precision_and_scale(18, 9).unwrap()),
-            ),
+            ("cost_usd", Arc::new(money.with_precision_and_scale(18, 9).unwrap())),
             ("price_version", word(&["2026-11"])),
             ("status", word(&["UNSET", "OK", "OK", "ERROR"])),
             ("finish_reason", word(&["stop", "length"])),
@@ -137,24 +119,14 @@ fn figures() {
     let mut by_column = std::collections::BTreeMap::<String, i64>::new();
     let mut filters = 0;
     for file in sealed.files.iter() {
-        let reader =
-            SerializedFileReader::new(File::open(dir.path().join(&file.path)).unwrap()).unwrap();
-        for column in reader
-            .metadata()
-            .row_groups()
-            .iter()
-            .flat_map(|g| g.columns())
-        {
-            *by_column.entry(column.column_path().string()).or_default() +=
-                column.compressed_size();
+        let reader = SerializedFileReader::new(File::open(dir.path().join(&file.path)).unwrap()).unwrap();
+        for column in reader.metadata().row_groups().iter().flat_map(|g| g.columns()) {
+            *by_column.entry(column.column_path().string()).or_default() += column.compressed_size();
             filters += column.bloom_filter_length().unwrap_or(0);
         }
     }
     for (name, bytes) in by_column.iter().filter(|(_, b)| **b as usize > rows / 20) {
         eprintln!("  {name:20} {:.2}", *bytes as f64 / rows as f64);
     }
-    eprintln!(
-        "  bloom filters        {:.2}",
-        f64::from(filters) / rows as f64
-    );
+    eprintln!("  bloom filters        {:.2}", f64::from(filters) / rows as f64);
 }

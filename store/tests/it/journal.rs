@@ -6,9 +6,7 @@ use crate::{
 };
 use rand::RngExt;
 use std::{fs, path::Path, sync::Arc};
-use store::{
-    Journal, JournalRecovery, MicroBatch, RecoveryReport, Store, StoreError, StoreOptions,
-};
+use store::{Journal, JournalRecovery, MicroBatch, RecoveryReport, Store, StoreError, StoreOptions};
 use tempfile::TempDir;
 
 /// Never syncs: these tests are about bytes, not about power.
@@ -30,9 +28,7 @@ fn journal(dir: &Path, options: StoreOptions) -> Journal {
 /// A data directory with `n` synced records.
 fn written(seed: u64, n: u64, options: StoreOptions) -> (TempDir, Vec<MicroBatch>) {
     let (dir, mut rng, mut spans) = (TempDir::new().unwrap(), rng(seed), 0);
-    let batches: Vec<MicroBatch> = (1..=n)
-        .map(|lsn| micro(&mut rng, lsn, &mut spans))
-        .collect();
+    let batches: Vec<MicroBatch> = (1..=n).map(|lsn| micro(&mut rng, lsn, &mut spans)).collect();
     let mut journal = journal(dir.path(), options);
     for batch in &batches {
         journal.append(batch).unwrap();
@@ -41,10 +37,7 @@ fn written(seed: u64, n: u64, options: StoreOptions) -> (TempDir, Vec<MicroBatch
     (dir, batches)
 }
 
-fn replay(
-    dir: &Path,
-    options: StoreOptions,
-) -> Result<(Vec<MicroBatch>, RecoveryReport), StoreError> {
+fn replay(dir: &Path, options: StoreOptions) -> Result<(Vec<MicroBatch>, RecoveryReport), StoreError> {
     let (_store, found) = Store::open(dir, options)?;
     let records = found.records.collect::<Result<Vec<_>, _>>()?;
     assert_eq!(records.len() as u64, found.report.records);
@@ -122,10 +115,7 @@ fn a_flipped_bit_is_never_read_as_a_row() {
     let last_at = {
         fs::remove_file(&path).unwrap();
         let mut four = journal(dir.path(), options());
-        let bytes = batches[..4]
-            .iter()
-            .map(|b| four.append(b).unwrap())
-            .sum::<u64>();
+        let bytes = batches[..4].iter().map(|b| four.append(b).unwrap()).sum::<u64>();
         bytes as usize
     };
     let mut rng = rng(44);
@@ -141,15 +131,8 @@ fn a_flipped_bit_is_never_read_as_a_row() {
             continue;
         }
         let refused = replay(dir.path(), options()).unwrap_err();
-        assert!(
-            matches!(refused, StoreError::Damaged { .. }),
-            "flip at {at}: {refused}"
-        );
-        assert_eq!(
-            fs::read(&path).unwrap(),
-            bytes,
-            "whoever refuses changes nothing"
-        );
+        assert!(matches!(refused, StoreError::Damaged { .. }), "flip at {at}: {refused}");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "whoever refuses changes nothing");
         let skip = StoreOptions {
             recovery: JournalRecovery::Skip,
             ..options()
@@ -194,10 +177,7 @@ fn segments_roll_and_a_missing_one_is_noticed() {
     assert_eq!(replay(dir.path(), small()).unwrap().0, batches);
     let kept = fs::read(&segments[2]).unwrap();
     fs::remove_file(&segments[2]).unwrap();
-    assert!(matches!(
-        replay(dir.path(), small()),
-        Err(StoreError::Damaged { .. })
-    ));
+    assert!(matches!(replay(dir.path(), small()), Err(StoreError::Damaged { .. })));
     let skip = StoreOptions {
         recovery: JournalRecovery::Skip,
         ..small()
@@ -234,12 +214,7 @@ fn trimming_removes_only_what_lies_wholly_below() {
     for upto in 0..=31 {
         journal.trim(upto).unwrap();
         let left = first(dir.path());
-        let oldest_needed = starts
-            .iter()
-            .copied()
-            .filter(|s| *s <= upto + 1)
-            .max()
-            .unwrap();
+        let oldest_needed = starts.iter().copied().filter(|s| *s <= upto + 1).max().unwrap();
         assert_eq!(left.first(), Some(&oldest_needed), "upto {upto}");
     }
 }
@@ -285,9 +260,7 @@ fn a_full_disk_refuses_one_record_and_takes_it_later() {
     let (dir, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
     let mut journal = journal(dir.path(), on(disk.clone()));
     let (mut rng, mut spans) = (rng(8), 0);
-    let batches: Vec<_> = (1..=6)
-        .map(|lsn| micro(&mut rng, lsn, &mut spans))
-        .collect();
+    let batches: Vec<_> = (1..=6).map(|lsn| micro(&mut rng, lsn, &mut spans)).collect();
     for batch in &batches {
         if batch.lsn % 2 == 0 {
             disk.arm(0, Fault::Full);
@@ -307,11 +280,5 @@ fn records_out_of_turn_are_refused() {
     let mut journal = journal(dir.path(), options());
     assert_eq!(journal.next_lsn(), 4);
     let refused = journal.append(&batches[2]);
-    assert!(matches!(
-        refused,
-        Err(StoreError::OutOfTurn {
-            expected: 4,
-            got: 3
-        })
-    ));
+    assert!(matches!(refused, Err(StoreError::OutOfTurn { expected: 4, got: 3 })));
 }

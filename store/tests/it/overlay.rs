@@ -14,10 +14,7 @@ pub fn random_marks(rng: &mut ChaCha8Rng, traces: u64) -> HashMap<TraceId, Arc<M
         if rng.random_bool(0.3) {
             continue;
         }
-        let mut word = |from: &[&str]| {
-            from.get(rng.random_range(0..=from.len()))
-                .map(|w| Arc::from(*w))
-        };
+        let mut word = |from: &[&str]| from.get(rng.random_range(0..=from.len())).map(|w| Arc::from(*w));
         let mark = Mark {
             route: word(&["support-chat", "from-mark"]),
             unmarked_reason: word(&["open", "unknown version"]),
@@ -36,11 +33,7 @@ pub fn random_marks(rng: &mut ChaCha8Rng, traces: u64) -> HashMap<TraceId, Arc<M
 }
 
 /// What a reader should see of the columns that marks fill, row by row.
-pub fn expected(
-    table: Table,
-    rows: &RecordBatch,
-    marks: &HashMap<TraceId, Arc<Mark>>,
-) -> Vec<Vec<Option<String>>> {
+pub fn expected(table: Table, rows: &RecordBatch, marks: &HashMap<TraceId, Arc<Mark>>) -> Vec<Vec<Option<String>>> {
     let rows = overlay::complete(rows, declared(table), None).unwrap();
     let get = |name: &str| match rows.column_by_name(name) {
         Some(_) => column_text(&rows, name),
@@ -55,9 +48,8 @@ pub fn expected(
                 .as_deref()
                 .and_then(overlay::trace_id)
                 .and_then(|id| marks.get(&id));
-            let text = |own: &Option<String>, mark: Option<&Arc<str>>| {
-                own.clone().or_else(|| mark.map(|m| m.to_string()))
-            };
+            let text =
+                |own: &Option<String>, mark: Option<&Arc<str>>| own.clone().or_else(|| mark.map(|m| m.to_string()));
             let color = match colors[i].as_deref() {
                 Some(own) if own != "unmarked" => own.to_owned(),
                 _ => mark.map_or("unmarked".to_owned(), |m| m.color.to_string()),
@@ -114,29 +106,18 @@ fn marks_fill_what_a_row_does_not_say() {
             (Table::Evals, evals(&mut rng, 50, 6)),
         ] {
             let read = overlay::marked(table, &rows, None, &lookup).unwrap();
-            assert_eq!(
-                seen(table, &read),
-                expected(table, &rows, &marks),
-                "seed {seed}"
-            );
+            assert_eq!(seen(table, &read), expected(table, &rows, &marks), "seed {seed}");
             // Any projection shows the same values.
             let all = text(table, &read);
             let projection: Vec<usize> = (0..declared(table).fields().len())
                 .filter(|_| rng.random_bool(0.2))
                 .collect();
             let some = overlay::marked(table, &rows, Some(&projection), &lookup).unwrap();
-            assert_eq!(
-                some,
-                read.project(&projection).unwrap(),
-                "seed {seed} {projection:?}"
-            );
+            assert_eq!(some, read.project(&projection).unwrap(), "seed {seed} {projection:?}");
             // Reading a patched file: the wider projection first, then the marks.
             let wider = overlay::columns_for(table, &projection);
             let file = overlay::complete(&rows, declared(table), Some(&wider)).unwrap();
-            assert_eq!(
-                overlay::marked(table, &file, Some(&projection), &lookup).unwrap(),
-                some
-            );
+            assert_eq!(overlay::marked(table, &file, Some(&projection), &lookup).unwrap(), some);
             // Marks that were folded in change nothing the second time.
             let again = overlay::apply_marks(table, &read, &lookup).unwrap();
             assert_eq!(text(table, &again), all);
@@ -165,10 +146,7 @@ fn joined_batches_hold_the_same_rows_in_the_same_order() {
             plain.extend(text(Table::Spans, &rows));
             live::push(Table::Spans, &mut live, LiveBatch { lsn, rows }).unwrap();
         }
-        let joined: Vec<String> = live
-            .iter()
-            .flat_map(|b| text(Table::Spans, &b.rows))
-            .collect();
+        let joined: Vec<String> = live.iter().flat_map(|b| text(Table::Spans, &b.rows)).collect();
         assert!(joined == plain, "seed {seed}");
         assert!(live.windows(2).all(|w| w[0].lsn < w[1].lsn));
         assert!(live.len() < 60, "{} batches", live.len());
@@ -206,18 +184,13 @@ fn a_replaced_trace_row_is_hidden_wherever_it_lies() {
     let mut newest = HashMap::new();
     let mut rng = rng(5);
     for lsn in 1..=400u64 {
-        let mut ids: Vec<u64> = (0..rng.random_range(1..20))
-            .map(|_| rng.random_range(0..300))
-            .collect();
+        let mut ids: Vec<u64> = (0..rng.random_range(1..20)).map(|_| rng.random_range(0..300)).collect();
         ids.sort_unstable();
         ids.dedup();
         let rows = traces(&ids, lsn as i32);
         for id in &ids {
             if newest.insert(*id, lsn).is_some() {
-                replaced.push([(
-                    overlay::trace_id(&crate::rows::trace_hex(*id)).unwrap(),
-                    lsn,
-                )]);
+                replaced.push([(overlay::trace_id(&crate::rows::trace_hex(*id)).unwrap(), lsn)]);
             }
         }
         live::push(Table::Traces, &mut live, LiveBatch { lsn, rows }).unwrap();
@@ -229,10 +202,7 @@ fn a_replaced_trace_row_is_hidden_wherever_it_lies() {
             .into_iter()
             .zip(column_text(&rows, "calls"))
         {
-            assert!(
-                seen.insert(id.unwrap(), calls.unwrap()).is_none(),
-                "one row a trace"
-            );
+            assert!(seen.insert(id.unwrap(), calls.unwrap()).is_none(), "one row a trace");
         }
     }
     let newest: HashMap<String, String> = newest

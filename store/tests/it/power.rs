@@ -15,8 +15,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 use store::{
-    Journal, Layers, LiveBatch, MicroBatch, Patch, Recovered, SealInput, Sealer, Store,
-    StoreOptions, cells::batch_to_cells, cells_to_batch, live, overlay,
+    Journal, Layers, LiveBatch, MicroBatch, Patch, Recovered, SealInput, Sealer, Store, StoreOptions,
+    cells::batch_to_cells, cells_to_batch, live, overlay,
 };
 use tempfile::TempDir;
 
@@ -36,9 +36,7 @@ impl Engine {
         let mut engine = Self {
             cells: found.base.cells.clone(),
             lsn: found.lsn,
-            records: found
-                .state
-                .map_or(0, |s| u64::from_le_bytes(s.try_into().unwrap())),
+            records: found.state.map_or(0, |s| u64::from_le_bytes(s.try_into().unwrap())),
             ..Self::default()
         };
         for record in found.records {
@@ -153,16 +151,11 @@ fn options(disk: &FaultyDisk) -> StoreOptions {
 
 /// Opens what the cut left and compares it with what was appended (`acked` of it promised).
 fn check(dir: &Path, appended: &[MicroBatch], acked: usize, what: &str) -> usize {
-    let (_store, found) =
-        Store::open(dir, options(&FaultyDisk::default())).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let (_store, found) = Store::open(dir, options(&FaultyDisk::default())).unwrap_or_else(|e| panic!("{what}: {e}"));
     let base = found.base.clone();
     let sealed_lsn = found.lsn as usize;
     if sealed_lsn > 0 {
-        assert_eq!(
-            base.patches.iter().next().unwrap().1.last_lsn,
-            found.lsn,
-            "{what}"
-        );
+        assert_eq!(base.patches.iter().next().unwrap().1.last_lsn, found.lsn, "{what}");
         assert_eq!(base.replaced.get(&[9; 16]), Some(&found.lsn));
     }
     assert!(
@@ -183,20 +176,12 @@ fn check(dir: &Path, appended: &[MicroBatch], acked: usize, what: &str) -> usize
         .files
         .iter()
         .filter(|f| f.table != Table::Cells)
-        .flat_map(|f| {
-            read_parquet(&dir.join(&f.path))
-                .into_iter()
-                .map(|rows| (f.table, rows))
-        });
+        .flat_map(|f| read_parquet(&dir.join(&f.path)).into_iter().map(|rows| (f.table, rows)));
     let unsealed = [(Table::Spans, &engine.spans), (Table::Evals, &engine.evals)];
     let unsealed = unsealed
         .into_iter()
         .flat_map(|(t, b)| b.iter().map(move |b| (t, b.rows.clone())));
-    assert_eq!(
-        all_rows(sealed.chain(unsealed)),
-        rows_of(&appended[..count]),
-        "{what}"
-    );
+    assert_eq!(all_rows(sealed.chain(unsealed)), rows_of(&appended[..count]), "{what}");
     let mut oracle = Engine::default();
     appended[..count].iter().for_each(|b| oracle.apply(b));
     assert_eq!(engine.cells, oracle.cells, "{what}");
@@ -239,13 +224,7 @@ fn start(dir: &Path, disk: &FaultyDisk) -> Option<(Journal, Sealer, Engine)> {
 }
 
 /// Appends, syncs and seals at random until the power is gone; returns how many are acked.
-fn work(
-    dir: &Path,
-    disk: &FaultyDisk,
-    rng: &mut ChaCha8Rng,
-    appended: &mut Vec<MicroBatch>,
-    seals: f64,
-) -> usize {
+fn work(dir: &Path, disk: &FaultyDisk, rng: &mut ChaCha8Rng, appended: &mut Vec<MicroBatch>, seals: f64) -> usize {
     let mut acked = 0;
     let Some((mut journal, sealer, mut engine)) = start(dir, disk) else {
         return acked;
@@ -283,9 +262,7 @@ fn work(
 
 /// Three rounds of work and a power cut each, in one data directory. `STORE_SEEDS` runs more.
 fn cut_at_random(seeds: u64, seals: f64) {
-    let more = std::env::var("STORE_SEEDS")
-        .ok()
-        .and_then(|s| s.parse().ok());
+    let more = std::env::var("STORE_SEEDS").ok().and_then(|s| s.parse().ok());
     for seed in 0..more.unwrap_or(seeds) {
         let (dir, mut rng) = (TempDir::new().unwrap(), rng(seed));
         let (mut appended, mut acked) = (Vec::new(), 0);
@@ -315,10 +292,7 @@ fn any_power_cut_between_seals_keeps_what_was_acked_once() {
 
 #[test]
 fn a_cut_at_each_step_of_a_seal_loses_and_doubles_nothing() {
-    let one_thread = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
-        .build()
-        .unwrap();
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     for step in 1.. {
         let (dir, mut rng, disk) = (TempDir::new().unwrap(), rng(step), FaultyDisk::default());
         let (mut journal, sealer, mut engine) = start(dir.path(), &disk).unwrap();
@@ -383,10 +357,8 @@ fn cells_come_back_from_rows_as_they_were() {
     let mut table = CellTable::default();
     let mut by_key = BTreeMap::new();
     for i in 0..500u64 {
-        let pick = |rng: &mut ChaCha8Rng, from: &[&str]| {
-            from.get(rng.random_range(0..=from.len()))
-                .map(|s| Arc::from(*s))
-        };
+        let pick =
+            |rng: &mut ChaCha8Rng, from: &[&str]| from.get(rng.random_range(0..=from.len())).map(|s| Arc::from(*s));
         let key = CellKey {
             scope: Scope {
                 route: format!("route {}", i % 5).into(),
@@ -401,9 +373,7 @@ fn cells_come_back_from_rows_as_they_were() {
                 },
                 grain: [Grain::Attempt, Grain::Request, Grain::Trace][i as usize % 3],
                 cohort: pick(&mut rng, &["gold", "silver"]),
-                split_ppm: rng
-                    .random_bool(0.7)
-                    .then(|| rng.random_range(0..=1_000_000)),
+                split_ppm: rng.random_bool(0.7).then(|| rng.random_range(0..=1_000_000)),
                 color: Color::ALL[i as usize % 3],
                 admitted: rng.random_bool(0.5),
             },
@@ -415,10 +385,7 @@ fn cells_come_back_from_rows_as_they_were() {
             Cell::unit(rng.random_bool(0.5))
         };
         table.apply(&key, &cell, sign);
-        by_key
-            .entry(key)
-            .or_insert_with(Cell::default)
-            .merge(&cell, sign);
+        by_key.entry(key).or_insert_with(Cell::default).merge(&cell, sign);
     }
     let rows = cells_to_batch(&table).unwrap();
     assert_eq!(rows.num_rows(), table.iter().count());

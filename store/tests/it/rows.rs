@@ -2,9 +2,8 @@
 
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array,
-        Int32Array, Int64Array, MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder,
-        StringViewArray, TimestampNanosecondArray,
+        Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
+        MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
     },
     datatypes::{DataType, Int32Type, Schema},
     util::display::{ArrayFormatter, FormatOptions},
@@ -51,26 +50,16 @@ pub fn batch(table: Table, columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 }
 
 fn maybe<'a>(rng: &mut ChaCha8Rng, p: f64, from: &[&'a str]) -> Option<&'a str> {
-    rng.random_bool(p)
-        .then(|| from[rng.random_range(0..from.len())])
+    rng.random_bool(p).then(|| from[rng.random_range(0..from.len())])
 }
 
 /// `n` spans of traces below `traces`, ids from `next_span`; which columns are there is random.
-pub fn spans(
-    rng: &mut ChaCha8Rng,
-    n: usize,
-    traces: u64,
-    next_span: &mut u64,
-    received: Nanos,
-) -> RecordBatch {
+pub fn spans(rng: &mut ChaCha8Rng, n: usize, traces: u64, next_span: &mut u64, received: Nanos) -> RecordBatch {
     let ids: Vec<u64> = (0..n).map(|_| rng.random_range(0..traces)).collect();
     let starts: Vec<i64> = (0..n)
         .map(|_| received.0 - rng.random_range(0..5_000_000_000))
         .collect();
-    let ends: Vec<i64> = starts
-        .iter()
-        .map(|s| s + rng.random_range(0..2_000_000_000))
-        .collect();
+    let ends: Vec<i64> = starts.iter().map(|s| s + rng.random_range(0..2_000_000_000)).collect();
     let span_ids: Vec<String> = (0..n)
         .map(|_| {
             *next_span += 1;
@@ -80,9 +69,7 @@ pub fn spans(
     let mut columns: Vec<(&str, ArrayRef)> = vec![
         (
             "trace_id",
-            Arc::new(StringArray::from_iter_values(
-                ids.iter().map(|i| trace_hex(*i)),
-            )),
+            Arc::new(StringArray::from_iter_values(ids.iter().map(|i| trace_hex(*i)))),
         ),
         ("span_id", Arc::new(StringArray::from_iter_values(span_ids))),
         ("start_time", times(starts.iter().copied())),
@@ -134,10 +121,7 @@ pub fn spans(
         columns.push(("cost_usd", Arc::new(money)));
     }
     if rng.random_bool(0.5) {
-        let ids = (0..n).map(|i| {
-            rng.random_bool(0.5)
-                .then(|| format!("resp-{i}-a-rather-long-id"))
-        });
+        let ids = (0..n).map(|i| rng.random_bool(0.5).then(|| format!("resp-{i}-a-rather-long-id")));
         columns.push(("response_id", Arc::new(ids.collect::<StringViewArray>())));
         columns.push(("attributes", attributes(rng, n)));
     }
@@ -154,8 +138,7 @@ pub fn attributes(rng: &mut ChaCha8Rng, n: usize) -> ArrayRef {
     for _ in 0..n {
         for key in 0..rng.random_range(0..3) {
             map.keys().append_value(format!("k{key}"));
-            map.values()
-                .append_value(format!("v{}", rng.random_range(0..9)));
+            map.values().append_value(format!("v{}", rng.random_range(0..9)));
         }
         map.append(rng.random_bool(0.9)).unwrap();
     }
@@ -164,30 +147,20 @@ pub fn attributes(rng: &mut ChaCha8Rng, n: usize) -> ArrayRef {
 
 /// `n` evaluations.
 pub fn evals(rng: &mut ChaCha8Rng, n: usize, traces: u64) -> RecordBatch {
-    let ids = (0..n).map(|_| {
-        rng.random_bool(0.8)
-            .then(|| trace_hex(rng.random_range(0..traces)))
-    });
+    let ids = (0..n).map(|_| rng.random_bool(0.8).then(|| trace_hex(rng.random_range(0..traces))));
     let ids: StringArray = ids.collect();
     batch(
         Table::Evals,
         vec![
             ("trace_id", Arc::new(ids)),
-            (
-                "time",
-                times((0..n).map(|_| T0 + rng.random_range(0..1_000_000))),
-            ),
+            ("time", times((0..n).map(|_| T0 + rng.random_range(0..1_000_000)))),
             (
                 "name",
                 words((0..n).map(|_| maybe(rng, 1.0, &["task_completion", "toxicity"]))),
             ),
             (
                 "passed",
-                Arc::new(
-                    (0..n)
-                        .map(|_| Some(rng.random_bool(0.9)))
-                        .collect::<BooleanArray>(),
-                ),
+                Arc::new((0..n).map(|_| Some(rng.random_bool(0.9))).collect::<BooleanArray>()),
             ),
             ("source", words((0..n).map(|_| Some("otel")))),
         ],
@@ -204,9 +177,7 @@ pub fn traces(ids: &[u64], calls: i32) -> RecordBatch {
         vec![
             (
                 "trace_id",
-                Arc::new(StringArray::from_iter_values(
-                    ids.iter().map(|i| trace_hex(*i)),
-                )),
+                Arc::new(StringArray::from_iter_values(ids.iter().map(|i| trace_hex(*i)))),
             ),
             ("start_time", times(ids.iter().map(|i| T0 + *i as i64))),
             ("duration_ms", Arc::new(Float64Array::from(vec![1.5; n]))),
@@ -216,10 +187,7 @@ pub fn traces(ids: &[u64], calls: i32) -> RecordBatch {
             ),
             (
                 "color",
-                words(
-                    ids.iter()
-                        .map(|i| Some(["blue", "green", "unmarked"][*i as usize % 3])),
-                ),
+                words(ids.iter().map(|i| Some(["blue", "green", "unmarked"][*i as usize % 3]))),
             ),
             ("calls", ints(calls)),
             ("attempts_failed", ints(0)),
@@ -270,10 +238,7 @@ pub fn text(table: Table, rows: &RecordBatch) -> Vec<String> {
         .collect();
     let columns: Vec<Option<ArrayFormatter<'_>>> = columns
         .iter()
-        .map(|c| {
-            c.as_ref()
-                .map(|c| ArrayFormatter::try_new(c, &options).unwrap())
-        })
+        .map(|c| c.as_ref().map(|c| ArrayFormatter::try_new(c, &options).unwrap()))
         .collect();
     (0..rows.num_rows())
         .map(|row| {
@@ -311,9 +276,5 @@ pub fn read_parquet(path: &Path) -> Vec<RecordBatch> {
 pub fn column_text(rows: &RecordBatch, name: &str) -> Vec<Option<String>> {
     let column = plain(rows.column_by_name(name).unwrap()).unwrap();
     let column = arrow::compute::cast(&column, &DataType::Utf8).unwrap();
-    column
-        .as_string::<i32>()
-        .iter()
-        .map(|v| v.map(str::to_owned))
-        .collect()
+    column.as_string::<i32>().iter().map(|v| v.map(str::to_owned)).collect()
 }

@@ -4,14 +4,11 @@ use crate::{
     journal::options,
     overlay::{expected, random_marks, seen},
     rows::{
-        T0, attributes, batch, column_text, evals, read_parquet, rng, spans, text, times,
-        trace_hex, traces, words,
+        T0, attributes, batch, column_text, evals, read_parquet, rng, spans, text, times, trace_hex, traces, words,
     },
 };
 use arrow::{
-    array::{
-        ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, StringViewArray, StructArray,
-    },
+    array::{ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, StringViewArray, StructArray},
     buffer::{NullBuffer, OffsetBuffer},
     compute::concat_batches,
     datatypes::DataType,
@@ -22,10 +19,7 @@ use parquet::{
 };
 use proto::{Color, Nanos, layout::Table};
 use std::{fs::File, sync::Arc};
-use store::{
-    Layers, LiveBatch, MicroBatch, SealInput, Sealed, Section, Store, TraceId, declared, live,
-    overlay,
-};
+use store::{Layers, LiveBatch, MicroBatch, SealInput, Sealed, Section, Store, TraceId, declared, live, overlay};
 use tempfile::TempDir;
 
 const HOUR: i64 = 3_600_000_000_000;
@@ -39,9 +33,7 @@ fn sealed(input: SealInput) -> (TempDir, Sealed) {
 
 fn rows_of(dir: &TempDir, sealed: &Sealed, table: Table) -> Vec<RecordBatch> {
     let files = sealed.files.iter().filter(|f| f.table == table);
-    files
-        .flat_map(|f| read_parquet(&dir.path().join(&f.path)))
-        .collect()
+    files.flat_map(|f| read_parquet(&dir.path().join(&f.path))).collect()
 }
 
 #[test]
@@ -61,24 +53,12 @@ fn sealed_rows_equal_live_rows_with_their_marks() {
             let received = Nanos(T0 + lsn as i64 * HOUR / 12);
             let batch = spans(&mut rng, 90, 40, &mut next, received);
             rows.push((Table::Spans, batch.clone()));
-            live::push(
-                Table::Spans,
-                &mut input.spans,
-                LiveBatch { lsn, rows: batch },
-            )
-            .unwrap();
+            live::push(Table::Spans, &mut input.spans, LiveBatch { lsn, rows: batch }).unwrap();
             let batch = evals(&mut rng, 5, 40);
             rows.push((Table::Evals, batch.clone()));
-            live::push(
-                Table::Evals,
-                &mut input.evals,
-                LiveBatch { lsn, rows: batch },
-            )
-            .unwrap();
+            live::push(Table::Evals, &mut input.evals, LiveBatch { lsn, rows: batch }).unwrap();
         }
-        input
-            .marks
-            .push(marks.iter().map(|(id, mark)| (*id, Arc::clone(mark))));
+        input.marks.push(marks.iter().map(|(id, mark)| (*id, Arc::clone(mark))));
         let (dir, sealed) = sealed(input);
         let lookup = |id: &TraceId| marks.get(id).cloned();
         for table in [Table::Spans, Table::Evals] {
@@ -119,10 +99,10 @@ fn sealed_rows_equal_live_rows_with_their_marks() {
                     .iter()
                     .all(|c| c.as_deref() == Some(color.as_str()))
             );
-            assert!(file.path.starts_with(&format!(
-                "{}/color={color}/date=2026-11-20/hour=1",
-                file.table.as_str()
-            )));
+            assert!(
+                file.path
+                    .starts_with(&format!("{}/color={color}/date=2026-11-20/hour=1", file.table.as_str()))
+            );
             assert_eq!((file.lsn_min, file.lsn_max), (1, 30));
             if file.table == Table::Spans {
                 let hour = |time: &str| Nanos(time.parse().unwrap()).rfc3339()[11..13].to_owned();
@@ -172,27 +152,19 @@ fn statistics_stand_where_they_prune_and_filters_on_ids() {
     input.spans.push(LiveBatch { lsn: 1, rows });
     let (dir, sealed) = sealed(input);
     for file in sealed.files.iter() {
-        let reader =
-            SerializedFileReader::new(File::open(dir.path().join(&file.path)).unwrap()).unwrap();
+        let reader = SerializedFileReader::new(File::open(dir.path().join(&file.path)).unwrap()).unwrap();
         let meta = reader.metadata();
         for group in meta.row_groups() {
             let sorting = group.sorting_columns().unwrap();
             let name = |i: i32| group.column(i as usize).column_path().string();
             assert_eq!(
-                sorting
-                    .iter()
-                    .map(|s| name(s.column_idx))
-                    .collect::<Vec<_>>(),
+                sorting.iter().map(|s| name(s.column_idx)).collect::<Vec<_>>(),
                 ["route", "start_time"]
             );
             for column in group.columns() {
                 let path = column.column_path().string();
                 let statistics = column.statistics().is_some();
-                assert_eq!(
-                    statistics,
-                    matches!(path.as_str(), "route" | "start_time"),
-                    "{path}"
-                );
+                assert_eq!(statistics, matches!(path.as_str(), "route" | "start_time"), "{path}");
                 let filter = column.bloom_filter_offset().is_some();
                 assert_eq!(
                     filter,
@@ -201,9 +173,7 @@ fn statistics_stand_where_they_prune_and_filters_on_ids() {
                 );
                 let lz4 = column.compression() == Compression::LZ4_RAW;
                 assert_eq!(lz4, matches!(path.as_str(), "input" | "output"), "{path}");
-                let delta = column
-                    .encodings()
-                    .any(|e| e == Encoding::DELTA_BINARY_PACKED);
+                let delta = column.encodings().any(|e| e == Encoding::DELTA_BINARY_PACKED);
                 if matches!(
                     path.as_str(),
                     "start_time" | "end_time" | "prompt_tokens" | "received_at"
@@ -214,9 +184,7 @@ fn statistics_stand_where_they_prune_and_filters_on_ids() {
         }
         assert_eq!(
             file.bytes,
-            std::fs::metadata(dir.path().join(&file.path))
-                .unwrap()
-                .len()
+            std::fs::metadata(dir.path().join(&file.path)).unwrap().len()
         );
     }
 }
@@ -285,9 +253,7 @@ fn events_links_and_texts_survive_journal_and_file() {
         let mut columns: Vec<(&str, ArrayRef)> = vec![
             (
                 "trace_id",
-                Arc::new(StringArray::from_iter_values(
-                    (0..n).map(|i| trace_hex(i as u64)),
-                )),
+                Arc::new(StringArray::from_iter_values((0..n).map(|i| trace_hex(i as u64)))),
             ),
             ("span_id", Arc::new(StringArray::from_iter_values(ids))),
             ("start_time", starts()),
@@ -405,7 +371,6 @@ fn a_sealed_trace_has_one_row_a_file_and_a_later_one_hides_it() {
         })
         .collect();
     rows.sort();
-    let want = [(1, 7), (2, 3), (4, 1), (5, 3), (6, 7)]
-        .map(|(n, calls): (u64, u64)| (trace_hex(n), calls.to_string()));
+    let want = [(1, 7), (2, 3), (4, 1), (5, 3), (6, 7)].map(|(n, calls): (u64, u64)| (trace_hex(n), calls.to_string()));
     assert_eq!(rows, want);
 }

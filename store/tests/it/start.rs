@@ -30,14 +30,7 @@ fn cells(n: i64) -> CellTable {
         },
     };
     let mut table = CellTable::default();
-    table.apply(
-        &key,
-        &Cell {
-            n,
-            ..Cell::default()
-        },
-        1,
-    );
+    table.apply(&key, &Cell { n, ..Cell::default() }, 1);
     table
 }
 
@@ -98,10 +91,7 @@ fn one_process_at_a_time() {
     let journal = first.journal();
     assert!(journal.is_some() && first.journal().is_none());
     drop(first);
-    assert!(
-        Store::open(dir.path(), options()).is_err(),
-        "the journal still writes"
-    );
+    assert!(Store::open(dir.path(), options()).is_err(), "the journal still writes");
     drop(journal);
     Store::open(dir.path(), options()).unwrap();
 }
@@ -112,10 +102,7 @@ fn the_newest_commit_counts_and_the_journal_behind_it() {
     three_commits(dir.path());
     assert_eq!(names(&dir.path().join("commits")).len(), 2);
     let (_store, found) = Store::open(dir.path(), options()).unwrap();
-    assert_eq!(
-        (found.lsn, found.state, found.report.commit_seq),
-        (9, Some(vec![9]), 3)
-    );
+    assert_eq!((found.lsn, found.state, found.report.commit_seq), (9, Some(vec![9]), 3));
     assert_eq!(found.base.cells, cells(9));
     let lsns: Vec<u64> = found.records.map(|r| r.unwrap().lsn).collect();
     assert_eq!(lsns, [10, 11]);
@@ -164,10 +151,7 @@ fn a_damaged_newest_commit_falls_back_to_the_one_before() {
         Store::open(dir.path(), options()),
         Err(StoreError::NoCommit { .. })
     ));
-    assert!(
-        !names(&dir.path().join("spans")).is_empty(),
-        "refusing changes nothing"
-    );
+    assert!(!names(&dir.path().join("spans")).is_empty(), "refusing changes nothing");
 }
 
 #[test]
@@ -184,10 +168,7 @@ fn a_damaged_file_is_set_aside_and_the_rest_answers() {
     fs::write(dir.path().join(&of(Table::Cells).path), bytes).unwrap();
     for _ in 0..2 {
         let (store, found) = Store::open(dir.path(), options()).unwrap();
-        assert_eq!(
-            (found.report.quarantined.len(), found.base.files.len()),
-            (2, all - 2)
-        );
+        assert_eq!((found.report.quarantined.len(), found.base.files.len()), (2, all - 2));
         assert_eq!(found.base.cells, cells(6));
         // The next commit remembers them too.
         store

@@ -119,9 +119,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Some(binary) => Some(Served::start(binary, &args.dir)?),
         None => None,
     };
-    let pid = served
-        .as_ref()
-        .map_or(args.pid, |served| Some(served.pid()));
+    let pid = served.as_ref().map_or(args.pid, |served| Some(served.pid()));
     let (address, http) = match (&served, args.http) {
         (Some(served), _) if args.over_http => (served.http, true),
         (Some(served), _) => (served.grpc, false),
@@ -147,9 +145,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         requests_max: args.requests.unwrap_or(u64::MAX),
         measured_from,
         until: measured_from + Duration::from_secs(args.seconds),
-        pace: args
-            .rate
-            .map(|rate| Duration::from_secs_f64(per_connection(rate))),
+        pace: args.rate.map(|rate| Duration::from_secs_f64(per_connection(rate))),
         seed: args.seed,
         acked_in_all: AtomicU64::new(0),
         refused_in_all: AtomicU64::new(0),
@@ -176,9 +172,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     }
     let took = began.elapsed().as_secs_f64();
     let after = pid.map(Usage::of).transpose()?;
-    let cpu_s = before
-        .zip(after)
-        .map(|(before, after)| after.cpu_s - before.cpu_s);
+    let cpu_s = before.zip(after).map(|(before, after)| after.cpu_s - before.cpu_s);
     let stored = match &served {
         Some(served) => Some(served.count_spans()?),
         None => None,
@@ -214,9 +208,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     if let Some(stored) = stored
         && (stored < acked_in_all || (stored > acked_in_all && !any_refused))
     {
-        return Err(
-            format!("{acked_in_all} spans were acknowledged and {stored} are stored").into(),
-        );
+        return Err(format!("{acked_in_all} spans were acknowledged and {stored} are stored").into());
     }
     Ok(())
 }
@@ -229,11 +221,7 @@ fn round(value: f64) -> f64 {
     }
 }
 
-async fn connection(
-    mut sender: Sender,
-    payload: Arc<Payload>,
-    plan: Arc<Plan>,
-) -> Result<Seen, Failure> {
+async fn connection(mut sender: Sender, payload: Arc<Payload>, plan: Arc<Plan>) -> Result<Seen, Failure> {
     let mut seen = Seen {
         ack_us: latencies_us()?,
         acked: 0,

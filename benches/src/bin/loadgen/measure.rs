@@ -32,10 +32,7 @@ impl Usage {
     pub(crate) fn of(pid: u32) -> Result<Self, Failure> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
         // The name in parentheses may hold anything; utime and stime are the 12th and 13th after it.
-        let after_name = stat
-            .rsplit_once(") ")
-            .ok_or("/proc/PID/stat has another form")?
-            .1;
+        let after_name = stat.rsplit_once(") ").ok_or("/proc/PID/stat has another form")?.1;
         let ticks: Vec<f64> = after_name
             .split(' ')
             .skip(11)

@@ -2,9 +2,7 @@
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, InstrumentationScope, KeyValue, any_value::Value,
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
@@ -66,9 +64,7 @@ impl Payload {
     /// The `number`th request of a seed: ids that no other has, times of now.
     pub(crate) fn request(&self, seed: u64, number: u64) -> Bytes {
         let mut bytes = self.bytes.clone();
-        let id = |low: u64| {
-            mix(mix(seed).wrapping_add(number).wrapping_mul(0x1_0000_0001)).wrapping_add(low)
-        };
+        let id = |low: u64| mix(mix(seed).wrapping_add(number).wrapping_mul(0x1_0000_0001)).wrapping_add(low);
         for (at, trace) in &self.traces {
             bytes[*at..at + 8].copy_from_slice(&id(0).to_be_bytes());
             bytes[at + 8..at + 16].copy_from_slice(&mix(id(u64::from(*trace))).to_be_bytes());
@@ -163,11 +159,7 @@ fn span(number: usize) -> Span {
     Span {
         trace_id: id(&TRACE_MARK, trace),
         span_id: id(&SPAN_MARK, number),
-        parent_span_id: if place == 0 {
-            vec![]
-        } else {
-            id(&SPAN_MARK, root)
-        },
+        parent_span_id: if place == 0 { vec![] } else { id(&SPAN_MARK, root) },
         name: name.to_owned(),
         kind: if place == 0 { 2 } else { 3 },
         start_time_unix_nano: time(START_MARK),
@@ -217,20 +209,12 @@ mod tests {
             let request = ExportTraceServiceRequest::decode(payload.request(7, number)).unwrap();
             let spans = &request.resource_spans[0].scope_spans[0].spans;
             for four in spans.chunks(SPANS_A_TRACE) {
+                assert!(traces.insert(four[0].trace_id.clone()), "a trace id came twice");
                 assert!(
-                    traces.insert(four[0].trace_id.clone()),
-                    "a trace id came twice"
+                    four.iter()
+                        .all(|span| span.trace_id == four[0].trace_id && span.attributes.len() == 15)
                 );
-                assert!(
-                    four.iter().all(
-                        |span| span.trace_id == four[0].trace_id && span.attributes.len() == 15
-                    )
-                );
-                assert!(
-                    four[1..]
-                        .iter()
-                        .all(|span| span.parent_span_id == four[0].span_id)
-                );
+                assert!(four[1..].iter().all(|span| span.parent_span_id == four[0].span_id));
                 assert!(
                     four.iter().all(|span| ids.insert(span.span_id.clone())),
                     "a span id came twice"

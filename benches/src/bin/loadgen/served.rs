@@ -53,9 +53,7 @@ impl Served {
             .ask("GET", "/readyz", "")
             .is_ok_and(|answer| answer.starts_with("HTTP/1.0 200"))
         {
-            if served.process.try_wait()?.is_some()
-                || began.elapsed() > Duration::from_secs(START_S_MAX)
-            {
+            if served.process.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(START_S_MAX) {
                 let log = std::fs::read_to_string(served.folder.join("server.log"))?;
                 return Err(format!("the server did not get ready:\n{log}").into());
             }
@@ -72,14 +70,9 @@ impl Served {
     pub(crate) fn count_spans(&self) -> Result<u64, Failure> {
         // Visible within a second of the ack.
         std::thread::sleep(Duration::from_secs(1));
-        let answer = self.ask(
-            "POST",
-            "/api/v1/sql",
-            r#"{"sql":"SELECT count(*) FROM spans"}"#,
-        )?;
+        let answer = self.ask("POST", "/api/v1/sql", r#"{"sql":"SELECT count(*) FROM spans"}"#)?;
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        let rows: serde_json::Value =
-            serde_json::from_str(body).map_err(|error| format!("{error}: {answer}"))?;
+        let rows: serde_json::Value = serde_json::from_str(body).map_err(|error| format!("{error}: {answer}"))?;
         rows["rows"][0][0]
             .as_u64()
             .ok_or_else(|| format!("no count in {rows}").into())

@@ -45,17 +45,11 @@ impl Sender {
             Self::Grpc(client) => {
                 client.ready().await?;
                 match client
-                    .unary(
-                        Request::new(body),
-                        http::uri::PathAndQuery::from_static(PATH),
-                        Raw,
-                    )
+                    .unary(Request::new(body), http::uri::PathAndQuery::from_static(PATH), Raw)
                     .await
                 {
                     Ok(_) => Ok(Sent::Acked),
-                    Err(status)
-                        if status.code() == Code::Unavailable && !status.details().is_empty() =>
-                    {
+                    Err(status) if status.code() == Code::Unavailable && !status.details().is_empty() => {
                         Ok(Sent::Refused)
                     }
                     Err(status) => Err(status.into()),

@@ -46,20 +46,14 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
             service: Some("front"),
             ..S::default()
         };
-        span.route = pick(
-            rng,
-            &[None, None, Some("chat"), Some("chat"), Some("other")],
-        );
+        span.route = pick(rng, &[None, None, Some("chat"), Some("chat"), Some("other")]);
         span.color = pick(rng, &[None, None, None, Some("green"), Some("blue")]);
         span.version = pick(rng, &[None, None, None, Some("41"), Some("42"), Some("43")]);
         span.deployment = pick(rng, &[None, None, Some("dep-green")]);
         rows.push(Row::Span(span));
     }
     for i in 0..rng.random_range(0..3) {
-        let (time, name) = (
-            f64::from(i) * 700.0,
-            pick(rng, &["TaskCompletion", "groundedness"]),
-        );
+        let (time, name) = (f64::from(i) * 700.0, pick(rng, &["TaskCompletion", "groundedness"]));
         rows.push(Row::Eval(E {
             trace,
             time,
@@ -73,23 +67,11 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
 fn send(bench: &mut Bench, seconds: f64, rows: &[Row]) {
     let of_spans: Vec<S> = rows
         .iter()
-        .filter_map(|r| {
-            if let Row::Span(s) = r {
-                Some(s.clone())
-            } else {
-                None
-            }
-        })
+        .filter_map(|r| if let Row::Span(s) = r { Some(s.clone()) } else { None })
         .collect();
     let of_evals: Vec<E> = rows
         .iter()
-        .filter_map(|r| {
-            if let Row::Eval(e) = r {
-                Some(e.clone())
-            } else {
-                None
-            }
-        })
+        .filter_map(|r| if let Row::Eval(e) = r { Some(e.clone()) } else { None })
         .collect();
     let mut sections = Vec::new();
     if !of_spans.is_empty() {
@@ -137,25 +119,15 @@ fn check(seed: u64) {
     finish(&mut bench);
 
     for (id, mark) in &oracle.marks {
-        assert_eq!(
-            Some(mark),
-            bench.marks.get(id),
-            "seed {seed}: mark of {id:?}"
-        );
+        assert_eq!(Some(mark), bench.marks.get(id), "seed {seed}: mark of {id:?}");
     }
-    let outcomes = |b: &Bench| -> Vec<_> {
-        b.rows
-            .values()
-            .map(|r| (r.trace_id, r.outcome.clone()))
-            .collect()
-    };
+    let outcomes = |b: &Bench| -> Vec<_> { b.rows.values().map(|r| (r.trace_id, r.outcome.clone())).collect() };
     let ours: Vec<_> = outcomes(&bench)
         .into_iter()
         .filter(|(_, outcome)| outcome.is_some())
         .collect();
     assert_eq!(outcomes(&oracle), ours, "seed {seed}: rows");
-    let (theirs, ours): (Vec<_>, Vec<_>) =
-        (oracle.cells.iter().collect(), bench.cells.iter().collect());
+    let (theirs, ours): (Vec<_>, Vec<_>) = (oracle.cells.iter().collect(), bench.cells.iter().collect());
     assert_eq!(theirs, ours, "seed {seed}: cells");
     assert!(
         !theirs.is_empty() && theirs.iter().all(|(key, _)| key.series.admitted),
@@ -170,10 +142,7 @@ trait Again {
 impl Again for Vec<Row> {
     /// About half of the rows, to be sent again.
     fn choose_multiple_owned(&self, rng: &mut ChaCha8Rng) -> Vec<Row> {
-        self.iter()
-            .filter(|_| rng.random_bool(0.5))
-            .cloned()
-            .collect()
+        self.iter().filter(|_| rng.random_bool(0.5)).cloned().collect()
     }
 }
 

@@ -128,8 +128,7 @@ impl Bench {
         let mut sum = Cell::default();
         for (key, cell) in self.cells.iter() {
             let s = &key.series;
-            if s.color == color && s.metric == *metric && s.grain == grain && s.admitted == admitted
-            {
+            if s.color == color && s.metric == *metric && s.grain == grain && s.admitted == admitted {
                 sum.merge(cell, 1);
             }
         }

@@ -3,9 +3,8 @@
 use super::at;
 use arrow::{
     array::{
-        ArrayRef, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int64Array,
-        MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StringViewArray,
-        TimestampNanosecondArray,
+        ArrayRef, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int64Array, MapBuilder, MapFieldNames,
+        RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
     },
     datatypes::Int32Type,
 };
@@ -67,18 +66,14 @@ pub(super) fn call(trace: u8, id: u64, parent: u64, start: f64, end: f64) -> S {
 
 type Words = DictionaryArray<Int32Type>;
 
-fn column<A: arrow::array::Array + 'static>(
-    name: &'static str,
-    array: A,
-) -> (&'static str, ArrayRef, bool) {
+fn column<A: arrow::array::Array + 'static>(name: &'static str, array: A) -> (&'static str, ArrayRef, bool) {
     (name, Arc::new(array), true)
 }
 
 pub(super) fn spans(rows: &[S]) -> Section {
     let hex = |id: u64| format!("{id:016x}");
     let times = |t: fn(&S) -> f64| {
-        TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(t(r)).0))
-            .with_timezone("UTC")
+        TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(t(r)).0)).with_timezone("UTC")
     };
     let words = |w: fn(&S) -> Option<&'static str>| Words::from_iter(rows.iter().map(w));
     let names = MapFieldNames {
@@ -100,10 +95,7 @@ pub(super) fn spans(rows: &[S]) -> Section {
             "trace_id",
             StringArray::from_iter_values(rows.iter().map(|r| format!("{:032x}", r.trace))),
         ),
-        column(
-            "span_id",
-            StringArray::from_iter_values(rows.iter().map(|r| hex(r.id))),
-        ),
+        column("span_id", StringArray::from_iter_values(rows.iter().map(|r| hex(r.id)))),
         column(
             "parent_span_id",
             StringArray::from_iter(rows.iter().map(|r| r.parent.map(hex))),
@@ -121,24 +113,14 @@ pub(super) fn spans(rows: &[S]) -> Section {
             "shadow",
             BooleanArray::from_iter(rows.iter().map(|r| r.shadow.then_some(true))),
         ),
-        column(
-            "session_id",
-            StringViewArray::from_iter(rows.iter().map(|r| r.session)),
-        ),
-        column(
-            "prompt_tokens",
-            Int64Array::from_iter(rows.iter().map(|r| r.tokens)),
-        ),
+        column("session_id", StringViewArray::from_iter(rows.iter().map(|r| r.session))),
+        column("prompt_tokens", Int64Array::from_iter(rows.iter().map(|r| r.tokens))),
         column(
             "cost_usd",
-            cost.with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE)
-                .unwrap(),
+            cost.with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE).unwrap(),
         ),
         column("status", words(|r| r.error.then_some("error"))),
-        column(
-            "fallback",
-            BooleanArray::from_iter(rows.iter().map(|r| r.fallback)),
-        ),
+        column("fallback", BooleanArray::from_iter(rows.iter().map(|r| r.fallback))),
         column("attributes", attributes.finish()),
     ])
     .unwrap();
@@ -165,19 +147,12 @@ pub(super) fn evals(rows: &[E]) -> Section {
         ),
         column(
             "time",
-            TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(r.time).0))
-                .with_timezone("UTC"),
+            TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(r.time).0)).with_timezone("UTC"),
         ),
         column("name", Words::from_iter(rows.iter().map(|r| Some(r.name)))),
         column("score", Float64Array::from_iter(rows.iter().map(score))),
-        column(
-            "passed",
-            BooleanArray::from_iter(rows.iter().map(|r| r.passed)),
-        ),
-        column(
-            "source",
-            Words::from_iter(rows.iter().map(|_| Some("otel_log"))),
-        ),
+        column("passed", BooleanArray::from_iter(rows.iter().map(|r| r.passed))),
+        column("source", Words::from_iter(rows.iter().map(|_| Some("otel_log")))),
     ])
     .unwrap();
     Section {

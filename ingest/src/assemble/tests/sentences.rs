@@ -35,10 +35,7 @@ fn a_color_known_only_on_the_root_reaches_children_that_came_first() {
     };
     bench.apply(at(1.2), vec![spans(&[root])]);
     let mark = &bench.marks[&id(1)];
-    assert_eq!(
-        (mark.color, mark.unmarked_reason.as_deref()),
-        (Color::Green, None)
-    );
+    assert_eq!((mark.color, mark.unmarked_reason.as_deref()), (Color::Green, None));
     assert_eq!(
         (mark.release.as_deref(), mark.cohort.as_deref()),
         (Some("chat-42"), Some("gold"))
@@ -46,9 +43,7 @@ fn a_color_known_only_on_the_root_reaches_children_that_came_first() {
     assert_eq!(mark.split_ppm, Some(500_000));
     bench.tick(at(10.0));
     assert_eq!(
-        bench
-            .cell(Color::Green, &Metric::AttemptError, Grain::Attempt, false)
-            .n,
+        bench.cell(Color::Green, &Metric::AttemptError, Grain::Attempt, false).n,
         1
     );
 }
@@ -91,8 +86,7 @@ fn cells_keep_admitted_and_not_yet_admitted_counts_apart() {
     };
     bench.apply(at(1.0), vec![spans(&[root])]);
     bench.tick(at(29.9));
-    let latency =
-        |bench: &Bench, admitted| bench.cell(Color::Blue, &Metric::Latency, TRACE, admitted);
+    let latency = |bench: &Bench, admitted| bench.cell(Color::Blue, &Metric::Latency, TRACE, admitted);
     assert_eq!((latency(&bench, false).n, latency(&bench, true).n), (1, 0));
     bench.tick(at(30.0));
     assert_eq!((latency(&bench, false).n, latency(&bench, true).n), (0, 1));
@@ -137,12 +131,7 @@ fn a_late_evaluation_changes_a_closed_trace_and_replaces_its_row() {
     );
     bench.tick(at(60.0));
     let failed = |bench: &Bench| {
-        let cell = bench.cell(
-            Color::Green,
-            &Metric::EvalFail("task_completion".into()),
-            TRACE,
-            true,
-        );
+        let cell = bench.cell(Color::Green, &Metric::EvalFail("task_completion".into()), TRACE, true);
         (cell.n, cell.events)
     };
     assert_eq!(failed(&bench), (0, 0), "not evaluated yet is not passed");
@@ -171,21 +160,13 @@ fn a_span_sent_twice_is_dropped_and_counted_once() {
         tokens: Some(10),
         ..call(1, 2, 1, 0.1, 0.2)
     };
-    let (dropped, _) = bench.apply(
-        at(1.0),
-        vec![spans(&[root.clone(), child.clone(), root.clone()])],
-    );
+    let (dropped, _) = bench.apply(at(1.0), vec![spans(&[root.clone(), child.clone(), root.clone()])]);
     assert_eq!(dropped, [2]);
     bench.tick(at(10.0));
     let (dropped, _) = bench.apply(at(11.0), vec![spans(&[child, root])]);
     assert_eq!(dropped, [0, 1], "also after the trace closed");
     assert_eq!(bench.rows[&id(1)].replaces, None);
-    assert_eq!(
-        bench
-            .cell(Color::Unmarked, &Metric::PromptTokens, TRACE, false)
-            .sum,
-        10
-    );
+    assert_eq!(bench.cell(Color::Unmarked, &Metric::PromptTokens, TRACE, false).sum, 10);
 }
 
 #[test]
@@ -201,12 +182,7 @@ fn a_declared_version_wins_over_a_contradicting_stamp_and_the_conflict_is_counte
     );
     bench.tick(at(10.0));
     assert_eq!(bench.marks[&id(1)].color, Color::Green);
-    assert_eq!(
-        bench
-            .cell(Color::Green, &Metric::ColorConflict, TRACE, false)
-            .events,
-        1
-    );
+    assert_eq!(bench.cell(Color::Green, &Metric::ColorConflict, TRACE, false).events, 1);
 }
 
 #[test]
@@ -279,20 +255,10 @@ fn judges_and_mirrors_are_not_charged_to_the_user() {
         (1, Some(100), Some(1_000), Some(1_000))
     );
     assert!(out.priced && !out.error);
-    assert!(
-        !bench.rows.contains_key(&id(2)),
-        "a judge's own trace makes no row"
-    );
+    assert!(!bench.rows.contains_key(&id(2)), "a judge's own trace makes no row");
+    assert_eq!(bench.cell(Color::Unmarked, &Metric::Unmarked, TRACE, false).n, 1);
     assert_eq!(
-        bench
-            .cell(Color::Unmarked, &Metric::Unmarked, TRACE, false)
-            .n,
-        1
-    );
-    assert_eq!(
-        bench
-            .cell(Color::Green, &Metric::AttemptError, Grain::Attempt, false)
-            .n,
+        bench.cell(Color::Green, &Metric::AttemptError, Grain::Attempt, false).n,
         0
     );
 }
@@ -323,21 +289,13 @@ fn a_failed_attempt_is_charged_to_the_color_that_was_attempted() {
         let cell = bench.cell(color, &Metric::AttemptError, Grain::Attempt, false);
         (cell.n, cell.events)
     };
-    assert_eq!(
-        (attempts(Color::Green), attempts(Color::Blue)),
-        ((1, 1), (1, 0))
-    );
+    assert_eq!((attempts(Color::Green), attempts(Color::Blue)), ((1, 1), (1, 0)));
     let out = bench.rows[&id(1)].outcome.clone().unwrap();
     assert_eq!(
         (out.mark.color, out.served, out.error),
         (Color::Green, Color::Blue, false)
     );
-    assert_eq!(
-        bench
-            .cell(Color::Green, &Metric::Fallback, TRACE, false)
-            .events,
-        1
-    );
+    assert_eq!(bench.cell(Color::Green, &Metric::Fallback, TRACE, false).events, 1);
     assert_eq!(
         bench.cell(Color::Green, &Metric::CacheHit, TRACE, false).n,
         0,
@@ -354,19 +312,12 @@ fn one_unknown_cost_clears_priced_and_keeps_the_known_sum() {
     };
     bench.apply(
         at(1.0),
-        vec![spans(&[
-            chat(root(1, 0.0, 1.0)),
-            known,
-            call(1, 3, 1, 0.5, 0.9),
-        ])],
+        vec![spans(&[chat(root(1, 0.0, 1.0)), known, call(1, 3, 1, 0.5, 0.9)])],
     );
     bench.tick(at(10.0));
     let out = bench.rows[&id(1)].outcome.clone().unwrap();
     assert_eq!((out.cost, out.priced), (Some(700), false));
-    assert_eq!(
-        bench.cell(Color::Unmarked, &Metric::Cost, TRACE, false).n,
-        0
-    );
+    assert_eq!(bench.cell(Color::Unmarked, &Metric::Cost, TRACE, false).n, 0);
 }
 
 #[test]
@@ -406,31 +357,16 @@ fn without_room_the_oldest_open_trace_is_closed_and_its_counts_still_get_admitte
     };
     let mut bench = Bench::new(limits);
     for trace in 1..=5 {
-        bench.apply(
-            at(f64::from(trace)),
-            vec![spans(&[chat(root(trace, 0.0, 1.0))])],
-        );
+        bench.apply(at(f64::from(trace)), vec![spans(&[chat(root(trace, 0.0, 1.0))])]);
     }
     assert_eq!(bench.assembly.counts().evicted, 3);
     assert_eq!(bench.rows[&id(1)].closed_by, ClosedBy::Evicted);
     bench.tick(at(12.0));
-    assert_eq!(
-        (bench.assembly.counts().open, bench.assembly.counts().recent),
-        (0, 1)
-    );
-    assert_eq!(
-        bench.cell(Color::Unmarked, &Metric::Traces, TRACE, false).n,
-        5
-    );
+    assert_eq!((bench.assembly.counts().open, bench.assembly.counts().recent), (0, 1));
+    assert_eq!(bench.cell(Color::Unmarked, &Metric::Traces, TRACE, false).n, 5);
     bench.tick(at(32.0));
-    assert_eq!(
-        bench.cell(Color::Unmarked, &Metric::Traces, TRACE, true).n,
-        5
-    );
-    assert_eq!(
-        bench.cell(Color::Unmarked, &Metric::Traces, TRACE, false).n,
-        0
-    );
+    assert_eq!(bench.cell(Color::Unmarked, &Metric::Traces, TRACE, true).n, 5);
+    assert_eq!(bench.cell(Color::Unmarked, &Metric::Traces, TRACE, false).n, 0);
     bench.tick(at(4_000.0));
     assert_eq!(bench.assembly.counts().bytes, 0);
 }
@@ -454,13 +390,7 @@ fn cells_of_more_routes_than_the_limit_go_under_one_name() {
     let routes: Vec<String> = bench.cells.scopes().map(|s| s.route.to_string()).collect();
     assert_eq!(routes, ["__other__", "a", "b"]);
     assert_eq!(
-        bench.rows[&id(3)]
-            .outcome
-            .as_ref()
-            .unwrap()
-            .mark
-            .route
-            .as_deref(),
+        bench.rows[&id(3)].outcome.as_ref().unwrap().mark.route.as_deref(),
         Some("c")
     );
 }

@@ -35,20 +35,11 @@ async fn call(rig: &Rig, path: &str, encoding: &str, flag: u8, message: &[u8]) -
         .unwrap();
     let answer = channel(rig).await.oneshot(request).await.unwrap();
     let headers = answer.headers().clone();
-    let trailers = answer
-        .into_body()
-        .collect()
-        .await
-        .unwrap()
-        .trailers()
-        .cloned();
+    let trailers = answer.into_body().collect().await.unwrap().trailers().cloned();
     let found = trailers
         .filter(|map| map.contains_key("grpc-status"))
         .unwrap_or(headers);
-    (
-        found["grpc-status"].to_str().unwrap().parse().unwrap(),
-        found,
-    )
+    (found["grpc-status"].to_str().unwrap().parse().unwrap(), found)
 }
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -64,10 +55,7 @@ async fn traces_and_logs_arrive_as_sent_and_metrics_are_only_counted() {
         .unwrap()
         .into_inner();
     assert_eq!(answer.partial_success, None);
-    assert_eq!(
-        rig.came.recv().unwrap(),
-        (Signal::Traces, sent.encode_to_vec().into())
-    );
+    assert_eq!(rig.came.recv().unwrap(), (Signal::Traces, sent.encode_to_vec().into()));
 
     let logs = ExportLogsServiceRequest {
         resource_logs: vec![Default::default()],
@@ -76,18 +64,12 @@ async fn traces_and_logs_arrive_as_sent_and_metrics_are_only_counted() {
         .export(logs.clone())
         .await
         .unwrap();
-    assert_eq!(
-        rig.came.recv().unwrap(),
-        (Signal::Logs, logs.encode_to_vec().into())
-    );
+    assert_eq!(rig.came.recv().unwrap(), (Signal::Logs, logs.encode_to_vec().into()));
 
     let metrics = ExportMetricsServiceRequest {
         resource_metrics: vec![Default::default()],
     };
-    MetricsServiceClient::new(channel)
-        .export(metrics)
-        .await
-        .unwrap();
+    MetricsServiceClient::new(channel).export(metrics).await.unwrap();
     assert!(rig.came.try_recv().is_err());
     assert_eq!(rig.door.counters().metrics_requests.load(Relaxed), 1);
     assert_eq!(rig.door.budget_bytes_used(), 0);
@@ -128,19 +110,13 @@ async fn partial_success_names_what_was_rejected() {
 
 #[tokio::test]
 async fn an_unreadable_message_is_invalid_argument() {
-    let rig = Rig::new(DoorConfig::default(), || {
-        Err(Refusal::Malformed("field 0".to_owned()))
-    })
-    .await;
+    let rig = Rig::new(DoorConfig::default(), || Err(Refusal::Malformed("field 0".to_owned()))).await;
     let status = TraceServiceClient::new(channel(&rig).await)
         .export(one_span(1))
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert_eq!(
-        status.message(),
-        "the request is not a readable OTLP message: field 0"
-    );
+    assert_eq!(status.message(), "the request is not a readable OTLP message: field 0");
     assert_eq!(call(&rig, TRACES, "identity", 7, b"x").await.0, 3);
 }
 
@@ -168,10 +144,7 @@ async fn a_full_queue_says_when_to_come_back() {
         .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     let details = Status::decode(status.details()).unwrap().details;
-    assert_eq!(
-        details[0].type_url,
-        "type.googleapis.com/google.rpc.RetryInfo"
-    );
+    assert_eq!(details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
     let wait = RetryInfo::decode(details[0].value.as_slice())
         .unwrap()
         .retry_delay
@@ -191,11 +164,7 @@ async fn bytes_stay_charged_until_the_lane_lets_go_of_them_though_the_client_lef
     let mut client = TraceServiceClient::new(channel(&rig).await);
     let mut impatient = client.clone();
     for _ in 0..3 {
-        let _ = tokio::time::timeout(
-            Duration::from_millis(200),
-            impatient.export(sized(16 * KIB)),
-        )
-        .await;
+        let _ = tokio::time::timeout(Duration::from_millis(200), impatient.export(sized(16 * KIB))).await;
     }
     assert_eq!(lane.len(), 3);
     assert_eq!(rig.door.budget_bytes_used(), 3 * (16 + 2) * KIB);
@@ -232,9 +201,7 @@ async fn compressed_messages_are_read_and_unknown_codings_are_unimplemented() {
     );
     assert_eq!(call(&rig, TRACES, "gzip", 1, &plain).await.0, 3);
     assert_eq!(
-        call(&rig, "/some.other.Service/Export", "identity", 0, &plain)
-            .await
-            .0,
+        call(&rig, "/some.other.Service/Export", "identity", 0, &plain).await.0,
         12
     );
 }

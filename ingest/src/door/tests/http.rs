@@ -34,14 +34,8 @@ async fn every_coding_and_path_brings_the_same_message() {
             let headers = format!("{PROTOBUF}content-encoding: {coding}\r\n");
             let (status, head, answer) = rig.post(path, &headers, body).await;
             assert_eq!((status, answer.len()), (200, 0), "{coding} {head}");
-            assert!(
-                head.contains("content-type: application/x-protobuf"),
-                "{head}"
-            );
-            assert_eq!(
-                rig.came.recv().unwrap(),
-                (Signal::Traces, plain.clone().into())
-            );
+            assert!(head.contains("content-type: application/x-protobuf"), "{head}");
+            assert_eq!(rig.came.recv().unwrap(), (Signal::Traces, plain.clone().into()));
         }
     }
     assert_eq!(rig.door.budget_bytes_used(), 0);
@@ -68,18 +62,12 @@ async fn chunked_gzip_from_javascript_is_read() {
 
 #[tokio::test]
 async fn errors_come_as_status_in_the_type_of_the_request() {
-    let rig = Rig::new(DoorConfig::default(), || {
-        Err(Refusal::Malformed("field 0".to_owned()))
-    })
-    .await;
+    let rig = Rig::new(DoorConfig::default(), || Err(Refusal::Malformed("field 0".to_owned()))).await;
     let (status, head, body) = rig.post("/v1/traces", PROTOBUF, b"junk").await;
     assert_eq!(status, 400);
     assert!(head.contains("content-type: application/x-protobuf"));
     let detail = refused::Status::decode(&body[..]).unwrap();
-    assert_eq!(
-        (detail.code, detail.message.ends_with("field 0")),
-        (3, true)
-    );
+    assert_eq!((detail.code, detail.message.ends_with("field 0")), (3, true));
 
     let (status, head, body) = rig.post("/v1/logs", JSON, br#"{"resourceLogs":[}"#).await;
     assert_eq!(status, 400);
@@ -87,10 +75,7 @@ async fn errors_come_as_status_in_the_type_of_the_request() {
     let detail: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(detail["code"], 3);
     assert!(
-        detail["message"]
-            .as_str()
-            .unwrap()
-            .contains("line 1 column 18"),
+        detail["message"].as_str().unwrap().contains("line 1 column 18"),
         "{detail}"
     );
 }
@@ -100,18 +85,12 @@ async fn what_does_not_fit_has_its_own_status() {
     let rig = Rig::taking().await;
     assert_eq!(rig.post("/v1/trace", PROTOBUF, b"").await.0, 404);
     assert_eq!(
-        rig.post("/v1/traces", "content-type: text/plain\r\n", b"x")
-            .await
-            .0,
+        rig.post("/v1/traces", "content-type: text/plain\r\n", b"x").await.0,
         415
     );
     assert_eq!(rig.post("/v1/traces", "", b"x").await.0, 415);
     let (status, head, _) = rig
-        .post(
-            "/v1/traces",
-            &format!("{PROTOBUF}content-encoding: br\r\n"),
-            b"x",
-        )
+        .post("/v1/traces", &format!("{PROTOBUF}content-encoding: br\r\n"), b"x")
         .await;
     assert_eq!(status, 415);
     assert!(
@@ -123,13 +102,9 @@ async fn what_does_not_fit_has_its_own_status() {
         .await;
     assert_eq!((status, head.contains("allow: post")), (405, true));
     assert_eq!(
-        rig.post(
-            "/v1/traces",
-            &format!("{PROTOBUF}content-encoding: gzip\r\n"),
-            b"x"
-        )
-        .await
-        .0,
+        rig.post("/v1/traces", &format!("{PROTOBUF}content-encoding: gzip\r\n"), b"x")
+            .await
+            .0,
         400
     );
 }
@@ -159,8 +134,7 @@ async fn partial_success_in_json_counts_in_a_string() {
     };
     let rig = Rig::new(DoorConfig::default(), partial).await;
     let body = br#"{"resourceLogs":[{}]}"#;
-    let answer: serde_json::Value =
-        serde_json::from_slice(&rig.post("/v1/logs", JSON, body).await.2).unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&rig.post("/v1/logs", JSON, body).await.2).unwrap();
     assert_eq!(
         answer,
         serde_json::json!({"partialSuccess": {"rejectedLogRecords": "2", "errorMessage": "why"}})
@@ -172,18 +146,10 @@ async fn full_is_429_and_stopping_is_503_both_with_retry_after() {
     let (intake, lane) = Intake::new(0);
     let rig = Rig::before(DoorConfig::default(), intake, mpsc::channel().1).await;
     let (status, head, _) = rig.post("/v1/traces", PROTOBUF, b"x").await;
-    assert_eq!(
-        (status, head.contains("retry-after: 1")),
-        (429, true),
-        "{head}"
-    );
+    assert_eq!((status, head.contains("retry-after: 1")), (429, true), "{head}");
     drop(lane);
     let (status, head, _) = rig.post("/v1/traces", PROTOBUF, b"x").await;
-    assert_eq!(
-        (status, head.contains("retry-after: 1")),
-        (503, true),
-        "{head}"
-    );
+    assert_eq!((status, head.contains("retry-after: 1")), (503, true), "{head}");
 }
 
 #[tokio::test]
@@ -193,10 +159,7 @@ async fn oversize_is_413_even_for_a_client_that_sends_on() {
         ..DoorConfig::default()
     };
     let rig = Rig::new(config, || Ok(Accepted::default())).await;
-    assert_eq!(
-        rig.post("/v1/traces", PROTOBUF, &vec![0; 64 * KIB]).await.0,
-        200
-    );
+    assert_eq!(rig.post("/v1/traces", PROTOBUF, &vec![0; 64 * KIB]).await.0, 200);
     let (status, head, _) = rig.post("/v1/traces", PROTOBUF, &vec![0; 8 * MIB]).await;
     assert_eq!((status, head.contains("retry-after")), (413, false));
 }
@@ -227,15 +190,13 @@ async fn who_sends_too_slowly_is_let_go() {
         ..DoorConfig::default()
     };
     let rig = Rig::new(config, || Ok(Accepted::default())).await;
-    let head =
-        format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}content-length: 100\r\n\r\nhalf");
+    let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}content-length: 100\r\n\r\nhalf");
     assert_eq!(rig.raw(head.as_bytes()).await.0, 408);
     assert_eq!(rig.door.budget_bytes_used(), 0);
     for silent in ["", "PRI", "POST /v1/traces HTTP/1.1\r\nhos"] {
         let mut socket = TcpStream::connect(rig.address).await.unwrap();
         socket.write_all(silent.as_bytes()).await.unwrap();
-        let closed =
-            tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
+        let closed = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut Vec::new())).await;
         assert!(closed.is_ok(), "{silent:?} holds its connection");
     }
 }
@@ -262,12 +223,9 @@ async fn a_request_in_flight_at_shutdown_still_gets_its_answer() {
     let (intake, lane) = Intake::new(8);
     let mut rig = Rig::before(DoorConfig::default(), intake, mpsc::channel().1).await;
     let mut socket = TcpStream::connect(rig.address).await.unwrap();
-    let request =
-        format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}content-length: 1\r\n\r\nx");
+    let request = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}content-length: 1\r\n\r\nx");
     socket.write_all(request.as_bytes()).await.unwrap();
-    let envelope = tokio::task::spawn_blocking(move || lane.recv().unwrap())
-        .await
-        .unwrap();
+    let envelope = tokio::task::spawn_blocking(move || lane.recv().unwrap()).await.unwrap();
     rig.stop.take().unwrap().send(()).unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     envelope.reply.send(Ok(Accepted::default())).unwrap();

@@ -97,10 +97,7 @@ fn every_field_of_a_span_survives_the_mapping_of_the_oracle() {
         }],
     };
     let message = transcode(Export::Traces, &serde_json::to_vec(&sent).unwrap()).unwrap();
-    assert_eq!(
-        ExportTraceServiceRequest::decode(&message[..]).unwrap(),
-        sent
-    );
+    assert_eq!(ExportTraceServiceRequest::decode(&message[..]).unwrap(), sent);
 }
 
 #[test]
@@ -129,10 +126,7 @@ fn every_field_of_a_log_record_survives_the_mapping_of_the_oracle() {
         }],
     };
     let message = transcode(Export::Logs, &serde_json::to_vec(&sent).unwrap()).unwrap();
-    assert_eq!(
-        ExportLogsServiceRequest::decode(&message[..]).unwrap(),
-        sent
-    );
+    assert_eq!(ExportLogsServiceRequest::decode(&message[..]).unwrap(), sent);
 }
 
 fn span_of(fields: &str) -> Result<Span, serde_json::Error> {
@@ -158,10 +152,7 @@ fn numbers_may_be_strings_or_numbers_nulls_are_absent_and_unknown_keys_are_ignor
         (span.start_time_unix_nano, span.end_time_unix_nano),
         (1_763_000_000_000_000_001, 1_763_000_000_000_000_002)
     );
-    assert_eq!(
-        (span.kind, span.status, span.parent_span_id),
-        (2, None, vec![])
-    );
+    assert_eq!((span.kind, span.status, span.parent_span_id), (2, None, vec![]));
     let values: Vec<Option<Value>> = span
         .attributes
         .into_iter()
@@ -188,16 +179,10 @@ fn values_that_do_not_fit_are_refused_with_their_place() {
         (r#""startTimeUnixNano":1.5"#, "1.5 does not fit"),
         (r#""kind":"SPAN_KIND_CLIENT""#, "does not fit \"kind\""),
         (r#""name":{}"#, "an object does not fit"),
-        (
-            r#""attributes":[{"key":"k","value":{"bytesValue":"!"}}]"#,
-            "not base64",
-        ),
+        (r#""attributes":[{"key":"k","value":{"bytesValue":"!"}}]"#, "not base64"),
     ] {
         let error = span_of(fields).unwrap_err().to_string();
-        assert!(
-            error.contains(says) && error.contains("line 1 column"),
-            "{error}"
-        );
+        assert!(error.contains(says) && error.contains("line 1 column"), "{error}");
     }
 }
 
@@ -218,10 +203,7 @@ fn depth_is_a_clean_error_and_emptiness_does_not_grow() {
     let message = transcode(Export::Traces, empty.as_bytes()).unwrap();
     assert!(message.len() < empty.len() && message.capacity() <= empty.len());
     assert_eq!(
-        ExportTraceServiceRequest::decode(&message[..])
-            .unwrap()
-            .resource_spans[0]
-            .scope_spans[0]
+        ExportTraceServiceRequest::decode(&message[..]).unwrap().resource_spans[0].scope_spans[0]
             .spans
             .len(),
         300_001

@@ -26,10 +26,7 @@ struct Rig {
 
 impl Rig {
     /// The lane answers everything with `reply`.
-    async fn new(
-        config: DoorConfig,
-        reply: impl Fn() -> Result<Accepted, Refusal> + Send + 'static,
-    ) -> Self {
+    async fn new(config: DoorConfig, reply: impl Fn() -> Result<Accepted, Refusal> + Send + 'static) -> Self {
         let (intake, lane) = Intake::new(64);
         let (passed, came) = mpsc::channel();
         std::thread::spawn(move || {
@@ -47,11 +44,7 @@ impl Rig {
         Self::before(config, intake, came).await
     }
 
-    async fn before(
-        config: DoorConfig,
-        intake: Intake,
-        came: mpsc::Receiver<(Signal, Bytes)>,
-    ) -> Self {
+    async fn before(config: DoorConfig, intake: Intake, came: mpsc::Receiver<(Signal, Bytes)>) -> Self {
         let door = Door::new(config, intake).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -106,10 +99,7 @@ impl Rig {
 async fn answer(socket: &mut TcpStream) -> (u16, String, Vec<u8>) {
     let mut bytes = Vec::new();
     socket.read_to_end(&mut bytes).await.unwrap();
-    let head = bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .unwrap();
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let body = bytes.split_off(head + 4);
     let head = String::from_utf8(bytes).unwrap().to_ascii_lowercase();
     (head[9..12].parse().unwrap(), head, body)

@@ -2,9 +2,7 @@
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
-    datatypes::{
-        DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampNanosecondType,
-    },
+    datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type, TimestampNanosecondType},
 };
 use serde_json::{Map, Value, json};
 
@@ -32,15 +30,10 @@ fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
         DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
         DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
-        DataType::Decimal128(_, _) => {
-            i64::try_from(column.as_primitive::<Decimal128Type>().value(row))
-                .unwrap()
-                .into()
-        }
-        DataType::Timestamp(_, _) => column
-            .as_primitive::<TimestampNanosecondType>()
-            .value(row)
+        DataType::Decimal128(_, _) => i64::try_from(column.as_primitive::<Decimal128Type>().value(row))
+            .unwrap()
             .into(),
+        DataType::Timestamp(_, _) => column.as_primitive::<TimestampNanosecondType>().value(row).into(),
         DataType::Dictionary(_, _) => {
             let words = column.as_dictionary::<Int32Type>();
             let code = usize::try_from(words.keys().value(row)).unwrap();
@@ -48,8 +41,7 @@ fn cell(column: &ArrayRef, row: usize) -> Option<Value> {
         }
         DataType::Map(_, _) => {
             let entries = column.as_map().value(row);
-            let pairs = (0..entries.len())
-                .map(|i| json!([cell(entries.column(0), i), cell(entries.column(1), i)]));
+            let pairs = (0..entries.len()).map(|i| json!([cell(entries.column(0), i), cell(entries.column(1), i)]));
             pairs.collect()
         }
         DataType::List(_) => {

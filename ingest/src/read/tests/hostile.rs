@@ -167,14 +167,7 @@ fn text_that_is_not_utf8_is_refused_wherever_it_stands() {
         vec![text("host.name", "RESOURCE")],
     );
     assert!(reader().read_traces(&good, NOW).is_ok());
-    for word in [
-        "VALUE",
-        "DROPPED",
-        "RESOURCE",
-        "custom.key",
-        "input.value",
-        "host.name",
-    ] {
+    for word in ["VALUE", "DROPPED", "RESOURCE", "custom.key", "input.value", "host.name"] {
         let mut bad = good.clone();
         let at = bad
             .windows(word.len())
@@ -182,11 +175,7 @@ fn text_that_is_not_utf8_is_refused_wherever_it_stands() {
             .unwrap();
         bad[at] = 0xff;
         let mut reader = reader();
-        assert_eq!(
-            reader.read_traces(&bad, NOW),
-            Err(ReadError::Utf8),
-            "{word}"
-        );
+        assert_eq!(reader.read_traces(&bad, NOW), Err(ReadError::Utf8), "{word}");
         assert_eq!(reader.rows(), 0);
     }
     // two halves of one character in neighbouring values are no text, though together they are
@@ -216,10 +205,7 @@ fn values_nested_a_hundred_thousand_deep_are_a_clean_error() {
         span.extend(field(9, &attribute));
         field(1, &field(2, &field(2, &span)))
     };
-    assert_eq!(
-        reader().read_traces(&deep(b"custom"), NOW),
-        Err(ReadError::Nested)
-    );
+    assert_eq!(reader().read_traces(&deep(b"custom"), NOW), Err(ReadError::Nested));
     // content is dropped without being looked into
     assert_eq!(
         reader()
@@ -251,9 +237,7 @@ fn nesting_up_to_the_limit_is_kept_as_json() {
 
 #[test]
 fn a_million_attributes_are_capped_and_the_last_one_still_counts() {
-    let mut attributes: Vec<KeyValue> = (0..1_000_000)
-        .map(|n| text(&format!("key.{n}"), "value"))
-        .collect();
+    let mut attributes: Vec<KeyValue> = (0..1_000_000).map(|n| text(&format!("key.{n}"), "value")).collect();
     attributes.push(text("gateway.route.name", "late"));
     let body = request(vec![good_span(attributes)], vec![]);
     let mut reader = reader();
@@ -333,10 +317,7 @@ fn spans_that_cannot_be_placed_are_rejected_alone_and_counted() {
     assert_eq!(reader.counts().rejected, [2, 1, 2, 2, 0]);
     let rows = cells::rows(&reader.take()[0].rows);
     assert_eq!(rows.len(), 2);
-    assert!(
-        rows.iter()
-            .all(|row| row["attributes"].as_array().unwrap().len() == 1)
-    );
+    assert!(rows.iter().all(|row| row["attributes"].as_array().unwrap().len() == 1));
 }
 
 #[test]
@@ -347,15 +328,9 @@ fn wire_faults_have_their_names() {
         (b"\x0b", ReadError::WireType),
         (b"\x0e", ReadError::WireType),
         (b"\x02\x00", ReadError::WireType),
-        (
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
-            ReadError::Varint,
-        ),
+        (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", ReadError::Varint),
         (b"\xff\xff\xff\xff\x7f", ReadError::Varint),
-        (
-            b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-            ReadError::Truncated,
-        ),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", ReadError::Truncated),
     ] {
         assert_eq!(reader().read_traces(bytes, NOW), Err(error), "{bytes:x?}");
     }
@@ -365,10 +340,7 @@ fn wire_faults_have_their_names() {
 
 #[test]
 fn a_small_batch_after_a_large_one_does_not_keep_its_room() {
-    let one = request(
-        vec![good_span(vec![text("a", "b")])],
-        vec![text("service.name", "s")],
-    );
+    let one = request(vec![good_span(vec![text("a", "b")])], vec![text("service.name", "s")]);
     let many = request(
         vec![good_span(vec![text("a", "b")]); 5_000],
         vec![text("service.name", "s")],

@@ -3,9 +3,7 @@
 use super::super::sources::{CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENTS, Place, SOURCES};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
-    common::v1::{
-        AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value as Any,
-    },
+    common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value as Any},
     resource::v1::Resource,
     trace::v1::{
         ResourceSpans, ScopeSpans, Span, Status,
@@ -252,11 +250,7 @@ fn span(dice: &mut Dice) -> Span {
         .collect();
     let status = (!dice.one_in(3)).then(|| Status {
         code: *dice.pick(&[0, 1, 2, 2, 7]),
-        message: if dice.one_in(2) {
-            text(dice)
-        } else {
-            String::new()
-        },
+        message: if dice.one_in(2) { text(dice) } else { String::new() },
     });
     Span {
         trace_id: id(dice, 16),
@@ -361,14 +355,8 @@ pub(super) fn shuffled(message: &[u8], shape: Shape, dice: &mut Dice) -> Vec<u8>
             2 => {
                 let len = usize::try_from(take_varint(&mut rest)).unwrap();
                 let inner = rest.split_off(..len).unwrap();
-                let inner_shape = shape
-                    .0
-                    .iter()
-                    .find(|(number, _)| u64::from(*number) == key >> 3);
-                let inner = inner_shape.map_or_else(
-                    || inner.to_vec(),
-                    |(_, shape)| shuffled(inner, **shape, dice),
-                );
+                let inner_shape = shape.0.iter().find(|(number, _)| u64::from(*number) == key >> 3);
+                let inner = inner_shape.map_or_else(|| inner.to_vec(), |(_, shape)| shuffled(inner, **shape, dice));
                 varint(inner.len() as u64, &mut field);
                 field.extend(inner);
             }
@@ -380,9 +368,7 @@ pub(super) fn shuffled(message: &[u8], shape: Shape, dice: &mut Dice) -> Vec<u8>
             None => by_number.push((key >> 3, vec![field])),
         }
     }
-    by_number
-        .iter_mut()
-        .for_each(|(_, fields)| fields.reverse());
+    by_number.iter_mut().for_each(|(_, fields)| fields.reverse());
     if dice.one_in(4) {
         by_number.push((0, vec![unknown_field(dice)]));
     }

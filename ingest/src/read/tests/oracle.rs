@@ -4,10 +4,7 @@
 use super::{
     super::{
         ContentPolicy, ExtraKeys, ReadConfig, Reader,
-        sources::{
-            CONTENT_EVENTS, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENTS, Place, SOURCES,
-            Slot,
-        },
+        sources::{CONTENT_EVENTS, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENTS, Place, SOURCES, Slot},
     },
     cells,
     messages::{Dice, REQUEST, request, shuffled},
@@ -114,16 +111,9 @@ impl<'t> Around<'t> {
                 first(self.resource, &keys)
             }
         };
-        let is_stamp = matches!(
-            slot,
-            Slot::Route | Slot::Color | Slot::Version | Slot::Cohort
-        );
+        let is_stamp = matches!(slot, Slot::Route | Slot::Color | Slot::Version | Slot::Cohort);
         let in_metadata = || {
-            if is_stamp {
-                first(self.metadata, &keys)
-            } else {
-                None
-            }
+            if is_stamp { first(self.metadata, &keys) } else { None }
         };
         on_span()
             .or_else(on_resource)
@@ -164,9 +154,7 @@ fn double(value: &Any) -> Option<f64> {
 fn count(value: &Any) -> Option<i64> {
     let number = match value {
         Any::IntValue(number) => *number,
-        Any::StringValue(text) if text.trim().parse::<i64>().is_ok() => {
-            text.trim().parse().unwrap()
-        }
+        Any::StringValue(text) if text.trim().parse::<i64>().is_ok() => text.trim().parse().unwrap(),
         other => {
             let number = double(other)?;
             (number.fract() == 0.0 && number.abs() <= 9e15).then_some(number as i64)?
@@ -208,29 +196,14 @@ fn json_text(value: &AnyValue) -> String {
         Some(Any::BytesValue(bytes)) => format!("\"{}\"", base64(bytes)),
         Some(Any::DoubleValue(number)) if !number.is_finite() => "null".to_owned(),
         Some(Any::ArrayValue(array)) => {
-            format!(
-                "[{}]",
-                array
-                    .values
-                    .iter()
-                    .map(json_text)
-                    .collect::<Vec<_>>()
-                    .join(",")
-            )
+            format!("[{}]", array.values.iter().map(json_text).collect::<Vec<_>>().join(","))
         }
         Some(Any::KvlistValue(pairs)) => {
             let pair = |pair: &KeyValue| {
                 let value = pair.value.clone().unwrap_or_default();
-                format!(
-                    "{}:{}",
-                    serde_json::to_string(&pair.key).unwrap(),
-                    json_text(&value)
-                )
+                format!("{}:{}", serde_json::to_string(&pair.key).unwrap(), json_text(&value))
             };
-            format!(
-                "{{{}}}",
-                pairs.values.iter().map(pair).collect::<Vec<_>>().join(",")
-            )
+            format!("{{{}}}", pairs.values.iter().map(pair).collect::<Vec<_>>().join(","))
         }
         Some(scalar) => plain_text(scalar),
     }
@@ -254,19 +227,11 @@ fn cut(text: &str, max: usize) -> &str {
 }
 
 fn is_content(key: &str) -> bool {
-    let is_source = SOURCES
-        .iter()
-        .any(|s| s.keys.contains(&key) || s.late.contains(&key));
-    let raw = key
-        .strip_prefix("llm.")
-        .and_then(|rest| rest.split('.').nth(1));
+    let is_source = SOURCES.iter().any(|s| s.keys.contains(&key) || s.late.contains(&key));
+    let raw = key.strip_prefix("llm.").and_then(|rest| rest.split('.').nth(1));
     CONTENT_KEYS.contains(&key)
-        || !is_source
-            && CONTENT_PREFIXES
-                .iter()
-                .any(|prefix| key.starts_with(prefix))
-        || !is_source
-            && raw.is_some_and(|field| super::super::sources::RAW_CONTENT_FIELDS.contains(&field))
+        || !is_source && CONTENT_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+        || !is_source && raw.is_some_and(|field| super::super::sources::RAW_CONTENT_FIELDS.contains(&field))
 }
 
 /// Entries of a map column.
@@ -282,37 +247,23 @@ fn entries(attributes: &[KeyValue], drop_all: bool, content: ContentPolicy) -> V
             .as_ref()
             .and_then(|value| value.value.as_ref())
             .map(plain_text);
-        json!([
-            attribute.key,
-            value.map(|text| cut(&text, VALUE_BYTES_MAX).to_owned())
-        ])
+        json!([attribute.key, value.map(|text| cut(&text, VALUE_BYTES_MAX).to_owned())])
     })
     .collect()
 }
 
 fn role(around: &Around<'_>) -> &'static str {
     let Some(word) = around.text(Slot::Role) else {
-        return if around.span.kind == 2 {
-            "server"
-        } else {
-            "other"
-        };
+        return if around.span.kind == 2 { "server" } else { "other" };
     };
     match word.to_ascii_lowercase().as_str() {
-        "chat" | "text_completion" | "generate_content" | "embeddings" | "embedding"
-        | "completion" | "llm" => "call",
-        "invoke_agent" | "create_agent" | "invoke_workflow" | "agent_step" | "agent"
-        | "workflow" => "agent",
+        "chat" | "text_completion" | "generate_content" | "embeddings" | "embedding" | "completion" | "llm" => "call",
+        "invoke_agent" | "create_agent" | "invoke_workflow" | "agent_step" | "agent" | "workflow" => "agent",
         "execute_tool" | "tool" | "ai.toolcall" => "tool",
         "retrieval" | "retriever" | "reranker" => "retriever",
         "guardrail" => "guardrail",
         "evaluator" => "evaluator",
-        _ if word.ends_with(".doGenerate")
-            || word.ends_with(".doStream")
-            || word.ends_with(".doEmbed") =>
-        {
-            "call"
-        }
+        _ if word.ends_with(".doGenerate") || word.ends_with(".doStream") || word.ends_with(".doEmbed") => "call",
         _ if word.starts_with("ai.") => "agent",
         _ => "other",
     }
@@ -326,17 +277,12 @@ fn quoted(json: &str, name: &str) -> Option<String> {
 
 fn models(around: &Around<'_>, error: bool) -> (Option<String>, Option<String>) {
     let own = |slot| around.text(slot).map(str::to_owned);
-    let of_parameters = around
-        .text(Slot::Parameters)
-        .and_then(|json| quoted(json, "model"));
+    let of_parameters = around.text(Slot::Parameters).and_then(|json| quoted(json, "model"));
     let (general, genai) = (own(Slot::RequestModel), own(Slot::GenAiRequestModel));
     let llm = own(Slot::LlmModelName);
     let stated = around.find(Slot::ResponseModel);
     if around.find(Slot::TraceAiKind).is_some() {
-        return (
-            of_parameters.or(general),
-            own(Slot::ResponseModel).or(genai),
-        );
+        return (of_parameters.or(general), own(Slot::ResponseModel).or(genai));
     }
     let request = genai.or(general).or(of_parameters);
     if error {
@@ -398,8 +344,7 @@ fn emitter_cost(around: &Around<'_>) -> Option<i64> {
 fn provider(around: &Around<'_>) -> Option<String> {
     let (key, value) = around.find(Slot::Provider)?;
     let provider = text(value)?;
-    let is_vercel = around.find(Slot::AiOperation).is_some()
-        && ["gen_ai.system", "ai.model.provider"].contains(&key);
+    let is_vercel = around.find(Slot::AiOperation).is_some() && ["gen_ai.system", "ai.model.provider"].contains(&key);
     Some(
         if is_vercel {
             provider.split('.').next().unwrap()
@@ -444,12 +389,7 @@ fn ttft(around: &Around<'_>) -> Option<f64> {
     None
 }
 
-fn price(
-    prices: &PriceTable,
-    around: &Around<'_>,
-    names: [Option<&str>; 3],
-    usage: &Usage,
-) -> Option<i64> {
+fn price(prices: &PriceTable, around: &Around<'_>, names: [Option<&str>; 3], usage: &Usage) -> Option<i64> {
     let [provider, request, response] = names;
     let really = around.text(Slot::PricedModel).and_then(|model| {
         let provider = if model.contains('/') { None } else { provider };
@@ -463,11 +403,7 @@ fn price(
 }
 
 fn is_error_like(words: &[&str], text: Option<&str>) -> bool {
-    text.is_some_and(|text| {
-        words
-            .iter()
-            .any(|word| text.to_ascii_lowercase().contains(word))
-    })
+    text.is_some_and(|text| words.iter().any(|word| text.to_ascii_lowercase().contains(word)))
 }
 
 fn errors(around: &Around<'_>, error: bool, row: &mut Row) {
@@ -525,11 +461,7 @@ fn set(row: &mut Row, column: &str, value: Option<impl Into<Value>>) {
 }
 
 fn word(row: &mut Row, column: &str, text: Option<&str>) {
-    set(
-        row,
-        column,
-        text.filter(|text| !text.is_empty() && text.len() <= 1_024),
-    );
+    set(row, column, text.filter(|text| !text.is_empty() && text.len() <= 1_024));
 }
 
 fn hex_id(id: &[u8], len: usize) -> Option<String> {
@@ -579,11 +511,7 @@ fn plain_columns(around: &Around<'_>, row: &mut Row) {
         ("cache_hit", Slot::CacheHit),
         ("fallback", Slot::Fallback),
     ] {
-        set(
-            row,
-            column,
-            around.find(slot).and_then(|(_, value)| flag(value)),
-        );
+        set(row, column, around.find(slot).and_then(|(_, value)| flag(value)));
     }
     let counted = |slot| around.find(slot).and_then(|(_, value)| count(value));
     set(
@@ -591,11 +519,7 @@ fn plain_columns(around: &Around<'_>, row: &mut Row) {
         "retries",
         counted(Slot::Retries).filter(|&n| i32::try_from(n).is_ok()),
     );
-    set(
-        row,
-        "ratelimit_remaining",
-        counted(Slot::RatelimitRemaining),
-    );
+    set(row, "ratelimit_remaining", counted(Slot::RatelimitRemaining));
     let number = |slot| around.find(slot).and_then(|(_, value)| double(value));
     set(row, "guardrail_score", number(Slot::GuardrailScore));
     set(
@@ -606,10 +530,7 @@ fn plain_columns(around: &Around<'_>, row: &mut Row) {
     set(
         row,
         "color",
-        around
-            .text(Slot::Color)
-            .and_then(Color::parse)
-            .map(Color::as_str),
+        around.text(Slot::Color).and_then(Color::parse).map(Color::as_str),
     );
     let reason = around
         .find(Slot::FinishReason)
@@ -618,12 +539,7 @@ fn plain_columns(around: &Around<'_>, row: &mut Row) {
 }
 
 /// The row of a span, `None` if it must be rejected.
-fn row_of(
-    around: &Around<'_>,
-    scope: &str,
-    content: ContentPolicy,
-    prices: &PriceTable,
-) -> Option<Row> {
+fn row_of(around: &Around<'_>, scope: &str, content: ContentPolicy, prices: &PriceTable) -> Option<Row> {
     let span = around.span;
     let start = i64::try_from(span.start_time_unix_nano)
         .ok()
@@ -652,10 +568,7 @@ fn row_of(
     set(
         &mut row,
         "kind",
-        kinds
-            .get(usize::try_from(span.kind).unwrap())
-            .copied()
-            .flatten(),
+        kinds.get(usize::try_from(span.kind).unwrap()).copied().flatten(),
     );
     let code = span.status.as_ref().map_or(0, |status| status.code);
     let status = ["unset", "ok", "error"]
@@ -709,12 +622,7 @@ fn row_of(
     if content == ContentPolicy::Keep {
         for (column, slot) in [("input", Slot::Input), ("output", Slot::Output)] {
             let kept = around.find(slot).map(|(_, value)| value);
-            let kept = kept.filter(|v| {
-                matches!(
-                    v,
-                    Any::StringValue(_) | Any::ArrayValue(_) | Any::KvlistValue(_)
-                )
-            });
+            let kept = kept.filter(|v| matches!(v, Any::StringValue(_) | Any::ArrayValue(_) | Any::KvlistValue(_)));
             set(
                 &mut row,
                 column,
@@ -730,22 +638,14 @@ fn nested_columns(around: &Around<'_>, content: ContentPolicy, row: &mut Row) {
     let span = around.span;
     let some = |list: Vec<Value>| (!list.is_empty()).then_some(list);
     let mut attributes = entries(&span.attributes, false, content);
-    if let Some(status) = span
-        .status
-        .as_ref()
-        .filter(|status| !status.message.is_empty())
-    {
+    if let Some(status) = span.status.as_ref().filter(|status| !status.message.is_empty()) {
         attributes.push(json!([
             "otel.status_description",
             cut(&status.message, VALUE_BYTES_MAX)
         ]));
     }
     set(row, "attributes", some(attributes));
-    set(
-        row,
-        "resource",
-        some(entries(around.resource, false, content)),
-    );
+    set(row, "resource", some(entries(around.resource, false, content)));
     let events = span.events.iter().map(|event| {
         let drop_all = CONTENT_EVENTS.contains(&event.name.as_str());
         json!([
@@ -797,13 +697,7 @@ fn expected(request: &ExportTraceServiceRequest, content: ContentPolicy) -> (Vec
     (rows, rejected)
 }
 
-fn compare(
-    body: &[u8],
-    request: &ExportTraceServiceRequest,
-    reader: &mut Reader,
-    content: ContentPolicy,
-    what: &str,
-) {
+fn compare(body: &[u8], request: &ExportTraceServiceRequest, reader: &mut Reader, content: ContentPolicy, what: &str) {
     let (rows, rejected) = expected(request, content);
     let accepted = reader
         .read_traces(body, Nanos(77))
@@ -815,15 +709,10 @@ fn compare(
     );
     assert_eq!(reader.rows() - reader.evals.rows, rows.len(), "{what}");
     let sections = reader.take();
-    let found = sections
-        .iter()
-        .find(|s| s.table == proto::layout::Table::Spans);
-    let found = found
-        .map(|section| cells::rows(&section.rows))
-        .unwrap_or_default();
+    let found = sections.iter().find(|s| s.table == proto::layout::Table::Spans);
+    let found = found.map(|section| cells::rows(&section.rows)).unwrap_or_default();
     for (at, (found, expected)) in found.iter().zip(&rows).enumerate() {
-        let names: std::collections::BTreeSet<&String> =
-            found.keys().chain(expected.keys()).collect();
+        let names: std::collections::BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
         for name in names {
             assert_eq!(
                 found.get(name),
@@ -873,10 +762,7 @@ fn captured_requests_give_the_rows_that_prost_gives() {
         .map(|c| c.unwrap().path())
         .filter(|c| c.is_dir())
     {
-        for file in std::fs::read_dir(client)
-            .unwrap()
-            .map(|file| file.unwrap().path())
-        {
+        for file in std::fs::read_dir(client).unwrap().map(|file| file.unwrap().path()) {
             let name = file.to_string_lossy().into_owned();
             if name.ends_with(".traces.otlp.pb") {
                 let body = std::fs::read(&file).unwrap();

@@ -56,10 +56,7 @@ fn read_as(span: Span, config: ReadConfig) -> (Map<String, Value>, Reader) {
     }];
     let mut reader = Reader::new(Arc::new(config));
     reader
-        .read_traces(
-            &ExportTraceServiceRequest { resource_spans }.encode_to_vec(),
-            Nanos(77),
-        )
+        .read_traces(&ExportTraceServiceRequest { resource_spans }.encode_to_vec(), Nanos(77))
         .unwrap();
     (cells::rows(&reader.take()[0].rows).remove(0), reader)
 }
@@ -80,11 +77,7 @@ fn failed(of: &Value) -> Map<String, Value> {
 #[track_caller]
 fn check(row: &Map<String, Value>, expected: &Value) {
     for (column, value) in expected.as_object().unwrap() {
-        assert_eq!(
-            row.get(column).unwrap_or(&Value::Null),
-            value,
-            "{column} of {row:#?}"
-        );
+        assert_eq!(row.get(column).unwrap_or(&Value::Null), value, "{column} of {row:#?}");
     }
 }
 
@@ -219,8 +212,7 @@ fn models_follow_the_dialect() {
 
 #[test]
 fn the_provider_is_cut_at_the_point_on_vercel_spans_only() {
-    let vercel =
-        json!({"ai.operationId": "ai.generateText.doGenerate", "gen_ai.system": "openai.chat"});
+    let vercel = json!({"ai.operationId": "ai.generateText.doGenerate", "gen_ai.system": "openai.chat"});
     check(&read(&vercel), &json!({"provider": "openai"}));
     check(
         &read(&json!({"gen_ai.system": "aws.bedrock"})),
@@ -273,9 +265,7 @@ fn errors_are_described_and_folded_only_where_the_status_says_error() {
     );
     let exception = Event {
         name: "exception".to_owned(),
-        attributes: attributes(
-            &json!({"exception.type": "E", "exception.message": "Error code: 503 - busy"}),
-        ),
+        attributes: attributes(&json!({"exception.type": "E", "exception.message": "Error code: 503 - busy"})),
         ..Event::default()
     };
     let status = Some(Status {
@@ -382,10 +372,7 @@ fn stamps_come_from_the_span_then_its_resource_then_the_gateway() {
         }];
         let mut reader = Reader::new(Arc::new(ReadConfig::default()));
         reader
-            .read_traces(
-                &ExportTraceServiceRequest { resource_spans }.encode_to_vec(),
-                Nanos(77),
-            )
+            .read_traces(&ExportTraceServiceRequest { resource_spans }.encode_to_vec(), Nanos(77))
             .unwrap();
         cells::rows(&reader.take()[0].rows).remove(0)
     };
@@ -403,24 +390,12 @@ fn stamps_come_from_the_span_then_its_resource_then_the_gateway() {
         json!({"release.route": "own", "gateway.route.color": "mauve", "gateway.route.version": 7}),
         resource,
     );
-    check(
-        &row,
-        &json!({"route": "own", "color": null, "version": "7"}),
-    );
-    let row = read(
-        json!({"litellm.model_group": "g"}),
-        json!({"service.name": "s"}),
-    );
+    check(&row, &json!({"route": "own", "color": null, "version": "7"}));
+    let row = read(json!({"litellm.model_group": "g"}), json!({"service.name": "s"}));
     check(&row, &json!({"route": "g"}));
-    let row = read(
-        json!({"gen_ai.agent.name": "a"}),
-        json!({"service.name": "s"}),
-    );
+    let row = read(json!({"gen_ai.agent.name": "a"}), json!({"service.name": "s"}));
     let metadata = json!({"metadata": "{\"gateway.route.color\": \"blue\", \"gateway.route.name\": \"chat\"}"});
-    check(
-        &read(json!({}), metadata),
-        &json!({"route": "chat", "color": "blue"}),
-    );
+    check(&read(json!({}), metadata), &json!({"route": "chat", "color": "blue"}));
     check(&row, &json!({"route": null, "agent": "a"}));
 }
 
@@ -460,7 +435,8 @@ fn read_logs(records: Vec<LogRecord>) -> (crate::intake::Accepted, Vec<Map<Strin
 #[test]
 fn evaluations_in_logs_become_rows_and_other_records_do_not() {
     const NAME: &str = "gen_ai.evaluation.result";
-    let by_attribute = json!({"event.name": NAME, "gen_ai.evaluation.name": "x", "gen_ai.evaluation.score.label": "passed"});
+    let by_attribute =
+        json!({"event.name": NAME, "gen_ai.evaluation.name": "x", "gen_ai.evaluation.score.label": "passed"});
     let unlinked = LogRecord {
         trace_id: vec![],
         span_id: vec![],
@@ -505,10 +481,7 @@ fn evaluations_in_logs_become_rows_and_other_records_do_not() {
         &rows[1],
         &json!({"name": "toxicity", "passed": null, "error_type": "timed_out"}),
     );
-    check(
-        &rows[2],
-        &json!({"name": "x", "passed": true, "score": null}),
-    );
+    check(&rows[2], &json!({"name": "x", "passed": true, "score": null}));
     check(
         &rows[3],
         &json!({"trace_id": null, "span_id": null, "time": 77, "response_id": "r-1", "passed": null}),
@@ -551,10 +524,7 @@ fn an_evaluation_event_judges_its_span() {
     }];
     let mut reader = Reader::new(Arc::new(ReadConfig::default()));
     reader
-        .read_traces(
-            &ExportTraceServiceRequest { resource_spans }.encode_to_vec(),
-            Nanos(77),
-        )
+        .read_traces(&ExportTraceServiceRequest { resource_spans }.encode_to_vec(), Nanos(77))
         .unwrap();
     let sections = reader.take();
     let tables: Vec<Table> = sections.iter().map(|section| section.table).collect();

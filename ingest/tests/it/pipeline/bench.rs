@@ -171,10 +171,7 @@ impl Bench {
     }
 
     pub fn try_send(&self, request: &Request) -> Result<Accepted, Refusal> {
-        let submit = self
-            .pipeline()
-            .intake
-            .submit(request.signal, request.body.clone());
+        let submit = self.pipeline().intake.submit(request.signal, request.body.clone());
         self.runtime
             .block_on(async { tokio::time::timeout(PATIENCE, submit).await.unwrap() })
     }
@@ -185,13 +182,9 @@ impl Bench {
             let mut sent = tokio::task::JoinSet::new();
             for request in (0..clients).flat_map(|_| requests) {
                 let (intake, request) = (self.pipeline().intake.clone(), request.clone());
-                sent.spawn(
-                    async move { intake.submit(request.signal, request.body).await.unwrap() },
-                );
+                sent.spawn(async move { intake.submit(request.signal, request.body).await.unwrap() });
             }
-            tokio::time::timeout(PATIENCE, sent.join_all())
-                .await
-                .unwrap()
+            tokio::time::timeout(PATIENCE, sent.join_all()).await.unwrap()
         })
     }
 
@@ -240,8 +233,7 @@ impl Bench {
                 .map(|f| f.rows as usize)
                 .sum()
         };
-        let live =
-            |batches: &[LiveBatch]| -> usize { batches.iter().map(|b| b.rows.num_rows()).sum() };
+        let live = |batches: &[LiveBatch]| -> usize { batches.iter().map(|b| b.rows.num_rows()).sum() };
         let mut live_spans = BTreeSet::new();
         for batch in &snapshot.spans {
             let mark = |id: &_| snapshot.marks.get(id).cloned();
@@ -255,9 +247,7 @@ impl Bench {
         for batch in &snapshot.traces {
             let rows = overlay::current(&batch.rows, batch.lsn, &snapshot.replaced).unwrap();
             for row in 0..rows.num_rows() {
-                let columns = (0..rows.num_columns())
-                    .map(|c| show(rows.column(c), row))
-                    .collect();
+                let columns = (0..rows.num_columns()).map(|c| show(rows.column(c), row)).collect();
                 let twice = live_traces.insert(text(&rows, "trace_id", row), columns);
                 assert!(twice.is_none(), "a trace twice");
             }
@@ -282,18 +272,15 @@ fn show(column: &dyn Array, row: usize) -> String {
         return times.value(row).to_string();
     }
     let format = FormatOptions::default();
-    ArrayFormatter::try_new(column, &format)
-        .unwrap()
-        .value(row)
-        .to_string()
+    ArrayFormatter::try_new(column, &format).unwrap().value(row).to_string()
 }
 
 fn text(rows: &RecordBatch, column: &str, row: usize) -> String {
     let column = rows.column_by_name(column).unwrap();
     if let Some(words) = column.as_dictionary_opt::<Int32Type>() {
-        return words.key(row).map_or(String::new(), |k| {
-            words.values().as_string::<i32>().value(k).to_owned()
-        });
+        return words
+            .key(row)
+            .map_or(String::new(), |k| words.values().as_string::<i32>().value(k).to_owned());
     }
     column.as_string::<i32>().value(row).to_owned()
 }

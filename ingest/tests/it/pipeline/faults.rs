@@ -102,10 +102,7 @@ fn after_a_failed_sync_nothing_is_acked_and_a_restart_has_all_that_was() {
     bench.at(T0 + 1.0);
     bench.send(&requests[0]);
     disk.0.store(SYNC_FAILS, SeqCst);
-    assert!(matches!(
-        bench.try_send(&requests[1]),
-        Err(Refusal::Unavailable(_))
-    ));
+    assert!(matches!(bench.try_send(&requests[1]), Err(Refusal::Unavailable(_))));
     assert!(bench.wait_for_failure().contains("sync"));
     disk.0.store(WELL, SeqCst);
     assert!(
@@ -129,16 +126,10 @@ fn a_full_disk_refuses_to_be_retried_and_ingest_goes_on_when_there_is_room() {
     bench.at(T0 + 1.0);
     bench.send(&requests[0]);
     disk.0.store(FULL, SeqCst);
-    assert!(matches!(
-        bench.try_send(&requests[1]),
-        Err(Refusal::Busy { .. })
-    ));
+    assert!(matches!(bench.try_send(&requests[1]), Err(Refusal::Busy { .. })));
     disk.0.store(WELL, SeqCst);
     for request in &requests[1..] {
-        assert!(
-            bench.send(request).accepted > 0,
-            "a refused request is not known"
-        );
+        assert!(bench.send(request).accepted > 0, "a refused request is not known");
     }
     let picture = bench.settle();
     assert_eq!((picture.trace_ids, picture.span_rows), (4, 12));
@@ -167,11 +158,7 @@ fn a_seal_that_fails_leaves_rows_live_and_is_tried_again() {
     bench.seal();
     let picture = bench.settle();
     assert_eq!(
-        (
-            picture.trace_ids,
-            picture.span_rows,
-            picture.live_spans.len()
-        ),
+        (picture.trace_ids, picture.span_rows, picture.live_spans.len()),
         (4, 12, 0)
     );
 }

@@ -52,9 +52,7 @@ fn traces(spans: Vec<Span>) -> Request {
     }];
     Request {
         signal: Signal::Traces,
-        body: ExportTraceServiceRequest { resource_spans }
-            .encode_to_vec()
-            .into(),
+        body: ExportTraceServiceRequest { resource_spans }.encode_to_vec().into(),
     }
 }
 
@@ -80,9 +78,7 @@ fn evaluation(trace: u64, label: &str) -> Request {
     }];
     Request {
         signal: Signal::Logs,
-        body: ExportLogsServiceRequest { resource_logs }
-            .encode_to_vec()
-            .into(),
+        body: ExportLogsServiceRequest { resource_logs }.encode_to_vec().into(),
     }
 }
 
@@ -120,10 +116,7 @@ pub fn chat(count: u64) -> Vec<Request> {
             span(trace, 3, Some(1), &call),
         ]));
         if trace % 3 == 0 {
-            requests.push(evaluation(
-                trace,
-                if trace % 2 == 0 { "fail" } else { "pass" },
-            ));
+            requests.push(evaluation(trace, if trace % 2 == 0 { "fail" } else { "pass" }));
         }
         let version = if trace % 2 == 0 { "42" } else { "41" };
         let tier = ["gold", "silver", "free"][trace as usize % 3];
@@ -150,11 +143,7 @@ pub fn captured() -> Vec<Request> {
         .unwrap()
         .map(|client| client.unwrap().path())
         .filter(|path| path.is_dir())
-        .flat_map(|client| {
-            fs::read_dir(client)
-                .unwrap()
-                .map(|file| file.unwrap().path())
-        })
+        .flat_map(|client| fs::read_dir(client).unwrap().map(|file| file.unwrap().path()))
         .filter(|path| path.to_string_lossy().ends_with(".traces.otlp.pb"))
         .collect();
     files.sort();

@@ -5,16 +5,25 @@ use super::{
     spans::{Served, export_evaluations, export_spans},
     traffic::{Regression, Traffic, Visit},
 };
-use axum::{Router, body::Bytes, extract::State, http::{HeaderMap, StatusCode}, routing::post};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::logs_service_client::LogsServiceClient, trace::v1::trace_service_client::TraceServiceClient,
 };
 use proto::{Color, Nanos, cell::PPM, clock::Clock, decision::WebhookBody, signature};
 use std::{
-    collections::BinaryHeap,
     cmp::Reverse,
+    collections::BinaryHeap,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError, atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed}},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::{net::TcpListener, sync::mpsc, time::MissedTickBehavior};
@@ -104,25 +113,65 @@ impl Gateway {
             refused: AtomicU64::new(0),
             notices: Mutex::default(),
         });
-        Ok(Self { hook_url, route, receiver, secret, clock })
+        Ok(Self {
+            hook_url,
+            route,
+            receiver,
+            secret,
+            clock,
+        })
     }
 
     /// Serves until `stop`: traffic of `seed`, exported to `otlp`, worse by `regression` once injected.
     ///
     /// # Errors
     /// If the exporter's address is no address.
-    pub fn run(self, otlp: SocketAddr, seed: u64, regression: Regression, stop: &CancellationToken, tasks: &TaskTracker) -> Result<Arc<Route>, tonic::transport::Error> {
-        let channel = Endpoint::from_shared(format!("http://{otlp}"))?.timeout(Duration::from_secs(10)).connect_lazy();
+    pub fn run(
+        self,
+        otlp: SocketAddr,
+        seed: u64,
+        regression: Regression,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<Arc<Route>, tonic::transport::Error> {
+        let channel = Endpoint::from_shared(format!("http://{otlp}"))?
+            .timeout(Duration::from_secs(10))
+            .connect_lazy();
         let (spans, spans_out) = mpsc::channel(EXPORT_QUEUE_MAX);
         let (evaluations, evaluations_out) = mpsc::channel(EXPORT_QUEUE_MAX);
         let route = Arc::clone(&self.route);
-        tasks.spawn(export(spans_out, channel.clone(), Arc::clone(&route), self.clock.clone(), Stream::Spans));
-        tasks.spawn(export(evaluations_out, channel, Arc::clone(&route), self.clock.clone(), Stream::Evaluations));
-        tasks.spawn(serve(Arc::clone(&route), seed, regression, self.clock.clone(), spans, evaluations, stop.clone()));
-        let hooks = Router::new().route(HOOK_PATH, post(receive)).with_state(Arc::new((self.secret, self.clock, Arc::clone(&route))));
+        tasks.spawn(export(
+            spans_out,
+            channel.clone(),
+            Arc::clone(&route),
+            self.clock.clone(),
+            Stream::Spans,
+        ));
+        tasks.spawn(export(
+            evaluations_out,
+            channel,
+            Arc::clone(&route),
+            self.clock.clone(),
+            Stream::Evaluations,
+        ));
+        tasks.spawn(serve(
+            Arc::clone(&route),
+            seed,
+            regression,
+            self.clock.clone(),
+            spans,
+            evaluations,
+            stop.clone(),
+        ));
+        let hooks = Router::new().route(HOOK_PATH, post(receive)).with_state(Arc::new((
+            self.secret,
+            self.clock,
+            Arc::clone(&route),
+        )));
         let stop = stop.clone();
         tasks.spawn(async move {
-            let served = axum::serve(self.receiver, hooks).with_graceful_shutdown(async move { stop.cancelled().await });
+            let served =
+                axum::serve(self.receiver, hooks).with_graceful_shutdown(async move { stop.cancelled().await });
             if let Err(e) = served.await {
                 tracing::warn!("the demo's webhook receiver stopped: {e}");
             }
@@ -132,7 +181,11 @@ impl Gateway {
 }
 
 /// The receiver a gateway team writes: check the signature over the raw body, act on a newer decision only.
-async fn receive(State(gateway): State<Arc<(signature::Secret, Clock, Arc<Route>)>>, headers: HeaderMap, raw: Bytes) -> StatusCode {
+async fn receive(
+    State(gateway): State<Arc<(signature::Secret, Clock, Arc<Route>)>>,
+    headers: HeaderMap,
+    raw: Bytes,
+) -> StatusCode {
     let (secret, clock, route) = &*gateway;
     let now = clock();
     let header = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -147,14 +200,29 @@ async fn receive(State(gateway): State<Arc<(signature::Secret, Clock, Arc<Route>
         route.refused.fetch_add(1, Relaxed);
         return StatusCode::UNAUTHORIZED;
     }
-    let Ok(body) = serde_json::from_slice::<WebhookBody>(&raw) else { return StatusCode::BAD_REQUEST };
+    let Ok(body) = serde_json::from_slice::<WebhookBody>(&raw) else {
+        return StatusCode::BAD_REQUEST;
+    };
     let mut notices = route.notices.lock().unwrap_or_else(PoisonError::into_inner);
-    if notices.last().is_none_or(|last| body.data.decision_seq > last.body.data.decision_seq) {
-        let share = body.data.weights.get(&Color::Green).copied().unwrap_or(0.0).clamp(0.0, 1.0);
+    if notices
+        .last()
+        .is_none_or(|last| body.data.decision_seq > last.body.data.decision_seq)
+    {
+        let share = body
+            .data
+            .weights
+            .get(&Color::Green)
+            .copied()
+            .unwrap_or(0.0)
+            .clamp(0.0, 1.0);
         let after = (share * f64::from(PPM)).round() as u32;
         let before = route.green_ppm.swap(after, Relaxed);
         // The clock is read after the switch: what starts later than this was routed by it.
-        notices.push(Received { body, at: clock(), moved: (before, after) });
+        notices.push(Received {
+            body,
+            at: clock(),
+            moved: (before, after),
+        });
     }
     StatusCode::OK
 }
@@ -195,7 +263,9 @@ impl InFlight {
     fn take_due(&mut self, now: Nanos) -> Vec<Served> {
         let mut done = Vec::new();
         while self.due.peek().is_some_and(|Reverse(due)| due.0 <= now) {
-            let Some(Reverse(Due(_, slot))) = self.due.pop() else { break };
+            let Some(Reverse(Due(_, slot))) = self.due.pop() else {
+                break;
+            };
             self.free.push(slot);
             done.extend(self.slots[slot].take());
         }
@@ -245,9 +315,19 @@ fn choose(route: &Route, visit: Visit, begun: Nanos, regression: Regression) -> 
     let split = f64::from(route.green_ppm()) / f64::from(PPM);
     let color = if visit.toss < split { Color::Green } else { Color::Blue };
     route.served[usize::from(color == Color::Green)].fetch_add(1, Relaxed);
-    let regression = if route.regressed.load(Relaxed) { regression } else { Regression::NONE };
+    let regression = if route.regressed.load(Relaxed) {
+        regression
+    } else {
+        Regression::NONE
+    };
     let answer = visit.answer(color, regression);
-    Served { start: begun.plus(visit.at), visit, color, split, answer }
+    Served {
+        start: begun.plus(visit.at),
+        visit,
+        color,
+        split,
+        answer,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -256,7 +336,13 @@ enum Stream {
     Evaluations,
 }
 
-async fn export(mut batches: mpsc::Receiver<Vec<Served>>, channel: Channel, route: Arc<Route>, clock: Clock, stream: Stream) {
+async fn export(
+    mut batches: mpsc::Receiver<Vec<Served>>,
+    channel: Channel,
+    route: Arc<Route>,
+    clock: Clock,
+    stream: Stream,
+) {
     let mut traces = TraceServiceClient::new(channel.clone());
     let mut logs = LogsServiceClient::new(channel);
     while let Some(batch) = batches.recv().await {

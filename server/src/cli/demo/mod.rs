@@ -17,12 +17,15 @@ use self::{
     screen::{Pulse, Screen, say},
     traffic::{EVAL_FAIL_BASE, Regression},
 };
-use crate::{
-    config::Config,
-    wire::App,
-};
+use crate::{config::Config, wire::App};
 use miette::{IntoDiagnostic, WrapErr, miette};
-use proto::{Nanos, cell::PPM, clock::Clock, decision::{Action, GateReport, Phase}, signature::Secret};
+use proto::{
+    Nanos,
+    cell::PPM,
+    clock::Clock,
+    decision::{Action, GateReport, Phase},
+    signature::Secret,
+};
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
@@ -61,15 +64,28 @@ impl Scenario {
     fn regression(self) -> Regression {
         match self {
             Self::Regression => Regression::ALL,
-            Self::Slow => Regression { slower: 3.0, ..Regression::NONE },
-            Self::Dear => Regression { dearer: Regression::ALL.dearer, ..Regression::NONE },
-            Self::Worse => Regression { eval_fail: 3.5 * EVAL_FAIL_BASE, ..Regression::NONE },
+            Self::Slow => Regression {
+                slower: 3.0,
+                ..Regression::NONE
+            },
+            Self::Dear => Regression {
+                dearer: Regression::ALL.dearer,
+                ..Regression::NONE
+            },
+            Self::Worse => Regression {
+                eval_fail: 3.5 * EVAL_FAIL_BASE,
+                ..Regression::NONE
+            },
             Self::Healthy => Regression::NONE,
         }
     }
 
     fn expected(self) -> Action {
-        if self == Self::Healthy { Action::Promote } else { Action::Rollback }
+        if self == Self::Healthy {
+            Action::Promote
+        } else {
+            Action::Rollback
+        }
     }
 }
 
@@ -97,10 +113,17 @@ pub struct DemoArgs {
 /// If the server or the gateway can't start.
 pub async fn run(args: &DemoArgs) -> miette::Result<ExitCode> {
     let scenario = if args.healthy { Scenario::Healthy } else { args.scenario };
-    let dir = tempfile::Builder::new().prefix("tracegate-demo-").tempdir().into_diagnostic().wrap_err("no temporary directory")?;
+    let dir = tempfile::Builder::new()
+        .prefix("tracegate-demo-")
+        .tempdir()
+        .into_diagnostic()
+        .wrap_err("no temporary directory")?;
     let clock = crate::wall_clock();
     let secret = Secret::from_bytes(fresh_key()).into_diagnostic()?;
-    let gateway = Gateway::bind(secret.clone(), Arc::clone(&clock)).await.into_diagnostic().wrap_err("no free loopback port for the demo's gateway")?;
+    let gateway = Gateway::bind(secret.clone(), Arc::clone(&clock))
+        .await
+        .into_diagnostic()
+        .wrap_err("no free loopback port for the demo's gateway")?;
     let config_file = write_config(dir.path(), &gateway.hook_url, &secret)?;
     let app = App::start(Config::load(&config_file)?, Arc::clone(&clock)).await?;
 
@@ -108,13 +131,27 @@ pub async fn run(args: &DemoArgs) -> miette::Result<ExitCode> {
     let tasks = TaskTracker::new();
     say(&format!("tracegate demo, scenario {scenario:?}, seed {}", args.seed));
     say(&format!("  data      {}", dir.path().display()));
-    say(&format!("  listening OTLP gRPC {}, OTLP HTTP {}, API http://{}", app.addresses.otlp_grpc, app.addresses.otlp_http, app.addresses.http));
-    say(&format!("  gateway   {} (simulated, a task of its own)", gateway.hook_url));
+    say(&format!(
+        "  listening OTLP gRPC {}, OTLP HTTP {}, API http://{}",
+        app.addresses.otlp_grpc, app.addresses.otlp_http, app.addresses.http
+    ));
+    say(&format!(
+        "  gateway   {} (simulated, a task of its own)",
+        gateway.hook_url
+    ));
     say("");
-    let route = gateway.run(app.addresses.otlp_grpc, args.seed, scenario.regression(), &stop, &tasks).into_diagnostic()?;
+    let route = gateway
+        .run(app.addresses.otlp_grpc, args.seed, scenario.regression(), &stop, &tasks)
+        .into_diagnostic()?;
     tasks.close();
 
-    let mut play = Play { scenario, clock, route, observer: Observer::new(app.addresses.http)?, screen: Screen::new() };
+    let mut play = Play {
+        scenario,
+        clock,
+        route,
+        observer: Observer::new(app.addresses.http)?,
+        screen: Screen::new(),
+    };
     let outcome = tokio::select! {
         outcome = play.run() => Some(outcome),
         _ = tokio::signal::ctrl_c() => None,
@@ -138,7 +175,10 @@ pub async fn run(args: &DemoArgs) -> miette::Result<ExitCode> {
         }
     };
     if args.keep {
-        say(&format!("\nStill running (--keep): API http://{}, traffic goes on. Ctrl-C ends it.", app.addresses.http));
+        say(&format!(
+            "\nStill running (--keep): API http://{}, traffic goes on. Ctrl-C ends it.",
+            app.addresses.http
+        ));
         tokio::signal::ctrl_c().await.into_diagnostic()?;
     }
     stop.cancel();
@@ -178,13 +218,17 @@ impl Play {
         let mut injected: Option<Instant> = None;
         let mut told = 0;
         let mut rate = Rate::default();
-        self.screen.say("blue serves alone: its first seconds freeze the thresholds");
+        self.screen
+            .say("blue serves alone: its first seconds freeze the thresholds");
         loop {
             tokio::time::sleep(REDRAW).await;
             let verdict = self.observer.verdict(RELEASE).await?;
             let green_ppm = self.route.green_ppm();
             self.screen.show(
-                Pulse { traces_per_sec: rate.of(self.route.exported.load(Relaxed)), green_share: f64::from(green_ppm) / f64::from(PPM) },
+                Pulse {
+                    traces_per_sec: rate.of(self.route.exported.load(Relaxed)),
+                    green_share: f64::from(green_ppm) / f64::from(PPM),
+                },
                 &verdict,
             );
             let notices = self.route.notices();
@@ -195,20 +239,36 @@ impl Play {
             if canary_since.is_none() && green_ppm > 0 {
                 canary_since = Some(Instant::now());
             }
-            if self.scenario != Scenario::Healthy && injected.is_none() && canary_since.is_some_and(|t| t.elapsed() >= HEALTHY_FIRST) {
+            if self.scenario != Scenario::Healthy
+                && injected.is_none()
+                && canary_since.is_some_and(|t| t.elapsed() >= HEALTHY_FIRST)
+            {
                 self.route.inject();
                 injected = Some(Instant::now());
-                self.screen.say("injected: green gets worse for one cohort, with HTTP 200 and no error anywhere");
+                self.screen
+                    .say("injected: green gets worse for one cohort, with HTTP 200 and no error anywhere");
             }
             if let Some(notice) = notices.iter().find(|n| n.body.data.action == self.scenario.expected()) {
                 let since = injected.or(canary_since).unwrap_or(begun);
                 return self.prove(notice.clone(), since.elapsed().as_secs_f64()).await;
             }
-            if let Some(wrong) = notices.iter().find(|n| matches!(n.body.data.action, Action::Promote | Action::Rollback)) {
-                return Err(miette!("the engine decided {}, expected {}", wrong.body.data.action.as_str(), self.scenario.expected().as_str()));
+            if let Some(wrong) = notices
+                .iter()
+                .find(|n| matches!(n.body.data.action, Action::Promote | Action::Rollback))
+            {
+                return Err(miette!(
+                    "the engine decided {}, expected {}",
+                    wrong.body.data.action.as_str(),
+                    self.scenario.expected().as_str()
+                ));
             }
             if begun.elapsed() > DEADLINE {
-                return Err(miette!("no {} within {} s; the last verdict says: {}", self.scenario.expected().as_str(), DEADLINE.as_secs(), verdict.reason));
+                return Err(miette!(
+                    "no {} within {} s; the last verdict says: {}",
+                    self.scenario.expected().as_str(),
+                    DEADLINE.as_secs(),
+                    verdict.reason
+                ));
             }
         }
     }
@@ -249,9 +309,19 @@ impl Play {
             tokio::time::sleep(REDRAW).await;
             let verdict = self.observer.verdict(RELEASE).await?;
             let green_share = f64::from(self.route.green_ppm()) / f64::from(PPM);
-            self.screen.show(Pulse { traces_per_sec: rate.of(self.route.exported.load(Relaxed)), green_share }, &verdict);
+            self.screen.show(
+                Pulse {
+                    traces_per_sec: rate.of(self.route.exported.load(Relaxed)),
+                    green_share,
+                },
+                &verdict,
+            );
             let [blue, green] = self.observer.requests_since(RELEASE, moved_at).await?;
-            let (stays, leaves) = if self.scenario == Scenario::Healthy { (green, blue) } else { (blue, green) };
+            let (stays, leaves) = if self.scenario == Scenario::Healthy {
+                (green, blue)
+            } else {
+                (blue, green)
+            };
             let seen_by_engine = match self.scenario.expected() {
                 Action::Promote => matches!(verdict.phase, Phase::Watching | Phase::Settled),
                 _ => verdict.phase == Phase::RolledBack,
@@ -267,7 +337,10 @@ impl Play {
                 });
             }
             if begun.elapsed() > Duration::from_secs(45) {
-                return Err(miette!("the route moved, but {leaves} requests of the other color came after it and the phase is {}", verdict.phase.as_str()));
+                return Err(miette!(
+                    "the route moved, but {leaves} requests of the other color came after it and the phase is {}",
+                    verdict.phase.as_str()
+                ));
             }
         }
     }
@@ -281,7 +354,12 @@ impl Rate {
     fn of(&mut self, count: u64) -> f64 {
         let now = Instant::now();
         self.0.push_back((now, count));
-        while self.0.len() > 2 && self.0.front().is_some_and(|(t, _)| now.duration_since(*t) > Duration::from_secs(3)) {
+        while self.0.len() > 2
+            && self
+                .0
+                .front()
+                .is_some_and(|(t, _)| now.duration_since(*t) > Duration::from_secs(3))
+        {
             self.0.pop_front();
         }
         match self.0.front() {
@@ -311,7 +389,9 @@ fn write_config(dir: &Path, hook_url: &str, secret: &Secret) -> miette::Result<P
 }
 
 fn toml_path(path: &Path) -> miette::Result<String> {
-    let text = path.to_str().ok_or_else(|| miette!("the temporary directory's path is not UTF-8: set TMPDIR to one that is"))?;
+    let text = path
+        .to_str()
+        .ok_or_else(|| miette!("the temporary directory's path is not UTF-8: set TMPDIR to one that is"))?;
     Ok(text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 

@@ -16,7 +16,10 @@ impl Observer {
     /// If the HTTP client can't be made.
     pub fn new(api: SocketAddr) -> miette::Result<Self> {
         let http = crate::cli::http_client(Duration::from_secs(10))?;
-        Ok(Self { http, base: format!("http://{api}") })
+        Ok(Self {
+            http,
+            base: format!("http://{api}"),
+        })
     }
 
     /// The verdict endpoint's answer.
@@ -25,8 +28,18 @@ impl Observer {
     /// If the API doesn't answer as documented.
     pub async fn verdict(&self, release: &str) -> miette::Result<VerdictReport> {
         let url = format!("{}/api/v1/releases/{release}/verdict", self.base);
-        let answer = self.http.get(url).send().await.and_then(reqwest::Response::error_for_status).into_diagnostic()?;
-        answer.json().await.into_diagnostic().wrap_err("the verdict endpoint answered something else")
+        let answer = self
+            .http
+            .get(url)
+            .send()
+            .await
+            .and_then(reqwest::Response::error_for_status)
+            .into_diagnostic()?;
+        answer
+            .json()
+            .await
+            .into_diagnostic()
+            .wrap_err("the verdict endpoint answered something else")
     }
 
     /// Blue and green requests of the release that came in after `since`. Spans below a request are not counted: those
@@ -41,8 +54,21 @@ impl Observer {
             since.0
         );
         let url = format!("{}/api/v1/sql", self.base);
-        let answer: Value = self.http.post(url).json(&json!({ "sql": sql })).send().await.into_diagnostic()?.json().await.into_diagnostic()?;
-        let count = |i: usize| answer["rows"][0][i].as_i64().ok_or_else(|| miette!("the SQL endpoint answered {answer}"));
+        let answer: Value = self
+            .http
+            .post(url)
+            .json(&json!({ "sql": sql }))
+            .send()
+            .await
+            .into_diagnostic()?
+            .json()
+            .await
+            .into_diagnostic()?;
+        let count = |i: usize| {
+            answer["rows"][0][i]
+                .as_i64()
+                .ok_or_else(|| miette!("the SQL endpoint answered {answer}"))
+        };
         Ok([count(0)?, count(1)?])
     }
 }

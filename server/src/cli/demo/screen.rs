@@ -36,9 +36,20 @@ impl Screen {
     /// Takes over the last lines of standard output.
     pub fn new() -> Self {
         let terminal = std::io::stdout().is_terminal();
-        let lines = MultiProgress::with_draw_target(if terminal { ProgressDrawTarget::stdout() } else { ProgressDrawTarget::hidden() });
+        let lines = MultiProgress::with_draw_target(if terminal {
+            ProgressDrawTarget::stdout()
+        } else {
+            ProgressDrawTarget::hidden()
+        });
         let head = lines.add(line());
-        Self { lines, head, gates: BTreeMap::new(), begun: Instant::now(), terminal, printed: None }
+        Self {
+            lines,
+            head,
+            gates: BTreeMap::new(),
+            begun: Instant::now(),
+            terminal,
+            printed: None,
+        }
     }
 
     /// A line that stays: something happened.
@@ -69,7 +80,10 @@ impl Screen {
             self.head.set_message(head);
             for (name, text) in rows {
                 let lines = &self.lines;
-                self.gates.entry(name).or_insert_with(|| lines.add(line())).set_message(text);
+                self.gates
+                    .entry(name)
+                    .or_insert_with(|| lines.add(line()))
+                    .set_message(text);
             }
         } else if self.printed.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
             self.printed = Some(Instant::now());
@@ -86,7 +100,8 @@ impl Screen {
 }
 
 fn line() -> ProgressBar {
-    ProgressBar::new(1).with_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()))
+    ProgressBar::new(1)
+        .with_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Prints a line to standard output; a closed pipe is not an error.
@@ -107,7 +122,9 @@ fn rows(reports: &[GateReport]) -> Vec<(String, String)> {
         .filter_map(|name| {
             let of_gate = || reports.iter().filter(|r| r.name == name);
             let overall = of_gate().find(|r| r.cohort.is_none())?;
-            let worst = of_gate().max_by(|a, b| share(a.log_e_fail, a.threshold_fail).total_cmp(&share(b.log_e_fail, b.threshold_fail)))?;
+            let worst = of_gate().max_by(|a, b| {
+                share(a.log_e_fail, a.threshold_fail).total_cmp(&share(b.log_e_fail, b.threshold_fail))
+            })?;
             let mut text = format!("  {name:<16}");
             let _ = write!(
                 text,

@@ -47,35 +47,68 @@ impl Served {
         let end = self.end();
         let [root, call, tool] = self.visit.span_ids;
         [
-            self.span(root, None, "POST /v1/chat", SpanKind::Server, self.start, end, vec![
-                text("gateway.route.name", ROUTE),
-                text("gateway.route.color", self.color.as_str()),
-                text("gateway.route.version", version),
-                double("gateway.route.split", self.split),
-                text("customer.tier", COHORTS[self.visit.cohort]),
-                text("http.request.method", "POST"),
-                int("http.response.status_code", 200),
-            ]),
-            self.span(call, Some(root), "chat gpt-4o-mini", SpanKind::Client, self.start.plus(took / 20), end.minus(took / 20), vec![
-                text("gen_ai.operation.name", "chat"),
-                text("gen_ai.provider.name", "openai"),
-                text("gen_ai.request.model", MODEL),
-                text("gen_ai.response.model", "gpt-4o-mini-2024-07-18"),
-                text("gen_ai.prompt.name", "support"),
-                text("gen_ai.prompt.version", prompt_version),
-                int("gen_ai.usage.input_tokens", self.answer.prompt_tokens),
-                int("gen_ai.usage.output_tokens", self.answer.completion_tokens),
-                double("gen_ai.response.time_to_first_chunk", took.as_secs_f64() * 0.3),
-            ]),
-            self.span(tool, Some(root), "execute_tool lookup_order", SpanKind::Internal, self.start.plus(took / 10), self.start.plus(took / 5), vec![
-                text("gen_ai.operation.name", "execute_tool"),
-                text("gen_ai.tool.name", "lookup_order"),
-            ]),
+            self.span(
+                root,
+                None,
+                "POST /v1/chat",
+                SpanKind::Server,
+                self.start,
+                end,
+                vec![
+                    text("gateway.route.name", ROUTE),
+                    text("gateway.route.color", self.color.as_str()),
+                    text("gateway.route.version", version),
+                    double("gateway.route.split", self.split),
+                    text("customer.tier", COHORTS[self.visit.cohort]),
+                    text("http.request.method", "POST"),
+                    int("http.response.status_code", 200),
+                ],
+            ),
+            self.span(
+                call,
+                Some(root),
+                "chat gpt-4o-mini",
+                SpanKind::Client,
+                self.start.plus(took / 20),
+                end.minus(took / 20),
+                vec![
+                    text("gen_ai.operation.name", "chat"),
+                    text("gen_ai.provider.name", "openai"),
+                    text("gen_ai.request.model", MODEL),
+                    text("gen_ai.response.model", "gpt-4o-mini-2024-07-18"),
+                    text("gen_ai.prompt.name", "support"),
+                    text("gen_ai.prompt.version", prompt_version),
+                    int("gen_ai.usage.input_tokens", self.answer.prompt_tokens),
+                    int("gen_ai.usage.output_tokens", self.answer.completion_tokens),
+                    double("gen_ai.response.time_to_first_chunk", took.as_secs_f64() * 0.3),
+                ],
+            ),
+            self.span(
+                tool,
+                Some(root),
+                "execute_tool lookup_order",
+                SpanKind::Internal,
+                self.start.plus(took / 10),
+                self.start.plus(took / 5),
+                vec![
+                    text("gen_ai.operation.name", "execute_tool"),
+                    text("gen_ai.tool.name", "lookup_order"),
+                ],
+            ),
         ]
     }
 
     #[allow(clippy::too_many_arguments)] // one argument a field of the wire message
-    fn span(&self, id: [u8; 8], parent: Option<[u8; 8]>, name: &str, kind: SpanKind, start: Nanos, end: Nanos, attributes: Vec<KeyValue>) -> Span {
+    fn span(
+        &self,
+        id: [u8; 8],
+        parent: Option<[u8; 8]>,
+        name: &str,
+        kind: SpanKind,
+        start: Nanos,
+        end: Nanos,
+        attributes: Vec<KeyValue>,
+    ) -> Span {
         Span {
             trace_id: self.visit.trace_id.to_vec(),
             span_id: id.to_vec(),
@@ -91,7 +124,11 @@ impl Served {
     }
 
     fn evaluation(&self, now: Nanos) -> LogRecord {
-        let (score, label) = if self.answer.eval_failed { (0.2, "fail") } else { (0.9, "pass") };
+        let (score, label) = if self.answer.eval_failed {
+            (0.2, "fail")
+        } else {
+            (0.9, "pass")
+        };
         LogRecord {
             time_unix_nano: now.0.unsigned_abs(),
             observed_time_unix_nano: now.0.unsigned_abs(),
@@ -115,7 +152,11 @@ pub fn export_spans(batch: &[Served]) -> ExportTraceServiceRequest {
     ExportTraceServiceRequest {
         resource_spans: vec![ResourceSpans {
             resource: Some(resource("llm-gateway")),
-            scope_spans: vec![ScopeSpans { scope: Some(scope("demo-gateway")), spans, ..ScopeSpans::default() }],
+            scope_spans: vec![ScopeSpans {
+                scope: Some(scope("demo-gateway")),
+                spans,
+                ..ScopeSpans::default()
+            }],
             ..ResourceSpans::default()
         }],
     }
@@ -128,22 +169,36 @@ pub fn export_evaluations(batch: &[Served], now: Nanos) -> ExportLogsServiceRequ
     ExportLogsServiceRequest {
         resource_logs: vec![ResourceLogs {
             resource: Some(resource("evaluator")),
-            scope_logs: vec![ScopeLogs { scope: Some(scope("demo-evaluator")), log_records, ..ScopeLogs::default() }],
+            scope_logs: vec![ScopeLogs {
+                scope: Some(scope("demo-evaluator")),
+                log_records,
+                ..ScopeLogs::default()
+            }],
             ..ResourceLogs::default()
         }],
     }
 }
 
 fn resource(service: &str) -> Resource {
-    Resource { attributes: vec![text("service.name", service)], ..Resource::default() }
+    Resource {
+        attributes: vec![text("service.name", service)],
+        ..Resource::default()
+    }
 }
 
 fn scope(name: &str) -> InstrumentationScope {
-    InstrumentationScope { name: name.to_owned(), ..InstrumentationScope::default() }
+    InstrumentationScope {
+        name: name.to_owned(),
+        ..InstrumentationScope::default()
+    }
 }
 
 fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 fn text(key: &str, value: &str) -> KeyValue {

@@ -10,7 +10,16 @@ pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
     let data = &proof.notice.body.data;
     let mut gates = Table::new();
     gates.load_style(UTF8_FULL_CONDENSED);
-    gates.set_header(["gate", "cohort", "blue", "green", "blue n", "green n", "evidence / threshold", "verdict"]);
+    gates.set_header([
+        "gate",
+        "cohort",
+        "blue",
+        "green",
+        "blue n",
+        "green n",
+        "evidence / threshold",
+        "verdict",
+    ]);
     for g in &data.gates {
         gates.add_row(vec![
             Cell::new(&g.name),
@@ -33,7 +42,11 @@ pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
         release = data.release,
         id = data.decision_id,
         seconds = proof.seconds_to_notice,
-        what = if data.action == proto::decision::Action::Promote { "canary traffic" } else { "bad green traffic" },
+        what = if data.action == proto::decision::Action::Promote {
+            "canary traffic"
+        } else {
+            "bad green traffic"
+        },
         before = f64::from(proof.notice.moved.0) / 1e4,
         after = f64::from(proof.notice.moved.1) / 1e4,
         blue = proof.requests_after[0],
@@ -59,7 +72,9 @@ pub fn farewell(dir: &Path, release: &str) -> String {
         data = data.display(),
         dir = dir.display(),
         a = ask("SELECT color, cohort, n, p99_ms FROM latency_p99 ORDER BY cohort, color"),
-        b = ask(&format!("SELECT * FROM token_cost_per_trace WHERE release = '{release}'")),
+        b = ask(&format!(
+            "SELECT * FROM token_cost_per_trace WHERE release = '{release}'"
+        )),
         c = ask("SELECT cohort, color, n, failed, rate FROM eval_fail_rate ORDER BY rate DESC"),
     )
 }

@@ -31,9 +31,17 @@ pub struct Regression {
 
 impl Regression {
     /// Nothing changes.
-    pub const NONE: Self = Self { slower: 1.0, dearer: 1.0, eval_fail: EVAL_FAIL_BASE };
+    pub const NONE: Self = Self {
+        slower: 1.0,
+        dearer: 1.0,
+        eval_fail: EVAL_FAIL_BASE,
+    };
     /// Slower, dearer and worse at once: what a careless prompt change does.
-    pub const ALL: Self = Self { slower: 2.2, dearer: 1.8, eval_fail: 0.45 };
+    pub const ALL: Self = Self {
+        slower: 2.2,
+        dearer: 1.8,
+        eval_fail: 0.45,
+    };
 }
 
 /// One request as drawn, before the gateway has chosen a path for it.
@@ -72,7 +80,11 @@ impl Visit {
     /// What the path of `color` makes of this request under `regression`.
     #[must_use]
     pub fn answer(&self, color: Color, regression: Regression) -> Answer {
-        let r = if color == Color::Green && self.cohort == 0 { regression } else { Regression::NONE };
+        let r = if color == Color::Green && self.cohort == 0 {
+            regression
+        } else {
+            Regression::NONE
+        };
         Answer {
             latency: Duration::from_secs_f64(self.latency_ms * r.slower / 1_000.0),
             prompt_tokens: (self.prompt_tokens * r.dearer).round() as i64,
@@ -149,9 +161,18 @@ mod tests {
         for v in &visits {
             let healthy = v.answer(Color::Blue, Regression::ALL);
             let green = v.answer(Color::Green, Regression::ALL);
-            assert_eq!(green == healthy, v.cohort != 0 || (green.latency == healthy.latency), "cohort {}", v.cohort);
+            assert_eq!(
+                green == healthy,
+                v.cohort != 0 || (green.latency == healthy.latency),
+                "cohort {}",
+                v.cohort
+            );
         }
         let last = visits.last().unwrap().at.as_secs_f64();
-        assert!((2_000.0 / last - TRACES_PER_SEC).abs() < 30.0, "rate {}", 2_000.0 / last);
+        assert!(
+            (2_000.0 / last - TRACES_PER_SEC).abs() < 30.0,
+            "rate {}",
+            2_000.0 / last
+        );
     }
 }
