@@ -16,7 +16,12 @@ pub(crate) fn test(steps: &mut Steps, crates: Vec<String>) {
         println!("\nno crate differs from the last commit: name one to test it, as in `cargo xtask quick ingest`");
         return;
     }
-    let mut command = cargo(["test", "--lib", "--bins", "--no-fail-fast"]);
+    let mut command = cargo(["test", "--bins", "--no-fail-fast"]);
+    // Cargo refuses to look for a library where there is none at all.
+    let is_library = |name: &String| root().join(name).join("src/lib.rs").exists();
+    if crates.iter().any(is_library) {
+        command.arg("--lib");
+    }
     for name in &crates {
         command.args(["--package", name]);
     }

@@ -92,6 +92,7 @@ const FENCES: [Fence; 6] = [
             "server/",
             "benches/",
             "xtask/",
+            "gates/src/desk",
             "ingest/src/door",
             "ingest/src/pipeline",
             "query/src/engine",

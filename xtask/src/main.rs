@@ -105,7 +105,10 @@ fn main() -> ExitCode {
 /// What is checked without running anything. `all` adds the lints of test code.
 fn lints(steps: &mut Steps, all: bool) {
     steps::components(&["rustfmt", "clippy"]);
-    steps.run("format", cargo(["fmt", "--all", "--check"]));
+    steps.run(
+        "format (cargo fmt --all)",
+        cargo(["fmt", "--all", "--", "--check", "--files-with-diff"]),
+    );
     let mut clippy = cargo(["clippy", "--workspace", "--quiet"]);
     if all {
         clippy.arg("--all-targets");
