@@ -24,6 +24,7 @@ pub(crate) fn load(steps: &mut Steps, seconds: u32) {
     for spans in SIZES {
         let mut command = Command::new(built.join("loadgen"));
         command.arg("--serve").arg(built.join("tracegate"));
+        command.arg("--dir").arg(target());
         command.args(["--spans", spans, "--seconds", &seconds.to_string()]);
         steps.run(&format!("load, {spans} spans a request"), command);
     }
