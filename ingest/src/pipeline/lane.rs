@@ -144,6 +144,10 @@ impl Lane {
 
     fn take(&mut self, envelope: Envelope) {
         let Envelope { signal, body, reply } = envelope;
+        if reply.is_closed() {
+            // The client gave up while the request was queued and will send it again: reading it now would be in vain.
+            return;
+        }
         let digest = xxh3_128_with_seed(&body, signal as u64);
         if let Some(Known { group, rejected }) = self.requests.known(digest) {
             add(&self.counters.requests_duplicate, 1);
