@@ -19,7 +19,7 @@ use crate::{
     secrets,
 };
 use feed::Feed;
-use gates::desk::{self, DeskConfig, DeskHandle, GateInput};
+use gates::desk::{self, DeskConfig, DeskError, DeskHandle, GateInput};
 use impairment::Impairment;
 use ingest::{
     door::{self, Door},
@@ -77,7 +77,11 @@ impl App {
         let desk =
             blocking(move || desk::start(desk_config, inputs, desk_clock, secrets::source(), desk_stop)).await??;
         for release in &config.releases {
-            desk.declare(release.clone(), CONFIG_ACTOR).await?;
+            match desk.declare(release.clone(), CONFIG_ACTOR).await {
+                // Ingest must not be down because a route is still on trial.
+                Err(taken @ DeskError::RouteTaken { .. }) => tracing::error!("{} is not declared: {taken}", release.id),
+                declared => declared?,
+            }
             warn_of_missing_secret(release);
         }
 

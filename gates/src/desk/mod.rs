@@ -148,7 +148,7 @@ pub enum DeskError {
     #[error("{0}")]
     Refused(String),
     /// No such delivery, or it is void.
-    #[error("delivery `{0}` cannot be replayed: there is none, or a newer decision has replaced it")]
+    #[error("delivery `{0}` cannot be replayed: it is not among the dead letters, or a newer decision has replaced it")]
     NoReplay(String),
     /// Shut down.
     #[error("the desk is closed: tracegate is shutting down")]

@@ -4,7 +4,7 @@
 
 use super::evidence::watching;
 use crate::{
-    judge::{Baseline, BreakerReading, Judge, JudgeInput, Judgement, breaker, freeze, new_pairs},
+    judge::{self, Baseline, BreakerReading, Judge, JudgeInput, Judgement, freeze, new_pairs},
     ledger::ReleaseRow,
     life::{Breaker, Fallen, Finding, Slot, slot_after},
 };
@@ -40,6 +40,7 @@ pub(super) struct Reading {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     judge: Judge,
+    breaker: judge::Breaker,
     /// Minutes without the cohorts that fell back, beside the ones they were made from.
     without_fallen: BTreeMap<i64, (Arc<Minute>, Arc<Minute>)>,
     fallen: usize,
@@ -142,7 +143,7 @@ impl Reader {
             watching: watching(state.phase),
             now,
         });
-        let breaker = breaker(
+        let breaker = self.breaker.read(
             &row.spec,
             state.baseline.as_ref(),
             &minutes,
@@ -163,6 +164,7 @@ impl Reader {
             holds: judgement.holds.clone(),
             any_fail: judgement.reports.iter().any(|r| r.verdict == Verdict::Fail),
             passes: judgement.passes,
+            split_unknown: judgement.iid_assumed,
             sample_ratio_suspended: judgement.sample_ratio_suspended,
             sample_ratio_fired: judgement.sample_ratio_fired,
             breaker: match (breaker.fires, breaker.common_outage) {

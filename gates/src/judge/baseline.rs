@@ -1,12 +1,14 @@
 //! What is frozen from blue before green is counted: thresholds, caps and prior rates.
 //!
-//! Any constant is valid here; a bad one costs power, never alpha. That is why cells that are not admitted yet may be
-//! passed too, and why a small sample is enough.
+//! While blue runs beside green any constant is valid for a threshold, a cap or a prior; a bad one costs power, never
+//! alpha. That is why cells that are not admitted yet may be passed too, and why a small sample is enough. Once green
+//! serves alone it is held against blue's past: then the upper bound of the estimate counts, and "iid" is assumed.
 
 use super::units::{natural_grain, per_display_unit};
 use crate::stats::quantile::snap;
 use proto::{
     Cell, Color, Histogram, Metric, Nanos,
+    bucket::range_of,
     cell::Series,
     metric::MetricKind,
     release::{GateSpec, Margin, ReleaseSpec},
@@ -53,9 +55,15 @@ pub struct GateBaseline {
     pub mean: Option<f64>,
     /// Blue's rate.
     pub p_hist: Option<f64>,
+    /// The rate, the share above `t`, or the mean, three standard errors up: what green is held against once it serves
+    /// alone, so that an error of this sample is not charged to green.
+    pub upper: Option<f64>,
     /// Blue units it was taken from.
     pub n: i64,
 }
+
+/// Standard errors between an estimate and its `upper`.
+const UPPER_ERRORS: f64 = 3.0;
 
 /// Freezes what the gates of `spec` need, from trace and attempt cells of any scope before the first counted minute;
 /// only blue ones are read. `source` says in words where they are from.
@@ -117,8 +125,12 @@ fn gate_baseline(gate: &GateSpec, cell: &Cell) -> GateBaseline {
         return out;
     }
     match (gate.metric.kind(), gate.quantile) {
-        (MetricKind::Rate, _) => out.p_hist = Some(share(cell)),
+        (MetricKind::Rate, _) => {
+            out.p_hist = Some(share(cell));
+            out.upper = Some(share_upper(share(cell), cell.n));
+        }
         (MetricKind::Amount, Some(q)) => {
+            out.upper = Some(share_upper(1.0 - q, cell.n));
             out.t = cell.hdr.quantile(q);
             out.t_margin = out.t.and_then(|t| {
                 let t = t as f64;
@@ -132,6 +144,7 @@ fn gate_baseline(gate: &GateSpec, cell: &Cell) -> GateBaseline {
         (MetricKind::Amount, None) => {
             let mean = mean(cell);
             out.mean = Some(mean);
+            out.upper = Some(mean_upper(mean, cell));
             out.cap = Some(snap(CAP_MEANS * mean));
         }
     }
@@ -141,6 +154,19 @@ fn gate_baseline(gate: &GateSpec, cell: &Cell) -> GateBaseline {
 /// Rate, kept off 0 and 1 so that a prior exists.
 fn share(cell: &Cell) -> f64 {
     (cell.events as f64 + 0.5) / (cell.n as f64 + 1.0)
+}
+
+fn share_upper(p: f64, n: i64) -> f64 {
+    (p + UPPER_ERRORS * (p * (1.0 - p) / n as f64).sqrt()).min(1.0)
+}
+
+fn mean_upper(mean: f64, cell: &Cell) -> f64 {
+    let spread: f64 = cell
+        .hdr
+        .iter()
+        .map(|(bucket, count)| count as f64 * (range_of(bucket).1 as f64 - mean).powi(2))
+        .sum();
+    mean + UPPER_ERRORS * (spread / cell.n as f64 / cell.n as f64).sqrt()
 }
 
 fn mean(cell: &Cell) -> f64 {

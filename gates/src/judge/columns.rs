@@ -236,7 +236,8 @@ fn turn_minute(plans: &[Result<Plan, String>], minute: i64, cells: &Minute, logs
 pub(super) const fn uses(plan: &Plan, split: u32) -> bool {
     match plan.test {
         Test::Rates { .. } | Test::Means(_) => is_randomised(split),
-        Test::Joint { .. } | Test::Share { .. } | Test::Mean { .. } => true,
+        Test::Joint { .. } => !plan.randomised || is_randomised(split),
+        Test::Share { .. } | Test::Mean { .. } => true,
     }
 }
 
@@ -317,7 +318,10 @@ impl Bets {
             // Where only green is left, its mean is held against the frozen one.
             Test::Means(margin) => Self {
                 split: None,
-                limit: LimitBets::new(margin.r * margin.center, margin.cap).map(|bets| (bets, Worse::Above)),
+                limit: plan
+                    .alone
+                    .and_then(|limit| LimitBets::new(limit, margin.cap))
+                    .map(|bets| (bets, Worse::Above)),
                 cap: margin.cap,
             },
             Test::Mean { bets, worse } => Self {

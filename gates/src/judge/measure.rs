@@ -206,9 +206,16 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
 }
 
 fn joint_events(out: &mut Measure, plan: &Plan, rows: &[EventRow], boundary: Boundary, prior: Prior, context: Context) {
-    let mut minutes: Vec<(u64, Arms)> = Vec::new();
+    // Strata are never pooled; each has an e-value of its own, and e-values of separate data multiply.
+    let mut strata: Vec<(u32, Vec<(u64, Arms)>)> = Vec::new();
     let mut all = Arms::default();
-    for row in rows {
+    for row in rows.iter().filter(|r| uses(plan, r.split)) {
+        let stratum = if plan.randomised { row.split } else { 0 };
+        let i = strata.iter().position(|(s, _)| *s == stratum).unwrap_or_else(|| {
+            strata.push((stratum, Vec::new()));
+            strata.len() - 1
+        });
+        let minutes = &mut strata[i].1;
         let at = context.calendar.index(row.minute);
         if minutes.last().is_none_or(|(last, _)| *last != at) {
             minutes.push((at, Arms::default()));
@@ -217,14 +224,21 @@ fn joint_events(out: &mut Measure, plan: &Plan, rows: &[EventRow], boundary: Bou
             continue;
         };
         for arms in [arms, &mut all] {
-            arms.s_b += row.events[BLUE] as f64;
-            arms.f_b += (row.n[BLUE] - row.events[BLUE]) as f64;
-            arms.s_g += row.events[GREEN] as f64;
-            arms.f_g += (row.n[GREEN] - row.events[GREEN]) as f64;
+            count(arms, row);
         }
     }
-    out.log_e_fail = joint_late(&minutes, boundary, prior);
-    out.log_e_pass = joint::log_e(&all, boundary, prior, Side::Lt);
+    strata.sort_by_key(|(split, _)| *split);
+    for (_, minutes) in &strata {
+        let mut sum = Arms::default();
+        for (_, arms) in minutes {
+            sum.s_b += arms.s_b;
+            sum.f_b += arms.f_b;
+            sum.s_g += arms.s_g;
+            sum.f_g += arms.f_g;
+        }
+        out.log_e_fail += joint_late(minutes, boundary, prior);
+        out.log_e_pass += joint::log_e(&sum, boundary, prior, Side::Lt);
+    }
     if plan.quantile.is_none() {
         match boundary {
             Boundary::Ratio(_) => {
@@ -237,6 +251,13 @@ fn joint_events(out: &mut Measure, plan: &Plan, rows: &[EventRow], boundary: Bou
             }
         }
     }
+}
+
+fn count(arms: &mut Arms, row: &EventRow) {
+    arms.s_b += row.events[BLUE] as f64;
+    arms.f_b += (row.n[BLUE] - row.events[BLUE]) as f64;
+    arms.s_g += row.events[GREEN] as f64;
+    arms.f_g += (row.n[GREEN] - row.events[GREEN]) as f64;
 }
 
 /// Confidence sequence of one arm's share.

@@ -264,7 +264,11 @@ impl Judge {
             Err(why) => pair.obstacle = Some(why.clone()),
             Ok(plan) => {
                 let id: PairId = (at, cohort.clone());
-                pair.assumes = plan.assumes;
+                pair.assumes = if input.watching && plan.randomised && !plan.one_arm {
+                    plan::IID_ALONE
+                } else {
+                    plan.assumes
+                };
                 pair.measure = measure(plan, gate.margin, &id, &mut self.columns, context(input));
                 pair.obstacle =
                     obstacle(gate, plan, &pair.measure).or_else(|| self.coverage(gate, plan, &pair.measure, cohort));

@@ -62,12 +62,18 @@ pub(super) struct Plan {
     pub test: Test,
     /// Declared limit: green alone is judged.
     pub one_arm: bool,
+    /// A split is known: only rows of a randomised split are compared.
+    pub randomised: bool,
+    /// Green's highest mean at the margin where only a frozen baseline is left; integer units.
+    pub alone: Option<f64>,
     /// What must be said of the assumptions; empty for a randomised comparison.
     pub assumes: &'static str,
 }
 
 /// Where a split is unknown.
 const IID: &str = "iid assumed";
+/// Where green serves alone.
+pub(super) const IID_ALONE: &str = "green alone, iid assumed against the frozen baseline";
 /// Where green's mean is compared with a constant because no split is known.
 const IID_FROZEN: &str = "iid assumed, against the frozen blue mean";
 
@@ -96,8 +102,13 @@ impl Plan {
             counting,
             test,
             one_arm,
+            randomised,
+            alone: match test {
+                Test::Means(margin) => frozen.upper.map(|upper| margin.r * upper),
+                _ => None,
+            },
             assumes: match test {
-                Test::Joint { .. } => IID,
+                Test::Joint { .. } if !randomised => IID,
                 Test::Mean { .. } if !one_arm => IID_FROZEN,
                 _ => "",
             },
@@ -110,7 +121,7 @@ fn rate(gate: &GateSpec, frozen: &GateBaseline, randomised: bool) -> (Counting, 
     let test = match gate.margin {
         Margin::MaxRatio(r) if randomised => Test::Rates {
             r,
-            beside: frozen.p_hist.map(|p| (r * p).min(1.0)),
+            beside: frozen.upper.map(|p| (r * p).min(1.0)),
         },
         Margin::MaxRatio(r) => Test::Joint {
             boundary: Boundary::Ratio(r),
@@ -142,7 +153,7 @@ fn quantile(gate: &GateSpec, q: f64, frozen: &GateBaseline, randomised: bool) ->
             let test = if randomised {
                 Test::Rates {
                     r: 1.0,
-                    beside: Some(1.0 - q),
+                    beside: frozen.upper,
                 }
             } else {
                 Test::Joint {

@@ -397,7 +397,7 @@ impl Ledger {
                 None => RouteRow::default(),
             };
             let newest = last.desired.map(|d| d.decision_seq);
-            if newest.is_some_and(|seq| seq > row.decision_seq) {
+            if row.state != DeliveryState::Dead || newest.is_some_and(|seq| seq > row.decision_seq) {
                 return Ok(None);
             }
             row.state = DeliveryState::Pending;

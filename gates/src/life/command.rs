@@ -3,6 +3,7 @@
 use super::{Command, Course, Effect, Latch, Told, Turn};
 use crate::ledger::Actor;
 use proto::{
+    Color,
     cell::PPM,
     decision::{Action, Phase},
 };
@@ -10,7 +11,16 @@ use proto::{
 impl Turn<'_> {
     pub(super) fn command(&mut self, command: Command, actor: &str, reason: &str) {
         if self.state.course == Course::RolledBack {
-            self.refuse(command, "it is rolled back; declare a new release instead");
+            if command == Command::Rollback {
+                // Where no span can prove it (blue unmarked, the route retired), a person's word ends it.
+                self.state.effect = None;
+                self.finish(Phase::RolledBack, Color::Blue, reason);
+                if let Some(draft) = self.decisions.last_mut() {
+                    draft.actor = Actor::Person(actor.to_owned());
+                }
+            } else {
+                self.refuse(command, "it is rolled back; `rollback` again closes it without proof");
+            }
             return;
         }
         match command {

@@ -80,7 +80,12 @@ impl Turn<'_> {
         let spec = self.terms.spec;
         let last = spec.steps.last().filter(|s| s.ppm() >= PPM);
         let least = last.map_or(Duration::ZERO, |s| s.min).max(spec.timeout + spec.grace);
-        let since = self.state.watching_since.unwrap_or(self.now);
+        // Green alone is named from a slot boundary on; at least its first traces must have been admitted.
+        let since = self.state.watching_since.max(self.state.stepped_at).unwrap_or(self.now);
+        if self.state.latch.as_ref().is_some_and(|l| l.action == Action::Hold) {
+            self.wait("a person holds it");
+            return;
+        }
         let Some(slots) = latest(&f.traffic) else {
             self.wait("watching: no new traces");
             return;
@@ -102,7 +107,7 @@ impl Turn<'_> {
         }
     }
 
-    fn finish(&mut self, phase: Phase, winner: Color, why: &str) {
+    pub(super) fn finish(&mut self, phase: Phase, winner: Color, why: &str) {
         self.state.phase = phase;
         self.state.winner = Some(winner);
         self.state.settled = Some(self.now);
@@ -138,12 +143,8 @@ impl Turn<'_> {
         if effect.decision_id.as_deref() != Some(decision_id) || effect.acked_at.is_some() {
             return;
         }
+        // A yes moves nothing: the split is named when new spans show it.
         effect.acked_at = Some(now);
-        let (action, to) = (effect.action, effect.to_ppm);
-        if action == Action::Advance {
-            // the sample-ratio check finds out if the yes was a lie
-            self.name(to);
-        }
     }
 
     pub(super) fn undelivered(&mut self, decision_id: &str, error: &str) {

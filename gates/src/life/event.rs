@@ -17,6 +17,8 @@ pub struct Finding {
     pub any_fail: bool,
     /// Every overall gate passes.
     pub passes: bool,
+    /// No admitted trace has a known split: the arms can only be compared as iid.
+    pub split_unknown: bool,
     /// The sample ratio is doubtful.
     pub sample_ratio_suspended: bool,
     /// The sample ratio is off.

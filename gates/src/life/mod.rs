@@ -195,6 +195,8 @@ impl Turn<'_> {
 
     fn on_trial(&mut self, f: &Finding) {
         match f.breaker {
+            // after a common outage one arm's evidence fades before the other's: that is no news about green
+            Breaker::Fired if self.state.told.contains(&Told::CommonOutage) => {}
             Breaker::Fired => {
                 self.roll_back("the breaker: green's calls fail far above the limit", &[]);
                 return;
@@ -222,6 +224,11 @@ impl Turn<'_> {
         }
         if self.comes_in() {
             self.wait("traffic is moving: waiting for new spans to show it");
+            return;
+        }
+        if f.split_unknown && self.terms.spec.mode == Mode::Act {
+            self.wait("no admitted trace has a known split yet");
+            self.horizon(f);
             return;
         }
         if let Some(culprits) = &f.rollback {
@@ -382,9 +389,9 @@ impl Turn<'_> {
                 let doubtful = f.impaired.is_some() || f.sample_ratio_suspended;
                 if doubtful {
                     Verdict::Inconclusive
-                } else if f.rollback.is_some() || f.any_fail {
+                } else if f.rollback.is_some() {
                     Verdict::Fail
-                } else if f.passes && f.obstacle.is_none() {
+                } else if f.passes && !f.any_fail && f.obstacle.is_none() {
                     Verdict::Pass
                 } else {
                     Verdict::Inconclusive

@@ -62,6 +62,7 @@ pub fn quiet() -> Finding {
         holds: Vec::new(),
         any_fail: false,
         passes: false,
+        split_unknown: false,
         sample_ratio_suspended: false,
         sample_ratio_fired: false,
         breaker: Breaker::Quiet,
@@ -270,12 +271,33 @@ fn a_common_outage_holds_and_pages_and_green_alone_failing_rolls_back() {
     };
     w.seconds(5, &both);
     assert_eq!(w.actions(), [Action::Advance, Action::Hold, Action::Escalate]);
-    w.second(Finding {
+    let fired = Finding {
         breaker: Breaker::Fired,
         impaired: Some("ingest is shedding".into()),
         ..quiet()
-    });
-    assert_eq!(w.actions().last(), Some(&Action::Rollback));
+    };
+    w.second(fired.clone());
+    let last = w.actions().last().copied();
+    assert_eq!(
+        last,
+        Some(Action::Escalate),
+        "what is left of a common outage is no news about green"
+    );
+
+    let mut alone = World::new(Mode::Act);
+    alone.seconds(9, &quiet());
+    alone.second(fired);
+    assert_eq!(alone.actions().last(), Some(&Action::Rollback));
+}
+
+#[test]
+fn a_rollback_that_no_span_can_prove_is_closed_by_a_person() {
+    let mut w = World::new(Mode::Act);
+    w.seconds(9, &quiet());
+    w.command(Command::Rollback);
+    assert_eq!(w.state.phase, Phase::Canary, "not proven yet");
+    w.command(Command::Rollback);
+    assert_eq!(w.state.phase, Phase::RolledBack);
 }
 
 #[test]

@@ -119,6 +119,26 @@ impl Assembly {
         }
     }
 
+    /// Marks of traces whose root has not been seen, as patches for rows up to record `lsn`.
+    #[must_use]
+    pub fn provisional(&self, lsn: u64) -> Vec<(TraceId, Patch)> {
+        let open = self
+            .opened
+            .iter()
+            .filter_map(|(_, id)| Some((id, self.traces.get(id)?)));
+        open.filter(|(_, trace)| trace.closed.is_none() && !trace.rooted)
+            .filter_map(|(id, trace)| {
+                let (mark, _) = trace.mark.as_ref()?;
+                let patch = Patch {
+                    mark: Arc::clone(mark),
+                    first_lsn: trace.first_lsn,
+                    last_lsn: lsn,
+                };
+                Some((*id, patch))
+            })
+            .collect()
+    }
+
     /// Rows up to `lsn` are being sealed: later changes of their marks become patches.
     pub fn captured(&mut self, lsn: u64) {
         self.captured_lsn = lsn;

@@ -328,7 +328,7 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
         match self.field.kind {
             Kind::Text => put_bytes(self.out, self.field.number, text.as_bytes()),
             Kind::Hex => {
-                let id = hex::decode(text).map_err(|_| self.wrong(format_args!("{text:.40?} is not hex and")))?;
+                let id = hex::decode(text).map_err(|_| self.wrong(format_args!("{:?} is not hex and", head(text))))?;
                 put_bytes(self.out, self.field.number, &id);
             }
             Kind::Base64 => {
@@ -339,19 +339,19 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
             }
             Kind::Integer => match text.parse::<i64>() {
                 Ok(value) => return self.visit_i64(value),
-                Err(_) => return Err(self.wrong(format_args!("{text:.40?}"))),
+                Err(_) => return Err(self.wrong(format_args!("{:?}", head(text)))),
             },
             Kind::Fixed64 | Kind::Fixed32 => match text.parse::<u64>() {
                 Ok(value) => return self.integer(value),
-                Err(_) => return Err(self.wrong(format_args!("{text:.40?}"))),
+                Err(_) => return Err(self.wrong(format_args!("{:?}", head(text)))),
             },
             // Rust reads "NaN", "Infinity" and "-Infinity" as protobuf spells them.
             Kind::Double => match text.parse::<f64>() {
                 Ok(value) => self.double(value),
-                Err(_) => return Err(self.wrong(format_args!("{text:.40?}"))),
+                Err(_) => return Err(self.wrong(format_args!("{:?}", head(text)))),
             },
             Kind::Bool | Kind::Message(_) | Kind::Each(_) => {
-                return Err(self.wrong(format_args!("{text:.40?}")));
+                return Err(self.wrong(format_args!("{:?}", head(text))));
             }
         }
         Ok(())
@@ -385,4 +385,9 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
         {}
         Ok(())
     }
+}
+
+/// The beginning of a value, as much as an error message repeats of it.
+fn head(text: &str) -> String {
+    text.chars().take(40).collect()
 }

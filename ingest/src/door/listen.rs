@@ -25,6 +25,8 @@ const CONNECTION_WINDOW_BYTES: u32 = MIB as u32;
 const FRAME_BYTES_MAX: u32 = 32 * KIB as u32;
 /// Headers of one request, bytes.
 const HEADERS_BYTES_MAX: u32 = 16 * KIB as u32;
+/// Read buffer of one HTTP/1 connection: headers and what of the body came with them.
+const HTTP1_BUFFER_BYTES_MAX: usize = 32 * KIB;
 
 /// Serves OTLP/gRPC (HTTP/2 without TLS) until `shutdown`, then lets open requests finish.
 pub async fn serve_grpc(listener: TcpListener, door: Arc<Door>, shutdown: impl Future<Output = ()> + Send) {
@@ -79,6 +81,7 @@ async fn connection(
     builder
         .http1()
         .timer(TokioTimer::new())
+        .max_buf_size(HTTP1_BUFFER_BYTES_MAX)
         .header_read_timeout(Duration::from_millis(config.header_ms_max));
     builder
         .http2()

@@ -72,8 +72,11 @@ impl Engine {
             } else {
                 never()
             };
+            // Journal and doors wait while seals can't keep up: rows must not pile up in memory.
+            let held_up = self.fold.overfull() && (turn.sealing || turn.not_before.is_some());
+            let events = if held_up { never() } else { self.events.clone() };
             select! {
-                recv(self.events) -> event => match event {
+                recv(events) -> event => match event {
                     Ok(Event::Batch(batch)) => {
                         self.read_book();
                         self.fold.apply(batch)?;

@@ -279,6 +279,13 @@ impl Fold {
         self.flush_cells();
         self.dirty_since = None;
         let lsn = self.view.lsn;
+        // A mark that may still be corrected is not folded into the rows for good: it goes along as a patch, and the
+        // rows are sealed as if nothing were known.
+        let provisional = self.assembly.provisional(lsn);
+        let mut marks = self.view.marks.clone();
+        let unknown = Arc::new(Mark::default());
+        marks.push(provisional.iter().map(|(id, _)| (*id, Arc::clone(&unknown))));
+        self.view.patches.push(provisional);
         let live = std::mem::take(&mut self.live);
         let cells = std::mem::take(&mut self.cells_since);
         let input = SealInput {
@@ -287,7 +294,7 @@ impl Fold {
             spans: live.spans.clone(),
             evals: live.evals.clone(),
             traces: live.traces.clone(),
-            marks: self.view.marks.clone(),
+            marks,
             cell_deltas: cells.clone(),
             patches: self.view.patches.clone(),
             replaced: self.view.replaced.clone(),
@@ -336,6 +343,11 @@ impl Fold {
         self.cells_since.merge(&in_flight.cells);
         self.dirty_since.get_or_insert(self.assembly.now());
         Ok(())
+    }
+
+    /// Whether what came since the last capture is already as much as two seals: time to let the doors wait.
+    pub fn overfull(&self) -> bool {
+        self.live.bytes >= 2 * self.config.seal_bytes || self.live.rows >= 2 * self.config.seal_rows
     }
 
     /// What assembly counted and holds.

@@ -77,13 +77,14 @@ impl JournalThread {
                     }
                     Err((error, waiting)) => {
                         let refusal = refusal_of(&error);
-                        if error.is_full() {
-                            tracing::warn!(%error, "the disk is full: requests are refused until there is room");
+                        let survivable = error.is_full() || matches!(error, StoreError::TooLarge { .. });
+                        if survivable {
+                            tracing::warn!(%error, "a group of requests is refused; nothing of it was written");
                         } else {
                             self.fault.raise(&error);
                         }
                         // The lane first: who is refused and comes again at once must not be taken for known.
-                        let goes_on = self.done.send(Err(refusal.clone())).is_ok() && error.is_full();
+                        let goes_on = self.done.send(Err(refusal.clone())).is_ok() && survivable;
                         refuse(waiting, &refusal, &self.counters);
                         if goes_on {
                             continue;
@@ -143,6 +144,11 @@ fn refusal_of(error: &StoreError) -> Refusal {
     if error.is_full() {
         Refusal::Busy {
             cause: "disk space",
+            retry_after: Duration::from_millis(RETRY_AFTER_MS),
+        }
+    } else if matches!(error, StoreError::TooLarge { .. }) {
+        Refusal::Busy {
+            cause: "record size",
             retry_after: Duration::from_millis(RETRY_AFTER_MS),
         }
     } else {

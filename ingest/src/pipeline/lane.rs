@@ -226,11 +226,12 @@ impl Lane {
     fn finish(&mut self, done: &Done) {
         self.open.durable += 1;
         self.requests.finished(self.open.durable, done.is_ok());
-        while let Some((_, waiting)) = self
-            .open
-            .sent_again
-            .pop_front_if(|(group, _)| *group <= self.open.durable)
-        {
+        // Every copy of this group's requests, wherever it stands: copies come in any order.
+        let waiting = std::mem::take(&mut self.open.sent_again);
+        let (due, later): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|(group, _)| *group <= self.open.durable);
+        self.open.sent_again = later;
+        for (_, waiting) in due {
             match done {
                 Ok(()) => self.ack(waiting),
                 Err(refusal) => _ = waiting.reply.send(Err(refusal.clone())),

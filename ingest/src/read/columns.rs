@@ -407,6 +407,11 @@ impl Column for Words {
     fn truncate(&mut self, rows: usize) {
         self.codes.truncate(rows);
         self.set.truncate(rows);
+        if rows == 0 {
+            // Words of refused requests must not pile up where no row is left that needs them.
+            self.known.truncate(0);
+            self.codes_by_text.clear();
+        }
     }
 
     fn bytes(&self) -> usize {

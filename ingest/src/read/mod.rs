@@ -276,6 +276,7 @@ impl Reader {
         if let Err(error) = read {
             self.spans.truncate(spans);
             self.evals.truncate(evals);
+            self.priced.clear();
             return Err(error);
         }
         for (total, of_request) in self.counts.rejected.iter_mut().zip(tally.rejected) {
