@@ -129,3 +129,21 @@ def test_bad_sql_is_one_clear_error(server):
     )  # fmt: skip
     assert asked.returncode != 0
     assert "colour" in asked.stderr and "panicked" not in asked.stderr, asked.stderr
+
+
+def test_a_root_that_comes_after_its_child_was_sealed_still_decides_for_it(stopped):
+    (stopped.folder / "tracegate.toml").write_text('[server]\nseal_age = "1s"\n')
+    server = stopped.start()
+    call, root = requests(1)
+    assert post(server, call) == 200
+    deadline = time.monotonic() + CLOSED_S_MAX
+    while not list(server.data.glob("spans/**/*.parquet")):
+        assert time.monotonic() < deadline, "nothing was sealed"
+        time.sleep(0.1)
+    assert post(server, root) == 200
+    where = "SELECT role, color, version, route FROM spans ORDER BY start_time"
+    rows, _ = server.await_sql(where, lambda rows: len(rows) == 2 and rows[1]["color"] == "blue", 1.0)
+    for key in ("color", "version", "route"):
+        assert rows[0][key] == rows[1][key], f"the child keeps another {key}: {rows}"
+    server.kill()
+    assert server.start().sql(where) == rows, "a restart changes nothing"
