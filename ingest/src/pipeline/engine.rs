@@ -41,6 +41,8 @@ struct Turn {
     wanted: bool,
     sealing: bool,
     not_before: Option<Instant>,
+    /// The pipeline was dropped: nobody is there to be held up.
+    abandoned: bool,
 }
 
 impl Engine {
@@ -58,6 +60,7 @@ impl Engine {
             wanted: false,
             sealing: false,
             not_before: None,
+            abandoned: false,
         };
         let mut seal_now = self.seal_now.clone();
         loop {
@@ -73,7 +76,8 @@ impl Engine {
                 never()
             };
             // Journal and doors wait while seals can't keep up: rows must not pile up in memory.
-            let held_up = self.fold.overfull() && (turn.sealing || turn.not_before.is_some());
+            let waits = turn.sealing || turn.not_before.is_some();
+            let held_up = self.fold.overfull() && waits && !turn.abandoned;
             let events = if held_up { never() } else { self.events.clone() };
             select! {
                 recv(events) -> event => match event {
@@ -99,7 +103,7 @@ impl Engine {
                 },
                 recv(seal_now) -> asked => match asked {
                     Ok(()) => turn.wanted = true,
-                    Err(_) => seal_now = never(),
+                    Err(_) => (seal_now, turn.abandoned) = (never(), true),
                 },
                 recv(wake) -> _ => {}
             }

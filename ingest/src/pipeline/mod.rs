@@ -72,7 +72,8 @@ pub struct Pipeline {
     pub counters: Arc<Counters>,
     /// Why it stopped by itself, if it did: the process should end and start again.
     pub failed: watch::Receiver<Option<Arc<str>>>,
-    seal_now: Sender<()>,
+    /// Gone with the pipeline: then a seal that keeps failing holds nobody up.
+    seal_now: Option<Sender<()>>,
     orders: Option<Sender<LaneOrder>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -159,7 +160,7 @@ pub fn start(
         snapshots,
         counters,
         failed,
-        seal_now,
+        seal_now: Some(seal_now),
         orders: Some(orders_in),
         threads,
     })
@@ -232,7 +233,7 @@ fn requests_of(fold: &Fold, config: &PipelineConfig) -> Requests {
 impl Pipeline {
     /// Asks for everything to be sealed now; returns at once.
     pub fn seal_now(&self) {
-        _ = self.seal_now.try_send(());
+        _ = self.seal_now.as_ref().map(|asked| asked.try_send(()));
     }
 
     /// Takes what waits, acks it, seals everything and stops.
@@ -260,7 +261,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.orders = None;
+        (self.orders, self.seal_now) = (None, None);
         self.join();
     }
 }
