@@ -91,6 +91,9 @@ impl Scenario {
 
 /// Arguments of `tracegate demo`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tracegate demo\n  tracegate demo --healthy --seed 7\n  tracegate demo --scenario slow --keep"
+)]
 pub struct DemoArgs {
     /// Repeat the traffic of this seed.
     #[arg(long, default_value_t = 42)]
