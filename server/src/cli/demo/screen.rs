@@ -5,12 +5,13 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use proto::decision::{GateReport, VerdictReport};
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     io::{IsTerminal, Write as _},
     time::{Duration, Instant},
 };
 
-const BAR_CELLS: usize = 14;
+const BAR_CELLS: usize = 8;
+/// Fits 80 columns, as every line below.
+const LEGEND: &str = "gate                 blue     green   to promote      to roll back, worst cohort";
 const PLAIN_EVERY: Duration = Duration::from_secs(2);
 
 /// What the route is doing right now.
@@ -26,6 +27,7 @@ pub struct Pulse {
 pub struct Screen {
     lines: MultiProgress,
     head: ProgressBar,
+    legend: ProgressBar,
     gates: BTreeMap<String, ProgressBar>,
     begun: Instant,
     terminal: bool,
@@ -41,10 +43,11 @@ impl Screen {
         } else {
             ProgressDrawTarget::hidden()
         });
-        let head = lines.add(line());
+        let (head, legend) = (lines.add(line()), lines.add(line()));
         Self {
             lines,
             head,
+            legend,
             gates: BTreeMap::new(),
             begun: Instant::now(),
             terminal,
@@ -66,7 +69,7 @@ impl Screen {
     /// Redraws the live lines.
     pub fn show(&mut self, pulse: Pulse, verdict: &VerdictReport) {
         let head = format!(
-            "{:>5.1} s  {:.0} traces/s   green at {:.0} %   phase {}   admitted {} blue, {} green   {}",
+            "{:>5.1} s  {:.0} traces/s  green {:.0} %  {}  n {}/{}  {}",
             self.begun.elapsed().as_secs_f64(),
             pulse.traces_per_sec,
             pulse.green_share * 100.0,
@@ -78,6 +81,7 @@ impl Screen {
         let rows = rows(&verdict.gates);
         if self.terminal {
             self.head.set_message(head);
+            self.legend.set_message(LEGEND);
             for (name, text) in rows {
                 let lines = &self.lines;
                 self.gates
@@ -88,6 +92,7 @@ impl Screen {
         } else if self.printed.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
             self.printed = Some(Instant::now());
             say(&head);
+            say(LEGEND);
             rows.iter().for_each(|(_, text)| say(text));
         }
     }
@@ -95,6 +100,7 @@ impl Screen {
     /// Leaves the last state standing.
     pub fn finish(&self) {
         self.head.abandon();
+        self.legend.abandon();
         self.gates.values().for_each(ProgressBar::abandon);
     }
 }
@@ -125,10 +131,8 @@ fn rows(reports: &[GateReport]) -> Vec<(String, String)> {
             let worst = of_gate().max_by(|a, b| {
                 share(a.log_e_fail, a.threshold_fail).total_cmp(&share(b.log_e_fail, b.threshold_fail))
             })?;
-            let mut text = format!("  {name:<16}");
-            let _ = write!(
-                text,
-                " blue {:<11} green {:<11} promote {} roll back {} {}",
+            let text = format!(
+                "{name:<15} {:>9} {:>9}   {}      {} {}",
                 amount(name, overall.blue),
                 amount(name, overall.green),
                 bar(share(overall.log_e_pass, overall.threshold_pass)),

@@ -1,7 +1,7 @@
 //! What is left on screen: what was decided, on which evidence, and where to look further.
 
 use super::{Proof, screen::amount};
-use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_BORDERS_ONLY};
 use proto::decision::VerdictReport;
 use std::path::Path;
 
@@ -9,36 +9,27 @@ use std::path::Path;
 pub fn table(verdict: &VerdictReport, proof: &Proof) -> String {
     let data = &proof.notice.body.data;
     let mut gates = Table::new();
-    gates.load_style(UTF8_FULL_CONDENSED);
-    gates.set_header([
-        "gate",
-        "cohort",
-        "blue",
-        "green",
-        "blue n",
-        "green n",
-        "evidence / threshold",
-        "verdict",
-    ]);
+    gates.load_style(UTF8_BORDERS_ONLY);
+    gates.set_header(["gate", "cohort", "blue", "green", "evidence", "verdict"]);
     for g in &data.gates {
         gates.add_row(vec![
             Cell::new(&g.name),
             Cell::new(g.cohort.as_deref().unwrap_or("all")),
             Cell::new(amount(&g.name, g.blue)).set_alignment(CellAlignment::Right),
             Cell::new(amount(&g.name, g.green)).set_alignment(CellAlignment::Right),
-            Cell::new(g.n_blue).set_alignment(CellAlignment::Right),
-            Cell::new(g.n_green).set_alignment(CellAlignment::Right),
-            Cell::new(format!("{:.1} / {:.1}", g.log_e_fail, g.threshold_fail)).set_alignment(CellAlignment::Right),
+            Cell::new(format!("{:.1} of {:.1}", g.log_e_fail, g.threshold_fail)).set_alignment(CellAlignment::Right),
             Cell::new(g.verdict.as_str()),
         ]);
     }
     format!(
         "\n{action} of {release}, decision {id}\n{gates}\n\
-         decided after   {seconds:.1} s of {what}\n\
+         decided after   {seconds:.1} s of {what}, {n_blue} blue and {n_green} green traces compared\n\
          signed webhook  received, signature verified, green from {before:.0} % to {after:.0} %\n\
          proof           {blue} blue and {green} green requests came in after the move, as their spans say; phase {phase}\n\
          traffic         {exported} traces exported, {lost} lost",
         action = data.action.as_str(),
+        n_blue = verdict.n_blue,
+        n_green = verdict.n_green,
         release = data.release,
         id = data.decision_id,
         seconds = proof.seconds_to_notice,
