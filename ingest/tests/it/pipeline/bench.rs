@@ -219,7 +219,14 @@ impl Bench {
     pub fn settle(&mut self) -> Picture {
         self.at(T0 + 100_000.0);
         let open = || self.pipeline().counters.assembly().open;
-        self.wait_for(|s| open() == 0 && s.cells.iter().all(|(key, _)| key.series.admitted));
+        // Acks come before the engine has seen the rows: nothing open and no cells would be true too early.
+        let durable = || {
+            self.pipeline()
+                .counters
+                .durable_lsn
+                .load(std::sync::atomic::Ordering::Relaxed)
+        };
+        self.wait_for(|s| s.lsn >= durable() && open() == 0 && s.cells.iter().all(|(key, _)| key.series.admitted));
         self.picture()
     }
 
