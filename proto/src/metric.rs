@@ -113,9 +113,9 @@ metrics! {
     RateLimited = "rate_limited", Rate;
     /// Traces whose output is not the JSON that the route promises.
     JsonInvalid = "json_invalid", Rate;
-    /// Tool spans that ended in ERROR.
+    /// Traces with a tool span that ended in ERROR, of those with a tool span.
     ToolError = "tool_error", Rate;
-    /// Tool calls whose arguments do not fit the tool's schema.
+    /// Calls that ask for a tool with arguments its schema refuses, of those whose arguments could be checked.
     ToolArgsInvalid = "tool_args_invalid", Rate;
     /// Traces a guardrail stopped.
     GuardrailBlock = "guardrail_block", Rate;
@@ -131,8 +131,10 @@ metrics! {
     Unmarked = "unmarked", Rate;
     /// Traces whose stamped color contradicts their declared version.
     ColorConflict = "color_conflict", Rate;
-    /// Traces of a version seen with more than one manifest.
+    /// Traces whose answer came along another path than the manifest of their version declares.
     MixedManifest = "mixed_manifest", Rate;
+    /// Traces that were sampled upstream (with a probability below one), of those that say how they were sampled.
+    Sampled = "sampled", Rate;
 }
 
 /// A metric name that is not in the list.

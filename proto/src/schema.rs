@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use std::sync::{Arc, LazyLock};
 
 /// Version of the declared schemas; goes up when a column is added.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 /// Digits of money: `Decimal128(18, 9)` holds nano-USD exactly, up to a billion dollars.
 pub const MONEY_PRECISION: u8 = 18;
 /// Digits after the point of money.
@@ -146,6 +146,12 @@ pub static SPANS: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("events", events(), NULL),
         ("links", links(), NULL),
         ("received_at", time(), SET),
+        ("request_id", Utf8View, NULL),
+        ("variant", word(), NULL),
+        ("sampling", Float64, NULL),
+        ("json_checks", word(), NULL),
+        ("tool_args_valid", Boolean, NULL),
+        ("repeats_span_id", Utf8, NULL),
     ])
 });
 
@@ -182,6 +188,18 @@ pub static TRACES: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("evals", Int32, SET),
         ("evals_failed", Int32, SET),
         ("closed_by", word(), SET),
+        ("unmarked_reason", word(), NULL),
+        ("color_conflict", Boolean, NULL),
+        ("requests", Int32, NULL),
+        ("requests_failed", Int32, NULL),
+        ("linked_trace_id", Utf8, NULL),
+        ("linked_by", word(), NULL),
+        ("superseded", Boolean, NULL),
+        ("json_valid", Boolean, NULL),
+        ("tools_failed", Int32, NULL),
+        ("guardrail_blocks", Int32, NULL),
+        ("mixed_manifest", Boolean, NULL),
+        ("sampling", Float64, NULL),
     ])
 });
 
@@ -206,6 +224,7 @@ pub static EVALS: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("explanation", Utf8View, NULL),
         ("error_type", word(), NULL),
         ("response_id", Utf8View, NULL),
+        ("linked_by", word(), NULL),
     ])
 });
 

@@ -30,6 +30,54 @@ pub struct Mark {
     pub cohort: Option<Arc<str>>,
     /// Split in force, ppm.
     pub split_ppm: Option<u32>,
+    /// Spans of which something else is known than of their trace, ascending by id.
+    #[serde(default)]
+    pub spans: Option<Arc<[SpanMark]>>,
+}
+
+/// What is known about one span beyond its trace's mark.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpanMark {
+    /// Id of the span.
+    pub span: u64,
+    /// Color of the nearest span around it that has one, where it is not the trace's.
+    pub color: Option<Color>,
+    /// Version of the nearest span around it that has one, where it is not the trace's.
+    pub version: Option<Arc<str>>,
+    /// It is one of two records of the same call.
+    pub twin: Option<Twin>,
+}
+
+/// One of two records that two instrumentation libraries made of the same call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Twin {
+    /// The record that does not count: `repeats_span_id` names the one that does; `role` reads `other`, and tokens and
+    /// cost read null, whatever the row says.
+    Repeats(u64),
+    /// The record that counts, with what its own row lacks.
+    Counts(Box<Filling>),
+}
+
+/// Values for the nulls of a call, from its second record. `response_model` also replaces one that only repeats the
+/// request model.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Filling {
+    /// `response_model`, over a null or a repetition of the request model.
+    pub response_model: Option<Arc<str>>,
+    /// `prompt_tokens`.
+    pub prompt_tokens: Option<i64>,
+    /// `completion_tokens`.
+    pub completion_tokens: Option<i64>,
+    /// `cache_read_tokens`.
+    pub cache_read_tokens: Option<i64>,
+    /// `cache_write_tokens`.
+    pub cache_write_tokens: Option<i64>,
+    /// `reasoning_tokens`.
+    pub reasoning_tokens: Option<i64>,
+    /// `cost_usd`, nano-USD.
+    pub cost_nano: Option<i64>,
+    /// `ttft_ms`.
+    pub ttft_ms: Option<f64>,
 }
 
 /// A mark for rows that were sealed before it was known.

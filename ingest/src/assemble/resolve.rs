@@ -72,6 +72,7 @@ pub fn resolve(spans: &[Span], shape: &Shape, start: Nanos, book: &ReleaseBook) 
             release,
             cohort,
             split_ppm,
+            spans: None,
         },
         conflict,
     }

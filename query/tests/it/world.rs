@@ -100,6 +100,7 @@ impl Trace {
             release: marked.then(|| "r1".into()),
             cohort: self.cohort().map(Into::into),
             split_ppm: marked.then_some(250_000),
+            spans: None,
         })
     }
 }

@@ -23,6 +23,7 @@ pub fn random_marks(rng: &mut ChaCha8Rng, traces: u64) -> HashMap<TraceId, Arc<M
             cohort: word(&["gold", "bronze"]),
             color: Color::ALL[trace as usize % 3],
             split_ppm: (trace % 2 == 0).then_some(50_000),
+            spans: None,
         };
         marks.insert(
             overlay::trace_id(&crate::rows::trace_hex(trace)).unwrap(),
