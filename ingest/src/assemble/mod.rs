@@ -13,6 +13,7 @@
 mod aging;
 mod assembly;
 mod facts;
+mod feedback;
 mod names;
 mod outcome;
 mod resolve;
@@ -26,6 +27,7 @@ mod trace;
 
 pub use assembly::{Assembly, AssemblyState};
 pub use facts::{EvalFacts, FactsError, SpanFacts};
+pub use feedback::metric_of;
 pub use names::{NO_ROUTE, OTHER};
 pub use outcome::{Attempt, Outcome};
 pub use row::{TraceRow, rows_to_batch};

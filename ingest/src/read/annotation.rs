@@ -110,19 +110,12 @@ impl Reader {
         }
         for (part, judged, target) in &judged {
             let about = found.target.filter(|_| is_carrier).unwrap_or(own);
-            let (place, source): (Place<'_>, &[u8]) = match (part.scope, target) {
+            let (place, source): (Place<'_>, &str) = match (part.scope, target) {
                 // the judged span is usually in another trace: assembly looks its id up
-                (_, Some(span_id)) => (Place { trace_id: &[], span_id }, b"traceai"),
-                (Scope::Span, None) => (
-                    about,
-                    if part.of == TRACEAI {
-                        b"traceai"
-                    } else {
-                        b"openinference"
-                    },
-                ),
-                (Scope::Trace, None) => (Place { span_id: &[], ..about }, b"openinference"),
-                (Scope::Session, None) => (Place::default(), b"openinference"),
+                (_, Some(span_id)) => (Place { trace_id: &[], span_id }, "traceai"),
+                (Scope::Span, None) => (about, if part.of == TRACEAI { "traceai" } else { "openinference" }),
+                (Scope::Trace, None) => (Place { span_id: &[], ..about }, "openinference"),
+                (Scope::Session, None) => (Place::default(), "openinference"),
             };
             self.push_evaluation(judged, place, [end, 0], source, received)?;
         }

@@ -1,6 +1,6 @@
 //! How a reader reads: limits, content policy, and the sources users add.
 
-use super::sources::Slot;
+use super::{sources::Slot, verdict::EvalRules};
 use crate::price::PriceTable;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -73,6 +73,8 @@ pub struct ReadConfig {
     pub keys: ExtraKeys,
     /// Whether content is kept.
     pub content: ContentPolicy,
+    /// When evaluations have passed.
+    pub evals: EvalRules,
     /// See [`ATTRIBUTES_MAX`].
     pub attributes_max: usize,
     /// See [`VALUE_BYTES_MAX`].
@@ -91,6 +93,7 @@ impl Default for ReadConfig {
             prices: PriceTable::shipped(),
             keys: ExtraKeys::default(),
             content: ContentPolicy::default(),
+            evals: EvalRules::default(),
             attributes_max: ATTRIBUTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             text_bytes_max: TEXT_BYTES_MAX,

@@ -1,4 +1,8 @@
 //! Evaluations: log records and span events of the name `gen_ai.evaluation.result`, and legacy user feedback.
+//!
+//! Three attributes are our own, for what no convention can say; the HTTP API uses them, and so may others:
+//! `tracegate.eval.source` (`api` or `feedback`: by which way it came), `tracegate.eval.passed` (boolean: the verdict), and
+//! `tracegate.eval.identifier` (tells apart evaluations of one name, as `annotation.identifier` does).
 
 use super::{
     ReadError, Reader, Reject, Tally,
@@ -7,6 +11,7 @@ use super::{
     sources::{EVALUATION_EVENT, FEEDBACK_EVENT},
     span::is_id,
     value::{Value, cut, key_value, utf8},
+    verdict::Said,
     wire::{Cursor, FIXED64, LEN, key},
 };
 use proto::{Nanos, metric::normalise_eval_name};
@@ -31,7 +36,16 @@ pub(super) struct Judged<'a> {
     response_id: &'a [u8],
     error_type: Option<Value<'a>>,
     identifier: &'a [u8],
+    source: Option<&'static str>,
+    passed: Option<bool>,
 }
+
+/// Prefix of our own attributes.
+const OWN: &[u8] = b"tracegate.eval.";
+/// Values of `tracegate.eval.source`.
+const SOURCES: [&str; 2] = ["api", FEEDBACK_SOURCE];
+/// Column `source` of feedback.
+const FEEDBACK_SOURCE: &str = "feedback";
 
 impl<'a> Judged<'a> {
     pub(super) fn take(&mut self, key: &[u8], value: Value<'a>) {
@@ -42,6 +56,8 @@ impl<'a> Judged<'a> {
             _ => {
                 if let Some(field) = key.strip_prefix(b"gen_ai.evaluation.") {
                     self.take_field(field, value);
+                } else if let Some(field) = key.strip_prefix(OWN) {
+                    self.take_own(field, value);
                 }
             }
         }
@@ -62,20 +78,15 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// What the label says; an evaluator's own error says nothing about the answer.
-    fn passed(&self) -> Option<bool> {
-        const PASS: [&str; 3] = ["pass", "passed", "true"];
-        const FAIL: [&str; 3] = ["fail", "failed", "false"];
-        let says = |words: [&str; 3]| {
-            words
-                .iter()
-                .any(|word| self.label.eq_ignore_ascii_case(word.as_bytes()))
-        };
-        match self.error_type {
-            Some(_) => None,
-            None if says(PASS) => Some(true),
-            None if says(FAIL) => Some(false),
-            None => None,
+    fn take_own(&mut self, field: &[u8], value: Value<'a>) {
+        match field {
+            b"source" => {
+                let told = value.text().unwrap_or_default();
+                self.source = SOURCES.into_iter().find(|source| source.as_bytes() == told);
+            }
+            b"passed" => self.passed = value.flag().ok(),
+            b"identifier" => self.identifier = value.text().unwrap_or_default(),
+            _ => {}
         }
     }
 }
@@ -131,13 +142,16 @@ impl Reader {
             }
         }
         let event = if event.is_empty() { event_attribute } else { event };
-        if event == FEEDBACK_EVENT.as_bytes() && judged.name.is_empty() {
-            judged.name = FEEDBACK.as_bytes();
+        if event == FEEDBACK_EVENT.as_bytes() {
+            judged.source = judged.source.or(Some(FEEDBACK_SOURCE));
+            if judged.name.is_empty() {
+                judged.name = FEEDBACK.as_bytes();
+            }
         } else if event != EVALUATION_EVENT.as_bytes() {
             tally.accepted += 1;
             return Ok(());
         }
-        if self.push_evaluation(&judged, place, [time, observed], b"otel_log", received)? {
+        if self.push_evaluation(&judged, place, [time, observed], "otel_log", received)? {
             tally.accepted += 1;
         } else {
             tally.reject(Reject::EvaluationName);
@@ -167,7 +181,7 @@ impl Reader {
                 other => cursor.skip(other)?,
             }
         }
-        self.push_evaluation(&judged, place, [time, 0], b"otel_event", received)?;
+        self.push_evaluation(&judged, place, [time, 0], "otel_event", received)?;
         Ok(())
     }
 
@@ -177,7 +191,7 @@ impl Reader {
         judged: &Judged<'_>,
         place: Place<'_>,
         times: [u64; 2],
-        source: &[u8],
+        source: &str,
         received: Nanos,
     ) -> Result<bool, ReadError> {
         let name = normalise_eval_name(cut(utf8(judged.name)?, super::WORD_BYTES_MAX));
@@ -190,10 +204,12 @@ impl Reader {
             row,
             counts: &mut self.counts,
         };
-        if is_id::<16>(place.trace_id) {
+        let (in_trace, of_span) = (is_id::<16>(place.trace_id), is_id::<8>(place.span_id));
+        if in_trace {
             rows.trace_id.set_hex(row, place.trace_id);
+            rows.linked_by.set(row, if of_span { b"span" } else { b"trace" })?;
         }
-        if is_id::<8>(place.span_id) {
+        if of_span {
             rows.span_id.set_hex(row, place.span_id);
         }
         let time = times
@@ -202,14 +218,24 @@ impl Reader {
             .find(|&time| time > 0);
         rows.time.set(row, time.unwrap_or(received.0));
         rows.name.set(row, name.as_bytes())?;
-        if let Some(score) = judged.score {
-            cells.double(&mut rows.score, score.double());
+        match judged.score {
+            Some(Value::Bool(flag)) => rows.score.set(row, f64::from(flag)),
+            Some(score) => cells.double(&mut rows.score, score.double()),
+            None => {}
         }
         cells.word(&mut rows.label, Some(judged.label))?;
-        if let Some(passed) = judged.passed() {
+        let source = judged.source.unwrap_or(source);
+        let said = Said {
+            label: utf8(judged.label)?,
+            score: judged.score,
+            passed: judged.passed,
+            failed_itself: judged.error_type.is_some(),
+            is_feedback: source == FEEDBACK_SOURCE,
+        };
+        if let Some(passed) = self.config.evals.passed(&name, &said) {
             rows.passed.set(row, passed);
         }
-        rows.source.set(row, source)?;
+        rows.source.set(row, source.as_bytes())?;
         for (column, text) in [
             (&mut rows.identifier, judged.identifier),
             (&mut rows.response_id, judged.response_id),
@@ -232,5 +258,119 @@ impl Reader {
         }
         rows.rows += 1;
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ReadConfig, Reader};
+    use arrow::array::{Array, AsArray, RecordBatch};
+    use opentelemetry_proto::tonic::{
+        collector::logs::v1::ExportLogsServiceRequest,
+        common::v1::{AnyValue, KeyValue, any_value::Value},
+        logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    };
+    use prost::Message;
+    use proto::Nanos;
+    use std::sync::Arc;
+
+    fn read(event: &str, trace_id: &[u8], span_id: &[u8], attributes: &[(&str, Value)]) -> Option<RecordBatch> {
+        let record = LogRecord {
+            time_unix_nano: 7,
+            trace_id: trace_id.to_vec(),
+            span_id: span_id.to_vec(),
+            event_name: event.to_owned(),
+            attributes: attributes
+                .iter()
+                .map(|(key, value)| KeyValue {
+                    key: (*key).to_owned(),
+                    value: Some(AnyValue {
+                        value: Some(value.clone()),
+                    }),
+                    ..KeyValue::default()
+                })
+                .collect(),
+            ..LogRecord::default()
+        };
+        let scope_logs = vec![ScopeLogs {
+            log_records: vec![record],
+            ..ScopeLogs::default()
+        }];
+        let resource_logs = vec![ResourceLogs {
+            scope_logs,
+            ..ResourceLogs::default()
+        }];
+        let body = ExportLogsServiceRequest { resource_logs }.encode_to_vec();
+        let mut reader = Reader::new(Arc::new(ReadConfig::default()));
+        reader.read_logs(&body, Nanos::from_secs(1)).unwrap();
+        reader.take().pop().map(|section| section.rows)
+    }
+
+    fn text(value: &str) -> Value {
+        Value::StringValue(value.to_owned())
+    }
+
+    /// Source, link, identifier and verdict of the only row.
+    fn said(rows: &RecordBatch) -> (String, Option<String>, Option<String>, Option<bool>) {
+        let word = |name: &str| {
+            let words = rows
+                .column_by_name(name)?
+                .as_dictionary::<arrow::datatypes::Int32Type>();
+            let key = words.key(0)?;
+            Some(words.values().as_string::<i32>().value(key).to_owned())
+        };
+        let identifier = rows
+            .column_by_name("identifier")
+            .map(|c| c.as_string_view().value(0).to_owned());
+        let passed = rows.column_by_name("passed").map(|c| c.as_boolean());
+        (
+            word("source").unwrap(),
+            word("linked_by"),
+            identifier,
+            passed.filter(|p| p.is_valid(0)).map(|p| p.value(0)),
+        )
+    }
+
+    #[test]
+    fn our_own_attributes_name_source_verdict_and_identifier() {
+        let rows = read(
+            super::EVALUATION_EVENT,
+            &[1; 16],
+            &[2; 8],
+            &[
+                ("gen_ai.evaluation.name", text("Helpfulness")),
+                ("tracegate.eval.source", text("api")),
+                ("tracegate.eval.passed", Value::BoolValue(false)),
+                ("tracegate.eval.identifier", text("night run")),
+            ],
+        );
+        let expected = ("api".into(), Some("span".into()), Some("night run".into()), Some(false));
+        assert_eq!(said(&rows.unwrap()), expected);
+        let rows = read(
+            super::EVALUATION_EVENT,
+            &[1; 16],
+            &[],
+            &[
+                ("gen_ai.evaluation.name", text("Helpfulness")),
+                ("tracegate.eval.source", text("somebody")),
+                ("gen_ai.evaluation.score.label", text("pass")),
+            ],
+        );
+        let expected = ("otel_log".into(), Some("trace".into()), None, Some(true));
+        assert_eq!(said(&rows.unwrap()), expected, "only known words are sources");
+    }
+
+    #[test]
+    fn feedback_that_only_names_what_happened_says_that_it_did() {
+        let escalated = [
+            ("gen_ai.evaluation.name", text("escalation")),
+            ("tracegate.eval.source", text("feedback")),
+        ];
+        let rows = read(super::EVALUATION_EVENT, &[], &[2; 8], &escalated);
+        assert_eq!(said(&rows.unwrap()), ("feedback".into(), None, None, Some(false)));
+        let thumb = [("gen_ai.evaluation.score", Value::DoubleValue(-1.0))];
+        let rows = read(super::FEEDBACK_EVENT, &[1; 16], &[], &thumb);
+        let expected = ("feedback".into(), Some("trace".into()), None, Some(false));
+        assert_eq!(said(&rows.unwrap()), expected);
     }
 }

@@ -30,6 +30,7 @@ mod rows;
 mod sources;
 mod span;
 mod value;
+mod verdict;
 mod wire;
 
 use crate::intake::Accepted;
@@ -45,6 +46,7 @@ use sources::Slot;
 use std::{fmt::Write as _, sync::Arc};
 use store::Section;
 use value::{key_value, utf8};
+pub use verdict::{EVAL_RULES_MAX, EvalRule, EvalRuleError, EvalRules};
 use wire::Cursor;
 
 /// How many times the size of its request the copies of a resource on every row may come to, before rows go without.

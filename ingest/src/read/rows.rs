@@ -170,6 +170,7 @@ rows! {
         explanation: Texts,
         error_type: Words,
         response_id: Texts,
+        linked_by: Words,
     }
 }
 

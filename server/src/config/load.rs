@@ -5,16 +5,23 @@ use super::{
     address::{self, Door},
     section::{Findings, Section},
 };
-use ingest::{price::PriceList, read::ExtraKeys};
+use ingest::{
+    price::PriceList,
+    read::{EvalRule, EvalRules, ExtraKeys},
+};
 use miette::Diagnostic;
 use proto::release::ReleaseSpec;
+use serde::Deserialize;
 use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
-use toml::de::DeTable;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue, ValueDeserializer},
+};
 
 /// The file `serve` reads if it is there and no other is named.
 pub const FILE_DEFAULT: &str = "tracegate.toml";
@@ -137,6 +144,9 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
             let help = "write prices in nano-USD a token: 150 is 0.15 USD per million tokens".to_owned();
             findings.add(Some(span), error.to_string(), Some(help));
         }
+    }
+    if let Some(rules) = root.take("eval") {
+        evals(rules, &mut config.read.evals, &mut findings);
     }
     if let Some(section) = root.table("webhooks", &mut findings) {
         webhooks(section, &mut config, &mut findings);
@@ -286,6 +296,34 @@ fn attributes(mut section: Section<'_>, keys: &mut ExtraKeys, findings: &mut Fin
         }
     }
     section.finish(findings);
+}
+
+/// When evaluations have passed: every `[[eval]]` by itself, so that one wrong rule does not hide the next.
+fn evals(rules: Spanned<DeValue<'_>>, into: &mut EvalRules, findings: &mut Findings) {
+    let span = rules.span();
+    let DeValue::Array(rules) = rules.into_inner() else {
+        let help = "write `[[eval]]` on a line of its own, and its keys below".to_owned();
+        findings.add(Some(span), "`eval` is a list of tables", Some(help));
+        return;
+    };
+    for rule in rules {
+        let span = rule.span();
+        match EvalRule::deserialize(ValueDeserializer::from(rule)) {
+            Ok(rule) => {
+                if let Err(error) = into.add(rule) {
+                    findings.add(Some(span), error.to_string(), None);
+                }
+            }
+            Err(error) => {
+                let help = "a rule has name, pass_min, pass_max, pass_labels, fail_labels".to_owned();
+                findings.add(
+                    error.span().or(Some(span)),
+                    format!("[[eval]]: {}", error.message()),
+                    Some(help),
+                );
+            }
+        }
+    }
 }
 
 fn webhooks(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {

@@ -75,6 +75,15 @@ version = "ours-1"
 [prices.provider.openai]
 "house-model" = { input = 150, output = 600 }
 
+[[eval]]
+name = "Groundedness"
+pass_min = 0.7
+
+[[eval]]
+name = "correctness"
+pass_labels = ["correct"]
+fail_labels = ["incorrect"]
+
 [webhooks]
 allow = ["127.0.0.0/8"]
 "#;
@@ -94,7 +103,25 @@ allow = ["127.0.0.0/8"]
     assert_eq!(config.read.content, ingest::read::ContentPolicy::Keep);
     assert_eq!(config.read.prices.version(), "ours-1");
     assert!(config.read.prices.price(Some("openai"), "house-model").is_some());
-    assert_eq!(config.webhooks_allow.len(), 1);
+    assert_eq!((config.webhooks_allow.len(), config.read.evals.len()), (1, 2));
+}
+
+#[test]
+fn evaluation_rules_that_cannot_be_meant_are_shown_at_their_lines() {
+    let text = r#"
+[[eval]]
+name = "Groundedness"
+pass_min = 0.9
+pass_max = 0.7
+
+[[eval]]
+name = "tone"
+pass_labels = "friendly"
+
+[[eval]]
+name = "Relevance"
+"#;
+    insta::assert_snapshot!(shown(text));
 }
 
 #[test]
