@@ -19,6 +19,7 @@ pub mod journal;
 pub mod layers;
 pub mod live;
 mod lock;
+pub mod lookup;
 pub mod overlay;
 pub mod seal;
 pub mod snapshot;

@@ -1,6 +1,6 @@
 //! Live rows: small neighbouring batches are joined, so that a minute of live data is tens of batches, not thousands.
 
-use crate::{LiveBatch, words};
+use crate::{Layers, LiveBatch, TraceId, overlay::current, words};
 use arrow::{
     array::{Array, AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
@@ -14,12 +14,34 @@ pub const SMALL_ROWS: usize = 2_048;
 
 /// Adds `batch` at the end of `batches`, joined with the small ones before it where that keeps copying low: a batch is
 /// joined only with what is at most twice its size, so a row is copied O(log n) times. Column subsets may differ; the
-/// joined batch has the union. In a joined batch of `traces`, a trace's newest row stands alone, because the rows
-/// share one lsn and `Snapshot.replaced` could not tell them apart.
+/// joined batch has the union. The rows of a joined batch share one lsn, so `Snapshot.replaced` could not tell them apart
+/// any more: of `traces`, rows that `replaced` hides by then are left out, and a trace's newest row stands alone.
 ///
 /// # Errors
 /// Columns of one name that differ in type; `batches` is then unchanged.
 pub fn push(table: Table, batches: &mut Vec<LiveBatch>, batch: LiveBatch) -> Result<(), ArrowError> {
+    join(table, batches, batch, &Layers::default())
+}
+
+/// [`push`] for rows of `traces`, with all replacements so far. The rows of a joined batch share one lsn, so `replaced`
+/// could not tell them apart any more: rows that it hides by then are left out, and a trace's newest row stands alone.
+///
+/// # Errors
+/// As [`push`].
+pub fn push_traces(
+    batches: &mut Vec<LiveBatch>,
+    batch: LiveBatch,
+    replaced: &Layers<TraceId, u64>,
+) -> Result<(), ArrowError> {
+    join(Table::Traces, batches, batch, replaced)
+}
+
+fn join(
+    table: Table,
+    batches: &mut Vec<LiveBatch>,
+    batch: LiveBatch,
+    replaced: &Layers<TraceId, u64>,
+) -> Result<(), ArrowError> {
     let (mut from, mut rows) = (batches.len(), batch.rows.num_rows());
     if rows == 0 {
         return Ok(());
@@ -36,14 +58,20 @@ pub fn push(table: Table, batches: &mut Vec<LiveBatch>, batch: LiveBatch) -> Res
         batches.push(batch);
         return Ok(());
     }
-    let parts: Vec<&RecordBatch> = batches[from..].iter().chain([&batch]).map(|part| &part.rows).collect();
-    let mut joined = words::concat(table, &parts)?;
-    if table == Table::Traces {
-        joined = newest_of_each(&joined)?;
-    }
+    let parts = batches[from..].iter().chain([&batch]);
+    let joined = if table == Table::Traces {
+        let standing: Vec<RecordBatch> = parts
+            .map(|part| current(&part.rows, part.lsn, replaced))
+            .collect::<Result<_, _>>()?;
+        newest_of_each(&words::concat(table, &standing.iter().collect::<Vec<_>>())?)?
+    } else {
+        words::concat(table, &parts.map(|part| &part.rows).collect::<Vec<_>>())?
+    };
     let lsn = batches[from..].iter().map(|part| part.lsn).fold(batch.lsn, u64::max);
     batches.truncate(from);
-    batches.push(LiveBatch { lsn, rows: joined });
+    if joined.num_rows() > 0 {
+        batches.push(LiveBatch { lsn, rows: joined });
+    }
     Ok(())
 }
 

@@ -17,19 +17,33 @@ pub(super) struct Known {
 /// The requests of the last day, at most a named number.
 #[derive(Debug)]
 pub(super) struct Requests {
-    known: HashMap<u128, Known, RandomState>,
-    oldest_first: VecDeque<(Nanos, u128)>,
+    /// With the number of the entry in `oldest_first` that stands for it.
+    known: HashMap<u128, (Known, u64), RandomState>,
+    /// Entries of requests that were refused since stay for a while, and mean nothing.
+    oldest_first: VecDeque<Entry>,
+    entries: u64,
     /// Digests of groups that are at the journal, which may still be refused.
     at_journal: VecDeque<(u64, Vec<u128>)>,
     age: Duration,
     requests_max: usize,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    at: Nanos,
+    digest: u128,
+    number: u64,
+}
+
+/// Entries without meaning that are not worth a sweep.
+const STALE_ENTRIES_FREE: usize = 1_024;
+
 impl Requests {
     pub fn new(age: Duration, requests_max: usize) -> Self {
         Self {
             known: HashMap::default(),
             oldest_first: VecDeque::new(),
+            entries: 0,
             at_journal: VecDeque::new(),
             age,
             requests_max,
@@ -37,19 +51,38 @@ impl Requests {
     }
 
     pub fn known(&self, digest: u128) -> Option<Known> {
-        self.known.get(&digest).copied()
+        self.known.get(&digest).map(|(known, _)| *known)
     }
 
     pub fn insert(&mut self, now: Nanos, digest: u128, known: Known) {
-        self.known.insert(digest, known);
-        self.oldest_first.push_back((now, digest));
-        while let Some(&(at, oldest)) = self.oldest_first.front() {
-            if self.oldest_first.len() <= self.requests_max && at.plus(self.age) > now {
+        self.entries += 1;
+        let number = self.entries;
+        self.known.insert(digest, (known, number));
+        self.oldest_first.push_back(Entry {
+            at: now,
+            digest,
+            number,
+        });
+        while let Some(&oldest) = self.oldest_first.front() {
+            let stands = self.stands(&oldest);
+            if stands && self.known.len() <= self.requests_max && oldest.at.plus(self.age) > now {
                 break;
             }
             self.oldest_first.pop_front();
-            self.known.remove(&oldest);
+            if stands {
+                self.known.remove(&oldest.digest);
+            }
         }
+        if self.oldest_first.len() > 2 * self.known.len() + STALE_ENTRIES_FREE {
+            let entries = std::mem::take(&mut self.oldest_first);
+            self.oldest_first = entries.into_iter().filter(|entry| self.stands(entry)).collect();
+        }
+    }
+
+    fn stands(&self, entry: &Entry) -> bool {
+        self.known
+            .get(&entry.digest)
+            .is_some_and(|(_, number)| *number == entry.number)
     }
 
     pub fn closed(&mut self, group: u64, digests: &[u128]) {
@@ -82,6 +115,40 @@ mod tests {
         assert_eq!(requests.known(7), Some(NEW));
         requests.finished(1, false);
         assert_eq!(requests.known(7), None);
+    }
+
+    #[test]
+    fn refused_requests_neither_count_nor_take_others_with_them() {
+        let mut requests = Requests::new(Duration::from_secs(60), 2);
+        requests.insert(Nanos::ZERO, 1, NEW);
+        for (group, digest) in [(1, 2), (2, 3), (3, 4)] {
+            requests.insert(Nanos::from_secs(1), digest, NEW);
+            requests.closed(group, &[digest]);
+            requests.finished(group, false);
+        }
+        assert_eq!(requests.known(1), Some(NEW), "refused requests take no place");
+
+        requests.insert(Nanos::from_secs(59), 2, NEW);
+        requests.insert(Nanos::from_secs(62), 5, NEW);
+        assert_eq!(
+            requests.known(2),
+            Some(NEW),
+            "what was refused at 1 s was taken at 59 s"
+        );
+        assert_eq!(requests.known(1), None, "a minute has passed");
+    }
+
+    #[test]
+    fn what_is_kept_of_refused_requests_is_bounded() {
+        let mut requests = Requests::new(Duration::from_secs(60), 10);
+        requests.insert(Nanos::ZERO, u128::MAX, NEW);
+        for group in 1..10_000 {
+            requests.insert(Nanos::ZERO, 7, NEW);
+            requests.closed(group, &[7]);
+            requests.finished(group, false);
+        }
+        assert!(requests.oldest_first.len() <= STALE_ENTRIES_FREE + 22);
+        assert_eq!(requests.known(u128::MAX), Some(NEW));
     }
 
     #[test]

@@ -53,16 +53,24 @@ struct Live {
 }
 
 impl Live {
-    fn push(&mut self, table: Table, lsn: u64, rows: RecordBatch) -> Result<(), PipelineError> {
+    /// Adds rows. `replaced` are all replacements of rows of `traces` so far.
+    fn push(
+        &mut self,
+        table: Table,
+        lsn: u64,
+        rows: RecordBatch,
+        replaced: &Layers<TraceId, u64>,
+    ) -> Result<(), PipelineError> {
         self.rows += rows.num_rows();
         self.bytes += rows.get_array_memory_size();
-        let batches = match table {
-            Table::Spans => &mut self.spans,
-            Table::Evals => &mut self.evals,
-            Table::Traces => &mut self.traces,
-            Table::Cells => return Ok(()),
-        };
-        Ok(live::push(table, batches, LiveBatch { lsn, rows })?)
+        let batch = LiveBatch { lsn, rows };
+        match table {
+            Table::Spans => live::push(table, &mut self.spans, batch)?,
+            Table::Evals => live::push(table, &mut self.evals, batch)?,
+            Table::Traces => live::push_traces(&mut self.traces, batch, replaced)?,
+            Table::Cells => {}
+        }
+        Ok(())
     }
 }
 
@@ -166,7 +174,7 @@ impl Fold {
             };
             let rows = without(section.rows, drop)?;
             if rows.num_rows() > 0 {
-                self.live.push(section.table, lsn, rows)?;
+                self.live.push(section.table, lsn, rows, &self.view.replaced)?;
             }
         }
         self.view.lsn = lsn;
@@ -211,7 +219,7 @@ impl Fold {
         self.view.replaced.push(replaced.iter().map(|&(id, _)| (id, lsn)));
         let rows = rows_to_batch(&effects.rows)?;
         if rows.num_rows() > 0 {
-            self.live.push(Table::Traces, lsn, rows)?;
+            self.live.push(Table::Traces, lsn, rows, &self.view.replaced)?;
         }
         self.marks_since.push(effects.marks.iter().cloned());
         self.view.marks.push(effects.marks);
@@ -337,7 +345,7 @@ impl Fold {
             (Table::Traces, newer.traces),
         ] {
             for batch in batches {
-                self.live.push(table, batch.lsn, batch.rows)?;
+                self.live.push(table, batch.lsn, batch.rows, &self.view.replaced)?;
             }
         }
         self.cells_since.merge(&in_flight.cells);

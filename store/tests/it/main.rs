@@ -4,6 +4,7 @@
 mod faults;
 mod figures;
 mod journal;
+mod lookup;
 mod overlay;
 mod power;
 mod rows;

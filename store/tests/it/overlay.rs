@@ -179,11 +179,12 @@ fn words_stand_once_in_a_joined_dictionary() {
 }
 
 #[test]
-fn a_replaced_trace_row_is_hidden_wherever_it_lies() {
+fn a_replaced_or_withdrawn_trace_row_is_hidden_wherever_it_lies() {
     let mut live = Vec::new();
     let mut replaced: Layers<TraceId, u64> = Layers::default();
     let mut newest = HashMap::new();
     let mut rng = rng(5);
+    let key = |id: u64| overlay::trace_id(&crate::rows::trace_hex(id)).unwrap();
     for lsn in 1..=400u64 {
         let mut ids: Vec<u64> = (0..rng.random_range(1..20)).map(|_| rng.random_range(0..300)).collect();
         ids.sort_unstable();
@@ -191,10 +192,15 @@ fn a_replaced_trace_row_is_hidden_wherever_it_lies() {
         let rows = traces(&ids, lsn as i32);
         for id in &ids {
             if newest.insert(*id, lsn).is_some() {
-                replaced.push([(overlay::trace_id(&crate::rows::trace_hex(*id)).unwrap(), lsn)]);
+                replaced.push([(key(*id), lsn)]);
             }
         }
-        live::push(Table::Traces, &mut live, LiveBatch { lsn, rows }).unwrap();
+        // a row that goes without another in its place
+        let withdrawn = rng.random_range(0..300);
+        if !ids.contains(&withdrawn) && newest.remove(&withdrawn).is_some() {
+            replaced.push([(key(withdrawn), lsn)]);
+        }
+        live::push_traces(&mut live, LiveBatch { lsn, rows }, &replaced).unwrap();
     }
     let mut seen = HashMap::new();
     for batch in &live {
