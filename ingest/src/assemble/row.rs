@@ -5,7 +5,7 @@ use super::{outcome::Outcome, trace::ClosedBy};
 use arrow::{
     array::{
         ArrayRef, BooleanBuilder, Decimal128Builder, Float64Builder, Int32Builder, Int64Builder, RecordBatch,
-        StringBuilder, StringDictionaryBuilder, StringViewBuilder, TimestampNanosecondBuilder,
+        StringBuilder, StringDictionaryBuilder, StringViewBuilder, TimestampNanosecondBuilder, new_null_array,
     },
     datatypes::Int32Type,
     error::ArrowError,
@@ -68,6 +68,7 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
     let money = || Decimal128Builder::new().with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE);
     let (mut cost, mut shadow_cost) = (money()?, money()?);
 
+    let rows_made = rows.iter().filter(|row| row.outcome.is_some()).count();
     for row in rows {
         let Some(out) = &row.outcome else {
             continue;
@@ -103,7 +104,7 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         evals_failed.append_value(count(out.evals_failed as usize));
         closed_by.append_value(row.closed_by.as_str());
     }
-    let columns: Vec<ArrayRef> = vec![
+    let mut columns: Vec<ArrayRef> = vec![
         Arc::new(ids.finish()),
         Arc::new(start.finish()),
         Arc::new(duration.finish()),
@@ -134,5 +135,11 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         Arc::new(evals_failed.finish()),
         Arc::new(closed_by.finish()),
     ];
+    let unfilled = &schema::TRACES.fields()[columns.len()..];
+    columns.extend(
+        unfilled
+            .iter()
+            .map(|field| new_null_array(field.data_type(), rows_made)),
+    );
     RecordBatch::try_new(Arc::clone(&schema::TRACES), columns)
 }
