@@ -111,15 +111,15 @@ metrics! {
     CacheHit = "cache_hit", Rate;
     /// Calls refused by a rate limit.
     RateLimited = "rate_limited", Rate;
-    /// Traces whose output is not the JSON that the route promises.
+    /// Traces whose answer is not the JSON that the route promises, of those whose answer was seen.
     JsonInvalid = "json_invalid", Rate;
     /// Traces with a tool span that ended in ERROR, of those with a tool span.
     ToolError = "tool_error", Rate;
-    /// Calls that ask for a tool with arguments its schema refuses, of those whose arguments could be checked.
+    /// Traces with a tool call whose arguments its schema refuses, of those with arguments that could be checked.
     ToolArgsInvalid = "tool_args_invalid", Rate;
     /// Traces a guardrail stopped.
     GuardrailBlock = "guardrail_block", Rate;
-    /// Traces with negative user feedback.
+    /// Traces with negative user feedback, of those with any.
     ThumbsDown = "thumbs_down", Rate;
     /// Traces handed to a person.
     Escalation = "escalation", Rate;

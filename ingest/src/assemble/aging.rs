@@ -150,6 +150,7 @@ impl Assembly {
         let Some(trace) = self.traces.remove(&id) else {
             return;
         };
+        self.links.forget(id);
         self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
         if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
             let second = at.0.div_euclid(1_000_000_000) + 1;

@@ -3,9 +3,11 @@
 use super::{
     Counts, Effects, Limits,
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
+    link::Links,
+    marks::MarkPool,
     names::Names,
     outcome::Trial,
-    resolve::resolve,
+    resolve::{Colors, MODEL_GROUP, has_shadow_groups, resolve},
     row::TraceRow,
     tally::{Tally, minute_of},
     trace::Trace,
@@ -36,10 +38,13 @@ pub struct AssemblyState {
 pub struct Assembly {
     pub(super) limits: Limits,
     pub(super) book: Arc<ReleaseBook>,
-    cohort_keys: Vec<Arc<str>>,
+    /// Attributes that releases ask for.
+    asked: Vec<Arc<str>>,
     /// The book changed; open traces are to be resolved again.
     pub(super) rebooked: bool,
     pub(super) now: Nanos,
+    /// It was restored, and ties between traces are still to be found again.
+    restored: bool,
     /// Rows up to this record are sealed or being sealed, with the marks of that time.
     captured_lsn: u64,
     pub(super) traces: HashMap<TraceId, Arc<Trace>, RandomState>,
@@ -52,6 +57,8 @@ pub struct Assembly {
     /// Counts of traces that were forgotten before they were admitted, by the second (unix) they will be.
     pub(super) waiting: BTreeMap<i64, Tally>,
     labels: LabelPool,
+    marks: MarkPool,
+    pub(super) links: Links,
     names: Names,
     pub(super) counts: Counts,
 }
@@ -63,8 +70,9 @@ impl Assembly {
         Self {
             limits,
             book: Arc::default(),
-            cohort_keys: Vec::new(),
+            asked: Vec::new(),
             rebooked: false,
+            restored: false,
             now: Nanos::ZERO,
             captured_lsn: 0,
             traces: HashMap::default(),
@@ -73,6 +81,8 @@ impl Assembly {
             recent: VecDeque::new(),
             waiting: BTreeMap::new(),
             labels: LabelPool::default(),
+            marks: MarkPool::default(),
+            links: Links::default(),
             names: Names::default(),
             counts: Counts::default(),
         }
@@ -85,6 +95,7 @@ impl Assembly {
         (this.now, this.captured_lsn) = (state.now, captured_lsn);
         (this.waiting, this.names, this.counts) = (state.waiting, state.names, state.counts);
         (this.counts.open, this.counts.recent, this.counts.bytes) = (0, 0, 0);
+        this.restored = true;
         let mut closed = Vec::new();
         for (id, mut trace) in state.traces {
             for span in &mut Arc::make_mut(&mut trace).spans {
@@ -146,12 +157,32 @@ impl Assembly {
 
     /// Takes another book; open traces are resolved again at the next tick.
     pub fn set_book(&mut self, book: Arc<ReleaseBook>) {
-        let mut keys: Vec<Arc<str>> = book.entries.iter().filter_map(|e| e.cohort_key.clone()).collect();
+        let groups = book
+            .entries
+            .iter()
+            .filter(|e| has_shadow_groups(e))
+            .map(|_| MODEL_GROUP.into());
+        let mut keys: Vec<Arc<str>> = book
+            .entries
+            .iter()
+            .filter_map(|e| e.cohort_key.clone())
+            .chain(groups)
+            .collect();
         keys.sort_unstable();
         keys.dedup();
-        self.cohort_keys = keys;
+        self.asked = keys;
         self.rebooked |= *book != *self.book;
         self.book = book;
+        if std::mem::take(&mut self.restored) {
+            let book = Arc::clone(&self.book);
+            for (id, trace) in &mut self.traces {
+                let trace = Arc::make_mut(trace);
+                if let Some(view) = trace.view(&book) {
+                    let (subject, member) = trace.member(&view);
+                    self.links.note(*id, &subject, &member);
+                }
+            }
+        }
     }
 
     /// What was counted.
@@ -198,7 +229,7 @@ impl Assembly {
     }
 
     fn take_spans(&mut self, facts: &SpanFacts<'_>, lsn: u64, touched: &mut Vec<TraceId>, effects: &mut Effects) {
-        let labels = self.labels.of_rows(facts, &self.cohort_keys);
+        let labels = self.labels.of_rows(facts, &self.asked);
         for (row, labels) in labels.into_iter().enumerate() {
             let (Some(trace_id), Some(id)) = (facts.trace_id(row), facts.span_id(row)) else {
                 continue;
@@ -214,7 +245,7 @@ impl Assembly {
                 Err(_) if trace.spans.len() >= spans_max => self.counts.spans_over_limit += 1,
                 Err(at) => {
                     let trace = Arc::make_mut(trace);
-                    trace.spans.insert(at, facts.span(row, id, labels));
+                    trace.insert(at, facts.span(row, id, labels));
                     trace.touched = now;
                     if touched.last() != Some(&trace_id) {
                         touched.push(trace_id);
@@ -259,32 +290,26 @@ impl Assembly {
 
     /// Looks at a trace again after its spans, its evaluations or the book changed.
     pub(super) fn review(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let book = Arc::clone(&self.book);
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
         let trace = Arc::make_mut(trace);
         self.counts.bytes = self.counts.bytes.saturating_add_signed(trace.weigh());
-        if trace.spans.is_empty() {
+        let Some(view) = trace.view(&book) else {
             return;
-        }
-        let shape = trace.shape();
-        let start = shape.root().map_or(trace.opened, |root| trace.spans[root].start);
-        let resolved = resolve(&trace.spans, &shape, start, &self.book);
+        };
+        let mut resolved = resolve(&trace.spans, &view.shape, view.start, &book);
+        let colors = Colors::of(&trace.spans, &view.shape, view.entry, &resolved.mark);
+        resolved.mark.spans = colors.marks(&trace.spans, &resolved.mark, &view.twins);
         trace.conflict = resolved.conflict;
-        let entry = resolved
-            .mark
-            .route
-            .as_deref()
-            .and_then(|route| self.book.in_force(route, start));
-        let (timeout, grace) = entry.map_or((self.limits.timeout, self.limits.grace), |entry| {
-            (entry.timeout, entry.grace)
-        });
-        trace.admit_at = Some(start.plus(timeout + grace));
+        let (timeout, grace) = view.patience(&self.limits);
+        trace.admit_at = Some(view.start.plus(timeout + grace));
 
         let changed = trace.mark.as_ref().is_none_or(|(mark, _)| **mark != resolved.mark);
         let mark = match &trace.mark {
             Some((mark, _)) if !changed => Arc::clone(mark),
-            _ => Arc::new(resolved.mark),
+            _ => self.marks.share(resolved.mark),
         };
         if changed
             || trace
@@ -303,7 +328,36 @@ impl Assembly {
             };
             effects.patches.push((id, patch));
         }
-        if trace.closed.is_some() || trace.admitted {
+        let (subject, member) = trace.member(&view);
+        let is_counted = trace.closed.is_some() || trace.admitted;
+        let tied = self.links.note(id, &subject, &member);
+        if is_counted && !tied.contains(&id) {
+            self.charge(id, lsn, effects);
+        }
+        for other in tied {
+            self.tie(other, lsn, effects);
+        }
+    }
+
+    /// Brings the tie of a trace to what is known now, and counts it anew.
+    fn tie(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let link = self.links.link(id);
+        let Some(before) = self.traces.get(&id).map(|trace| &trace.link) else {
+            return;
+        };
+        // what was tied to a trace that is forgotten stays so
+        let is_lost = link.is_none() && before.as_ref().is_some_and(|tie| !self.traces.contains_key(&tie.other));
+        if *before != link
+            && !is_lost
+            && let Some(trace) = self.traces.get_mut(&id)
+        {
+            Arc::make_mut(trace).link = link;
+        }
+        if self
+            .traces
+            .get(&id)
+            .is_some_and(|trace| trace.closed.is_some() || trace.admitted)
+        {
             self.charge(id, lsn, effects);
         }
     }
@@ -324,28 +378,27 @@ impl Assembly {
 
     /// Brings cells (and the row, once closed) to what the trace is now.
     pub(super) fn charge(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
+        let book = Arc::clone(&self.book);
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
         let trace = Arc::make_mut(trace);
-        let shape = trace.shape();
-        let (Some((mark, _)), Some(root)) = (&trace.mark, shape.root()) else {
+        let (Some(view), Some((mark, _))) = (trace.view(&book), &trace.mark) else {
             return;
         };
-        let start = trace.spans[root].start;
-        let entry = mark.route.as_deref().and_then(|route| self.book.in_force(route, start));
-        let (timeout, grace) = entry.map_or((self.limits.timeout, self.limits.grace), |entry| {
-            (entry.timeout, entry.grace)
-        });
+        let (timeout, grace) = view.patience(&self.limits);
         let outcome = Trial {
             spans: &trace.spans,
             evals: &trace.evals,
-            shape: &shape,
+            shape: &view.shape,
+            twins: &view.twins,
+            colors: &Colors::of(&trace.spans, &view.shape, view.entry, mark),
             mark,
+            link: trace.link.as_ref(),
             counted_as: self.names.counted_as(mark, self.limits.names_max),
-            minute: minute_of(start, self.limits.resolution),
+            minute: minute_of(view.start, self.limits.resolution),
             conflict: trace.conflict,
-            entry,
+            entry: view.entry,
             timeout,
             running_for: trace.closed.is_none().then_some(timeout + grace),
         }

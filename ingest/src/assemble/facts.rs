@@ -1,7 +1,7 @@
 //! What assembly reads of a batch: borrowed columns of `spans` and `evals`. A column that the batch left out is `None`
 //! everywhere, so rows that were just read and rows that come back from the journal pass through the same code.
 
-use super::span::{Eval, Labels, Role, Span, Subject, Tri};
+use super::span::{Call, Eval, Labels, Role, Span, Subject, Tri, Word, response_hash};
 use ahash::RandomState;
 use arrow::{
     array::{
@@ -12,7 +12,7 @@ use arrow::{
 };
 use hashbrown::{HashMap, HashSet};
 use proto::{Color, Nanos, cell::PPM, metric::normalise_eval_name};
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 use store::TraceId;
 
 /// A batch that does not have the declared shape: a fault in the reader or a journal of another version.
@@ -29,6 +29,8 @@ pub struct FactsError {
 
 /// Attribute that gives the version when nothing better does.
 const SERVICE_VERSION: &str = "service.version";
+/// Under these, client libraries copy baggage and association properties.
+const COPIES: [&str; 3] = ["traceloop.association.properties.", "litellm.metadata.", "baggage."];
 
 /// Text of low cardinality with its code, so that equal rows are recognised without comparing text.
 struct Words<'a> {
@@ -89,6 +91,21 @@ fn map_value<'a>(map: Option<&'a MapArray>, row: usize, key: &str) -> Option<&'a
         .map(|i| values.value(i))
 }
 
+/// Value of a copy of `key`, under one of [`COPIES`], in one row of a map column; the first of these that has one.
+fn map_copy<'a>(map: &'a MapArray, row: usize, key: &str) -> Option<&'a str> {
+    if map.is_null(row) {
+        return None;
+    }
+    let (keys, values) = (map.keys().as_string_opt::<i32>()?, map.values().as_string_opt::<i32>()?);
+    let entries = || map.value_offsets()[row] as usize..map.value_offsets()[row + 1] as usize;
+    let find = |copy: &str| {
+        entries()
+            .find(|&i| keys.value(i).strip_prefix(copy) == Some(key) && values.is_valid(i))
+            .map(|i| values.value(i))
+    };
+    COPIES.iter().find_map(|copy| find(copy))
+}
+
 /// 32 hex digits to the 16 bytes of a trace id.
 pub(crate) fn trace_id(hex_digits: &str) -> Option<TraceId> {
     let mut id = TraceId::default();
@@ -110,19 +127,6 @@ fn ppm(share: f64) -> Option<u32> {
         .then(|| (share * f64::from(PPM)).round() as u32)
 }
 
-/// Words that every span may carry; see [`LABELS`].
-const LABELS: [&str; 9] = [
-    "route",
-    "color",
-    "version",
-    "cohort",
-    "service_name",
-    "deployment",
-    "response_model",
-    "host",
-    "prompt_version",
-];
-
 /// Columns of a `spans` batch that assembly uses.
 pub struct SpanFacts<'a> {
     rows: usize,
@@ -134,16 +138,23 @@ pub struct SpanFacts<'a> {
     kind: Option<Words<'a>>,
     role: Words<'a>,
     status: Option<Words<'a>>,
-    labels: [Option<Words<'a>>; LABELS.len()],
+    words: [Option<Words<'a>>; Word::COLUMNS.len()],
     split: Option<&'a Float64Array>,
+    sampling: Option<&'a Float64Array>,
     shadow: Option<&'a BooleanArray>,
     mirror_key: Option<&'a StringViewArray>,
     session: Option<&'a StringViewArray>,
     user: Option<&'a StringViewArray>,
+    request: Option<&'a StringViewArray>,
+    response: Option<&'a StringViewArray>,
     prompt: Option<&'a Int64Array>,
     completion: Option<&'a Int64Array>,
+    cache_read: Option<&'a Int64Array>,
+    cache_write: Option<&'a Int64Array>,
+    reasoning: Option<&'a Int64Array>,
     cost: Option<&'a Decimal128Array>,
     ttft: Option<&'a Float64Array>,
+    tool_args_valid: Option<&'a BooleanArray>,
     timed_out: Option<&'a BooleanArray>,
     rate_limited: Option<&'a BooleanArray>,
     retries: Option<&'a Int32Array>,
@@ -170,16 +181,23 @@ impl<'a> SpanFacts<'a> {
             kind: words(rows, "kind"),
             role: words(rows, "role").ok_or(missing("role"))?,
             status: words(rows, "status"),
-            labels: LABELS.map(|column| words(rows, column)),
+            words: Word::COLUMNS.map(|column| words(rows, column)),
             split: typed(rows, "split"),
+            sampling: typed(rows, "sampling"),
             shadow: typed(rows, "shadow"),
             mirror_key: typed(rows, "mirror_key"),
             session: typed(rows, "session_id"),
             user: typed(rows, "user_id"),
+            request: typed(rows, "request_id"),
+            response: typed(rows, "response_id"),
             prompt: typed(rows, "prompt_tokens"),
             completion: typed(rows, "completion_tokens"),
+            cache_read: typed(rows, "cache_read_tokens"),
+            cache_write: typed(rows, "cache_write_tokens"),
+            reasoning: typed(rows, "reasoning_tokens"),
             cost: typed(rows, "cost_usd"),
             ttft: typed(rows, "ttft_ms"),
+            tool_args_valid: typed(rows, "tool_args_valid"),
             timed_out: typed(rows, "timed_out"),
             rate_limited: typed(rows, "rate_limited"),
             retries: typed(rows, "retries"),
@@ -214,6 +232,13 @@ impl<'a> SpanFacts<'a> {
         span_id(self.span_id.value(row))
     }
 
+    /// Value of an attribute that a release asks for: the span's own, the resource's, or a library's copy.
+    fn attribute(&self, row: usize, key: &str) -> Option<&'a str> {
+        map_value(self.attributes, row, key)
+            .or_else(|| map_value(self.resource, row, key))
+            .or_else(|| map_copy(self.attributes?, row, key))
+    }
+
     /// Everything of one row that assembly keeps.
     pub fn span(&self, row: usize, id: u64, labels: Arc<Labels>) -> Span {
         let text = |column: Option<&StringViewArray>| value_at!(column, row).map(Arc::<str>::from);
@@ -221,30 +246,42 @@ impl<'a> SpanFacts<'a> {
             session: text(self.session),
             user: text(self.user),
             mirror_key: text(self.mirror_key),
+            request: text(self.request),
         };
-        let nano_usd = value_at!(self.cost, row).and_then(|cost| i64::try_from(cost).ok());
+        let role = Role::parse(self.role.get(row));
         Span {
             id,
-            parent: value_at!(self.parent, row).and_then(span_id),
+            parent: value_at!(self.parent, row).and_then(span_id).and_then(NonZeroU64::new),
+            response: value_at!(self.response, row).map(response_hash),
             start: Nanos(self.start.value(row)),
             end: Nanos(self.end.value(row).max(self.start.value(row))),
-            role: Role::parse(self.role.get(row)),
+            role,
             entry: word(&self.kind, row).is_some_and(is_entry),
             error: word(&self.status, row).is_some_and(is_error),
             shadow: value_at!(self.shadow, row).unwrap_or(false),
             timed_out: value_at!(self.timed_out, row).unwrap_or(false),
             rate_limited: value_at!(self.rate_limited, row).unwrap_or(false),
-            retries: value_at!(self.retries, row),
             fallback: Tri::from(value_at!(self.fallback, row)),
             cache_hit: Tri::from(value_at!(self.cache_hit, row)),
+            retries: value_at!(self.retries, row),
+            labels,
+            subject: (subject != Subject::default()).then(|| Box::new(subject)),
+            call: (role == Role::Call).then(|| Box::new(self.call(row))),
+        }
+    }
+
+    fn call(&self, row: usize) -> Call {
+        Call {
             prompt: value_at!(self.prompt, row),
             completion: value_at!(self.completion, row),
-            cost: nano_usd,
+            cache_read: value_at!(self.cache_read, row),
+            cache_write: value_at!(self.cache_write, row),
+            reasoning: value_at!(self.reasoning, row),
+            cost: value_at!(self.cost, row).and_then(|cost| i64::try_from(cost).ok()),
             ttft_us: value_at!(self.ttft, row)
                 .filter(|ms| *ms >= 0.0)
                 .map(|ms| (ms * 1_000.0).round() as u64),
-            labels,
-            subject: (subject != Subject::default()).then(|| Box::new(subject)),
+            tool_args_valid: value_at!(self.tool_args_valid, row),
         }
     }
 }
@@ -263,7 +300,15 @@ fn is_error(status: &str) -> bool {
         .eq_ignore_ascii_case("error")
 }
 
-type Seen<'a> = (([i32; LABELS.len()], u64), (Option<&'a str>, Vec<Option<&'a str>>));
+/// What the labels of two rows of one batch are compared by.
+#[derive(PartialEq, Eq, Hash)]
+struct Seen<'a> {
+    codes: [i32; Word::COLUMNS.len()],
+    split: u64,
+    sampling: u64,
+    service_version: Option<&'a str>,
+    asked: Vec<Option<&'a str>>,
+}
 
 /// Labels already met, so that the spans of a service share one value in memory.
 #[derive(Debug, Default)]
@@ -288,39 +333,31 @@ impl LabelPool {
         labels
     }
 
-    /// Labels of every row, in row order. `cohort_keys` are the attributes that any release takes as its cohort.
-    pub fn of_rows(&mut self, facts: &SpanFacts<'_>, cohort_keys: &[Arc<str>]) -> Vec<Arc<Labels>> {
+    /// Labels of every row, in row order. `asked` are the attributes that any release asks for.
+    pub fn of_rows(&mut self, facts: &SpanFacts<'_>, asked: &[Arc<str>]) -> Vec<Arc<Labels>> {
         let mut memo: HashMap<Seen<'_>, Arc<Labels>, RandomState> = HashMap::default();
+        let bits = |share: Option<f64>| share.map_or(u64::MAX, f64::to_bits);
         (0..facts.rows)
             .map(|row| {
-                let codes = std::array::from_fn(|i| code(&facts.labels[i], row));
-                let split = value_at!(facts.split, row);
-                let service_version = map_value(facts.resource, row, SERVICE_VERSION);
-                let cohorts: Vec<Option<&str>> = cohort_keys
-                    .iter()
-                    .map(|key| map_value(facts.attributes, row, key).or_else(|| map_value(facts.resource, row, key)))
-                    .collect();
-                let seen = (
-                    (codes, split.map_or(u64::MAX, f64::to_bits)),
-                    (service_version, cohorts),
-                );
+                let (split, sampling) = (value_at!(facts.split, row), value_at!(facts.sampling, row));
+                let seen = Seen {
+                    codes: std::array::from_fn(|i| code(&facts.words[i], row)),
+                    split: bits(split),
+                    sampling: bits(sampling),
+                    service_version: map_value(facts.resource, row, SERVICE_VERSION),
+                    asked: asked.iter().map(|key| facts.attribute(row, key)).collect(),
+                };
                 if let Some(known) = memo.get(&seen) {
                     return Arc::clone(known);
                 }
-                let text = |i: usize| word(&facts.labels[i], row).map(Arc::<str>::from);
+                let text = |i: usize| word(&facts.words[i], row).map(Arc::<str>::from);
                 let labels = self.share(Labels {
-                    route: text(0),
-                    color: word(&facts.labels[1], row).and_then(Color::parse),
-                    version: text(2),
-                    cohort: text(3),
-                    service_name: text(4),
-                    deployment: text(5),
-                    response_model: text(6),
-                    host: text(7),
-                    prompt_version: text(8),
-                    service_version: service_version.map(Arc::from),
+                    words: std::array::from_fn(text),
+                    color: word(&facts.words[Word::Color as usize], row).and_then(Color::parse),
+                    service_version: seen.service_version.map(Arc::from),
                     split_ppm: split.and_then(ppm),
-                    attributes: std::iter::zip(cohort_keys, &seen.1.1)
+                    sampling_ppm: sampling.and_then(ppm),
+                    attributes: std::iter::zip(asked, &seen.asked)
                         .filter_map(|(key, value)| value.map(|value| (Arc::clone(key), Arc::from(value))))
                         .collect(),
                 });

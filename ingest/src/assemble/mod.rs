@@ -14,8 +14,11 @@ mod aging;
 mod assembly;
 mod facts;
 mod feedback;
+mod link;
+mod marks;
 mod names;
 mod outcome;
+mod path;
 mod resolve;
 mod row;
 mod shape;
@@ -24,15 +27,18 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod twins;
 
 pub use assembly::{Assembly, AssemblyState};
 pub use facts::{EvalFacts, FactsError, SpanFacts};
 pub use feedback::metric_of;
+pub use link::{Link, LinkedBy};
 pub use names::{NO_ROUTE, OTHER};
-pub use outcome::{Attempt, Outcome};
+pub use outcome::{Attempt, Outcome, Quality, Request};
 pub use row::{TraceRow, rows_to_batch};
 pub use tally::{Tally, minute_of};
 pub use trace::ClosedBy;
+pub use twins::TWIN_CALLS_MAX;
 
 use std::{sync::Arc, time::Duration};
 use store::{Mark, Patch, TraceId};

@@ -58,12 +58,33 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         mut release,
         mut cohort,
         mut closed_by,
+        mut reason,
+        mut linked_by,
     ] = std::array::from_fn(|_| Word::new());
     let [mut mirror_key, mut session, mut user] = std::array::from_fn(|_| StringViewBuilder::new());
-    let [mut calls, mut failed, mut retries, mut evals, mut evals_failed] =
-        std::array::from_fn(|_| Int32Builder::new());
-    let [mut error, mut timed_out, mut fallback, mut cache_hit, mut priced] =
-        std::array::from_fn(|_| BooleanBuilder::new());
+    let [
+        mut calls,
+        mut failed,
+        mut retries,
+        mut evals,
+        mut evals_failed,
+        mut requests,
+        mut requests_failed,
+        mut tools_failed,
+        mut guardrail_blocks,
+    ] = std::array::from_fn(|_| Int32Builder::new());
+    let [
+        mut error,
+        mut timed_out,
+        mut fallback,
+        mut cache_hit,
+        mut priced,
+        mut conflict,
+        mut superseded,
+        mut json_valid,
+        mut mixed,
+    ] = std::array::from_fn(|_| BooleanBuilder::new());
+    let (mut linked, mut sampling) = (StringBuilder::new(), Float64Builder::new());
     let [mut prompt, mut completion] = std::array::from_fn(|_| Int64Builder::new());
     let money = || Decimal128Builder::new().with_precision_and_scale(MONEY_PRECISION, MONEY_SCALE);
     let (mut cost, mut shadow_cost) = (money()?, money()?);
@@ -79,7 +100,7 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         duration.append_value(out.duration_us as f64 / 1_000.0);
         route.append_option(mark.route.as_deref());
         color.append_value(mark.color.as_str());
-        assigned.append_option(marked(mark.color));
+        assigned.append_option(marked(out.assigned));
         served.append_option(marked(out.served));
         version.append_option(mark.version.as_deref());
         release.append_option(mark.release.as_deref());
@@ -103,6 +124,19 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         evals.append_value(count(out.evals as usize));
         evals_failed.append_value(count(out.evals_failed as usize));
         closed_by.append_value(row.closed_by.as_str());
+        let quality = &out.quality;
+        reason.append_option(mark.unmarked_reason.as_deref());
+        conflict.append_value(out.conflict);
+        requests.append_value(count(out.requests.len()));
+        requests_failed.append_value(count(out.requests.iter().filter(|r| r.error).count()));
+        linked.append_option(out.link.as_ref().map(|link| hex::encode(link.other)));
+        linked_by.append_option(out.linked_by());
+        superseded.append_value(out.is_superseded());
+        json_valid.append_option(quality.json_valid);
+        tools_failed.append_option(quality.tools_failed.map(|n| count(n as usize)));
+        guardrail_blocks.append_value(count(quality.guardrail_blocks as usize));
+        mixed.append_option(quality.off_path);
+        sampling.append_option(out.sampling_ppm.map(|ppm| f64::from(ppm) / f64::from(PPM)));
     }
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(ids.finish()),
@@ -134,6 +168,18 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         Arc::new(evals.finish()),
         Arc::new(evals_failed.finish()),
         Arc::new(closed_by.finish()),
+        Arc::new(reason.finish()),
+        Arc::new(conflict.finish()),
+        Arc::new(requests.finish()),
+        Arc::new(requests_failed.finish()),
+        Arc::new(linked.finish()),
+        Arc::new(linked_by.finish()),
+        Arc::new(superseded.finish()),
+        Arc::new(json_valid.finish()),
+        Arc::new(tools_failed.finish()),
+        Arc::new(guardrail_blocks.finish()),
+        Arc::new(mixed.finish()),
+        Arc::new(sampling.finish()),
     ];
     let unfilled = &schema::TRACES.fields()[columns.len()..];
     columns.extend(

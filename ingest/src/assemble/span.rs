@@ -2,15 +2,19 @@
 
 use proto::{Color, Nanos};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 /// What a span is; the words of column `role`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
     /// One attempt at a model.
     Call,
+    /// A tool that was run.
+    Tool,
     /// Work of a judge: nothing below it is the route's.
     Evaluator,
+    /// Where a request entered a process.
+    Server,
     /// Anything else.
     Other,
 }
@@ -21,7 +25,9 @@ impl Role {
     pub fn parse(word: Option<&str>) -> Self {
         match word {
             Some("call") => Self::Call,
+            Some("tool") => Self::Tool,
             Some("evaluator") => Self::Evaluator,
+            Some("server") => Self::Server,
             _ => Self::Other,
         }
     }
@@ -61,43 +67,114 @@ impl Tri {
     }
 }
 
-/// Words by which a span says, or lets one guess, whose it is. Shared between spans.
+macro_rules! words {
+    ($($(#[$doc:meta])* $word:ident = $column:literal,)*) => {
+        /// A word of a span that assembly keeps: by these a span says, or lets one guess, whose it is and which path it
+        /// took.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Word {
+            $($(#[$doc])* $word,)*
+        }
+
+        impl Word {
+            /// Their columns in `spans`, by number.
+            pub const COLUMNS: [&'static str; [$($column),*].len()] = [$($column),*];
+        }
+    };
+}
+
+words! {
+    /// Stamped route.
+    Route = "route",
+    /// Stamped color.
+    Color = "color",
+    /// Stamped version.
+    Version = "version",
+    /// Stamped cohort.
+    Cohort = "cohort",
+    /// A weak name for a route.
+    Workflow = "workflow",
+    /// A weaker one.
+    Agent = "agent",
+    /// The last resort for a route.
+    Service = "service_name",
+    /// Instrumentation library.
+    Scope = "scope",
+    /// Deployment id.
+    Deployment = "deployment",
+    /// Variant of a declared feature flag.
+    Variant = "variant",
+    /// Model that was asked for.
+    RequestModel = "request_model",
+    /// Model that answered.
+    ResponseModel = "response_model",
+    /// Host that answered.
+    Host = "host",
+    /// Prompt.
+    PromptName = "prompt_name",
+    /// Its version.
+    PromptVersion = "prompt_version",
+    /// Tool schema.
+    Tools = "tools_version",
+    /// Guardrails.
+    Guardrails = "guardrails_version",
+    /// Semantic cache.
+    Cache = "cache_version",
+    /// Routing policy.
+    Policy = "policy_version",
+    /// What a guardrail found.
+    GuardrailResult = "guardrail_result",
+    /// Why another model was taken.
+    FallbackReason = "fallback_reason",
+    /// What the JSON schemas of routes said about the answer.
+    JsonChecks = "json_checks",
+}
+
+/// Words of a span. Shared between spans.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Labels {
-    /// Stamped route.
-    pub route: Option<Arc<str>>,
+    /// By number of [`Word`].
+    pub words: [Option<Arc<str>>; Word::COLUMNS.len()],
     /// Stamped color.
     pub color: Option<Color>,
-    /// Stamped version.
-    pub version: Option<Arc<str>>,
-    /// Stamped cohort.
-    pub cohort: Option<Arc<str>>,
-    /// The last resort for a route.
-    pub service_name: Option<Arc<str>>,
-    /// Deployment id.
-    pub deployment: Option<Arc<str>>,
-    /// Model that answered.
-    pub response_model: Option<Arc<str>>,
-    /// Host that answered.
-    pub host: Option<Arc<str>>,
-    /// Prompt version.
-    pub prompt_version: Option<Arc<str>>,
-    /// The last resort for a version.
+    /// The last resort for a version: `service.version`.
     pub service_version: Option<Arc<str>>,
     /// Stamped split, ppm.
     pub split_ppm: Option<u32>,
-    /// Attributes that a release takes as its cohort, with their values.
+    /// Probability with which the span was sampled upstream, ppm.
+    pub sampling_ppm: Option<u32>,
+    /// Attributes that a release asks for (its cohort, LiteLLM's model group), with their values.
     pub attributes: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Labels {
-    /// Value of a cohort attribute.
+    /// A word.
+    #[must_use]
+    pub fn word(&self, word: Word) -> Option<&Arc<str>> {
+        self.words[word as usize].as_ref()
+    }
+
+    /// A word's text.
+    #[must_use]
+    pub fn text(&self, word: Word) -> Option<&str> {
+        self.word(word).map(AsRef::as_ref)
+    }
+
+    /// Value of an attribute that a release asks for.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<&Arc<str>> {
         self.attributes
             .iter()
             .find(|(k, _)| **k == *key)
             .map(|(_, value)| value)
+    }
+
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let words = self.words.iter().flatten().map(|word| word.len());
+        let pairs = self.attributes.iter().map(|(_, value)| value.len());
+        words.chain(pairs).sum()
     }
 }
 
@@ -110,6 +187,38 @@ pub struct Subject {
     pub user: Option<Arc<str>>,
     /// Key that pairs mirrored requests.
     pub mirror_key: Option<Arc<str>>,
+    /// Id that one user request keeps through its retries and fallbacks.
+    pub request: Option<Arc<str>>,
+}
+
+impl Subject {
+    /// Bytes of its texts.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        let names = [&self.session, &self.user, &self.mirror_key, &self.request];
+        names.into_iter().flatten().map(|name| name.len()).sum()
+    }
+}
+
+/// What only a call has.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Call {
+    /// Prompt tokens.
+    pub prompt: Option<i64>,
+    /// Completion tokens.
+    pub completion: Option<i64>,
+    /// Prompt tokens read from the provider's cache.
+    pub cache_read: Option<i64>,
+    /// Prompt tokens written to it.
+    pub cache_write: Option<i64>,
+    /// Completion tokens spent on reasoning.
+    pub reasoning: Option<i64>,
+    /// Cost, nano-USD.
+    pub cost: Option<i64>,
+    /// Time to first token, us.
+    pub ttft_us: Option<u64>,
+    /// Whether the arguments of the tool calls it asks for fit the tools' schemas.
+    pub tool_args_valid: Option<bool>,
 }
 
 /// One span.
@@ -118,7 +227,9 @@ pub struct Span {
     /// Id.
     pub id: u64,
     /// Id of its parent, in this trace or beyond.
-    pub parent: Option<u64>,
+    pub parent: Option<NonZeroU64>,
+    /// Hash of the provider's id of the response.
+    pub response: Option<NonZeroU64>,
     /// Start.
     pub start: Nanos,
     /// End, never before the start.
@@ -135,24 +246,32 @@ pub struct Span {
     pub timed_out: bool,
     /// It was refused by a rate limit.
     pub rate_limited: bool,
-    /// Retries.
-    pub retries: Option<i32>,
     /// Fell back.
     pub fallback: Tri,
     /// Served from the semantic cache.
     pub cache_hit: Tri,
-    /// Prompt tokens.
-    pub prompt: Option<i64>,
-    /// Completion tokens.
-    pub completion: Option<i64>,
-    /// Cost, nano-USD.
-    pub cost: Option<i64>,
-    /// Time to first token, us.
-    pub ttft_us: Option<u64>,
+    /// Retries.
+    pub retries: Option<i32>,
     /// Words.
     pub labels: Arc<Labels>,
     /// Names.
     pub subject: Option<Box<Subject>>,
+    /// Present on calls.
+    pub call: Option<Box<Call>>,
+}
+
+impl Span {
+    /// A word of its labels.
+    #[must_use]
+    pub fn word(&self, word: Word) -> Option<&Arc<str>> {
+        self.labels.word(word)
+    }
+}
+
+/// The hash by which response ids are compared: xxh3, zero read as one.
+#[must_use]
+pub fn response_hash(id: &str) -> NonZeroU64 {
+    NonZeroU64::new(xxhash_rust::xxh3::xxh3_64(id.as_bytes())).unwrap_or(NonZeroU64::MIN)
 }
 
 /// One evaluation.

@@ -1,11 +1,11 @@
 //! From outcomes to cells: which counts a trace adds, and the signed deltas of many of them before they reach a table.
 
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Quality};
 use ahash::RandomState;
 use hashbrown::HashMap;
 use proto::{
     Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
-    cell::{Scope, Series},
+    cell::{PPM, Scope, Series},
 };
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
@@ -58,6 +58,32 @@ fn amount(cells: &mut Vec<(Metric, Grain, Cell)>, metric: &Metric, grain: Grain,
     });
 }
 
+fn add_quality(cells: &mut Vec<(Metric, Grain, Cell)>, quality: &Quality, sign: i64) {
+    let said = [
+        (Metric::JsonInvalid, quality.json_valid.map(|valid| !valid)),
+        (Metric::ToolArgsInvalid, quality.tool_args_valid.map(|valid| !valid)),
+        (Metric::ToolError, quality.tools_failed.map(|failed| failed > 0)),
+        (Metric::MixedManifest, quality.off_path),
+        (Metric::ThumbsDown, quality.thumbs_down),
+        (Metric::GuardrailBlock, Some(quality.guardrail_blocks > 0)),
+    ];
+    for (metric, event) in said {
+        if let Some(event) = event {
+            rate(cells, &metric, Grain::Trace, event, sign);
+        }
+    }
+    // of all traces: silence means that it did not happen
+    for metric in [
+        Metric::ThumbsDown,
+        Metric::Escalation,
+        Metric::Abandoned,
+        Metric::Override,
+    ] {
+        let event = quality.reported.contains(&metric);
+        rate(cells, &metric, Grain::Trace, event, sign);
+    }
+}
+
 /// Start of the minute (or of the resolution in use) that holds `at`, unix seconds.
 #[must_use]
 pub fn minute_of(at: Nanos, resolution: Duration) -> i64 {
@@ -86,7 +112,11 @@ impl Tally {
         let unsigned = |value: Option<i64>| value.and_then(|v| u64::try_from(v).ok());
         let trace = Grain::Trace;
 
-        let cells = self.groups.entry(of(mark.color)).or_default();
+        self.add_requests(outcome, of, sign);
+        if outcome.is_superseded() {
+            return;
+        }
+        let cells = self.groups.entry(of(outcome.assigned)).or_default();
         rate(cells, &Metric::Traces, trace, false, sign);
         amount(cells, &Metric::Latency, trace, Some(outcome.duration_us), sign);
         amount(
@@ -119,14 +149,26 @@ impl Tally {
         for (name, failed) in &outcome.verdicts {
             rate(cells, &Metric::EvalFail(Arc::clone(name)), trace, *failed, sign);
         }
+        add_quality(cells, &outcome.quality, sign);
+        if let Some(ppm) = outcome.sampling_ppm {
+            rate(cells, &Metric::Sampled, trace, ppm < PPM, sign);
+        }
         let unmarked = self.groups.entry(of(Color::Unmarked)).or_default();
-        rate(unmarked, &Metric::Unmarked, trace, !mark.color.is_marked(), sign);
+        rate(unmarked, &Metric::Unmarked, trace, !outcome.assigned.is_marked(), sign);
+    }
 
+    /// What the calls and requests of a trace contribute: also those of a failed try that another trace made good.
+    fn add_requests(&mut self, outcome: &Outcome, of: impl Fn(Color) -> Group + Copy, sign: i64) {
         for attempt in &outcome.attempts {
             let cells = self.groups.entry(of(attempt.color)).or_default();
             rate(cells, &Metric::AttemptError, Grain::Attempt, attempt.error, sign);
             rate(cells, &Metric::RateLimited, Grain::Attempt, attempt.rate_limited, sign);
             amount(cells, &Metric::Ttft, Grain::Attempt, attempt.ttft_us, sign);
+        }
+        for request in outcome.requests.iter().filter(|_| !outcome.is_superseded()) {
+            let cells = self.groups.entry(of(request.color)).or_default();
+            rate(cells, &Metric::Error, Grain::Request, request.error, sign);
+            amount(cells, &Metric::Latency, Grain::Request, Some(request.duration_us), sign);
         }
     }
 

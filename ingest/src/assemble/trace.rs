@@ -2,13 +2,19 @@
 
 use super::{
     Limits,
+    link::{Link, Member, is_fallback},
     outcome::Outcome,
+    resolve::{has_shadow_groups, is_in_shadow_group, route_of},
     shape::{Shape, is_rooted},
-    span::{Eval, Span, Subject},
+    span::{Call, Eval, Span, Subject},
+    twins::Twins,
 };
-use proto::Nanos;
+use proto::{
+    Nanos,
+    release::{BookEntry, ReleaseBook},
+};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use store::Mark;
 
 /// Why a trace closed.
@@ -62,10 +68,14 @@ pub(super) struct Trace {
     pub mark: Option<(Arc<Mark>, u64)>,
     /// Stamp and version contradict.
     pub conflict: bool,
+    /// Its tie to another trace of the same request.
+    pub link: Option<Link>,
     /// What the cells hold of it, on the side that `admitted` says.
     pub charged: Option<Arc<Outcome>>,
     /// Record with which its last row of `traces` was made.
     pub row_lsn: Option<u64>,
+    /// Texts that came with its spans and are its own, bytes.
+    pub texts: u64,
     /// Its memory as last counted, bytes.
     pub weighed: u64,
     /// Earliest time for which it stands in the queue.
@@ -87,8 +97,10 @@ impl Trace {
             closed: None,
             mark: None,
             conflict: false,
+            link: None,
             charged: None,
             row_lsn: None,
+            texts: 0,
             weighed: 0,
             queued: None,
         }
@@ -119,20 +131,93 @@ impl Trace {
     /// Estimates its memory again; by how many bytes it changed.
     pub fn weigh(&mut self) -> i64 {
         let subjects = self.spans.iter().filter(|s| s.subject.is_some()).count();
+        let calls = self.spans.iter().filter(|s| s.call.is_some()).count();
         let bytes = size_of::<Self>()
-            + size_of::<Outcome>()
-            + 256
-            + self.spans.len() * size_of::<Span>()
-            + subjects * (size_of::<Subject>() + 96)
-            + self.evals.len() * (size_of::<Eval>() + 32);
+            + OVERHEAD_BYTES
+            + self
+                .charged
+                .as_ref()
+                .map_or(0, |_| size_of::<Outcome>() + OVERHEAD_BYTES)
+            + self.spans.capacity() * size_of::<Span>()
+            + subjects * (size_of::<Subject>() + 16)
+            + calls * (size_of::<Call>() + 16)
+            + self.evals.len() * (size_of::<Eval>() + 32)
+            + usize::try_from(self.texts).unwrap_or(usize::MAX);
         let before = std::mem::replace(&mut self.weighed, bytes as u64);
         bytes as i64 - before as i64
     }
 
-    /// The tree, and whether its root is a true one.
-    pub fn shape(&mut self) -> Shape {
-        let shape = Shape::of(&self.spans);
-        self.rooted = shape.root().is_some_and(|root| is_rooted(&self.spans[root]));
-        shape
+    /// Adds a span where its id belongs; `at` is that place.
+    pub fn insert(&mut self, at: usize, span: Span) {
+        // most traces have few spans: doubling from four would cost more than moving them
+        if self.spans.len() == self.spans.capacity() {
+            self.spans.reserve_exact(self.spans.len().clamp(1, 1_024));
+        }
+        self.texts += span.subject.as_ref().map_or(0, |subject| subject.text_bytes() as u64);
+        self.spans.insert(at, span);
+    }
+
+    /// Looks at the tree; `None` without spans.
+    pub fn view<'b>(&mut self, book: &'b ReleaseBook) -> Option<View<'b>> {
+        let mut shape = Shape::of(&self.spans, |span| span.shadow);
+        let mut root = shape.root()?;
+        let entry = route_of(&self.spans, &shape).and_then(|route| book.in_force(&route, self.spans[root].start));
+        if let Some(entry) = entry.filter(|entry| has_shadow_groups(entry)) {
+            shape = Shape::of(&self.spans, |span| span.shadow || is_in_shadow_group(span, entry));
+            root = shape.root()?;
+        }
+        self.rooted = is_rooted(&self.spans[root]);
+        Some(View {
+            twins: Twins::of(&self.spans, &shape),
+            start: self.spans[root].start,
+            root,
+            shape,
+            entry,
+        })
+    }
+
+    /// What its ties to other traces depend on.
+    pub fn member(&self, view: &View<'_>) -> (Subject, Member) {
+        let root = &self.spans[view.root];
+        let speakers = || view.shape.speakers().map(|i| &self.spans[i]);
+        let named =
+            |pick: fn(&Subject) -> Option<&Arc<str>>| speakers().find_map(|s| pick(s.subject.as_deref()?)).cloned();
+        let subject = Subject {
+            session: named(|s| s.session.as_ref()),
+            request: named(|s| s.request.as_ref()),
+            ..Subject::default()
+        };
+        let member = Member {
+            start: root.start,
+            end: root.end,
+            failed: root.error,
+            is_fallback: is_fallback(speakers()),
+            color: self.mark.as_ref().map_or_else(Default::default, |(mark, _)| mark.color),
+        };
+        (subject, member)
+    }
+}
+
+/// What a trace costs beside its own fields: entries in maps and queues, and what the allocator adds; bytes.
+const OVERHEAD_BYTES: usize = 160;
+
+/// What the spans of a trace say together.
+#[derive(Debug)]
+pub(super) struct View<'b> {
+    pub shape: Shape,
+    pub twins: Twins,
+    /// Index of the root.
+    pub root: usize,
+    /// Start of the root.
+    pub start: Nanos,
+    /// Release in force at its start.
+    pub entry: Option<&'b BookEntry>,
+}
+
+impl View<'_> {
+    /// When a trace of this start has timed out, and for how long late spans are waited for after that.
+    pub fn patience(&self, limits: &Limits) -> (Duration, Duration) {
+        self.entry
+            .map_or((limits.timeout, limits.grace), |entry| (entry.timeout, entry.grace))
     }
 }

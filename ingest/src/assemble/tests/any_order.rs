@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 
 #[derive(Debug, Clone)]
 enum Row {
-    Span(S),
+    Span(Box<S>),
     Eval(E),
 }
 
@@ -46,11 +46,21 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
             service: Some("front"),
             ..S::default()
         };
+        // two libraries and few values: twins, ties and mixed paths happen
+        span.scope = pick(rng, &[Some("a"), Some("b")]);
+        span.response = pick(rng, &[None, None, Some("r-1"), Some("r-2")]);
+        span.request = pick(rng, &[None, None, None, Some("q-1"), Some("q-2")]);
+        span.session = pick(rng, &[None, None, Some("s-1")]);
+        span.asked = pick(rng, &[None, Some("m-1"), Some("m-2")]);
+        span.answered = pick(rng, &[None, Some("m-1")]);
+        span.json = pick(rng, &[None, Some("chat=ok"), Some("other=ok,chat=invalid")]);
+        span.sampling = pick(rng, &[None, Some(1.0), Some(0.25)]);
+        span.group = rng.random_bool(0.1).then_some("chat-shadow");
         span.route = pick(rng, &[None, None, Some("chat"), Some("chat"), Some("other")]);
         span.color = pick(rng, &[None, None, None, Some("green"), Some("blue")]);
         span.version = pick(rng, &[None, None, None, Some("41"), Some("42"), Some("43")]);
         span.deployment = pick(rng, &[None, None, Some("dep-green")]);
-        rows.push(Row::Span(span));
+        rows.push(Row::Span(Box::new(span)));
     }
     for i in 0..rng.random_range(0..3) {
         let (time, name) = (f64::from(i) * 700.0, pick(rng, &["TaskCompletion", "groundedness"]));
@@ -67,7 +77,13 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
 fn send(bench: &mut Bench, seconds: f64, rows: &[Row]) {
     let of_spans: Vec<S> = rows
         .iter()
-        .filter_map(|r| if let Row::Span(s) = r { Some(s.clone()) } else { None })
+        .filter_map(|r| {
+            if let Row::Span(s) = r {
+                Some((**s).clone())
+            } else {
+                None
+            }
+        })
         .collect();
     let of_evals: Vec<E> = rows
         .iter()

@@ -1,6 +1,7 @@
 //! Assembly from the outside: batches in, marks, rows and cells out.
 
 mod any_order;
+mod meaning;
 mod rows;
 mod sentences;
 
@@ -26,7 +27,7 @@ fn manifest(version: &str, matches: Match) -> Manifest {
         provider: text(),
         model: text(),
         prompt: text(),
-        tools: text(),
+        tools: "tools@7".to_owned(),
         guardrails: text(),
         cache: text(),
         fallback: Vec::new(),
@@ -41,6 +42,8 @@ fn manifest(version: &str, matches: Match) -> Manifest {
 fn book() -> Arc<ReleaseBook> {
     let matches = Match {
         deployment: vec!["dep-green".to_owned()],
+        variant: vec!["candidate".to_owned()],
+        shadow_groups: vec!["chat-shadow".to_owned()],
         ..Match::default()
     };
     Arc::new(ReleaseBook {

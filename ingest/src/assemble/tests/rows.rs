@@ -37,6 +37,18 @@ pub(super) struct S {
     pub cost: Option<i64>,
     pub fallback: Option<bool>,
     pub session: Option<&'static str>,
+    pub request: Option<&'static str>,
+    pub scope: Option<&'static str>,
+    pub response: Option<&'static str>,
+    pub asked: Option<&'static str>,
+    pub answered: Option<&'static str>,
+    pub tools: Option<&'static str>,
+    pub variant: Option<&'static str>,
+    pub workflow: Option<&'static str>,
+    pub json: Option<&'static str>,
+    pub guardrail: Option<&'static str>,
+    pub sampling: Option<f64>,
+    pub group: Option<&'static str>,
 }
 
 /// A root that lasted from `start` to `end`.
@@ -76,6 +88,7 @@ pub(super) fn spans(rows: &[S]) -> Section {
         TimestampNanosecondArray::from_iter_values(rows.iter().map(|r| at(t(r)).0)).with_timezone("UTC")
     };
     let words = |w: fn(&S) -> Option<&'static str>| Words::from_iter(rows.iter().map(w));
+    let texts = |t: fn(&S) -> Option<&'static str>| StringViewArray::from_iter(rows.iter().map(t));
     let names = MapFieldNames {
         entry: "entries".into(),
         key: "keys".into(),
@@ -86,6 +99,10 @@ pub(super) fn spans(rows: &[S]) -> Section {
         if let Some(tier) = row.tier {
             attributes.keys().append_value("tier");
             attributes.values().append_value(tier);
+        }
+        if let Some(group) = row.group {
+            attributes.keys().append_value("litellm.model_group");
+            attributes.values().append_value(group);
         }
         attributes.append(true).unwrap();
     }
@@ -122,6 +139,17 @@ pub(super) fn spans(rows: &[S]) -> Section {
         column("status", words(|r| r.error.then_some("error"))),
         column("fallback", BooleanArray::from_iter(rows.iter().map(|r| r.fallback))),
         column("attributes", attributes.finish()),
+        column("request_id", texts(|r| r.request)),
+        column("response_id", texts(|r| r.response)),
+        column("scope", words(|r| r.scope)),
+        column("request_model", words(|r| r.asked)),
+        column("response_model", words(|r| r.answered)),
+        column("tools_version", words(|r| r.tools)),
+        column("variant", words(|r| r.variant)),
+        column("workflow", words(|r| r.workflow)),
+        column("json_checks", words(|r| r.json)),
+        column("guardrail_result", words(|r| r.guardrail)),
+        column("sampling", Float64Array::from_iter(rows.iter().map(|r| r.sampling))),
     ])
     .unwrap();
     Section {
