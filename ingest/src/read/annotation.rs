@@ -4,6 +4,7 @@
 use super::{
     ReadError, Reader,
     evaluation::{Judged, Place},
+    stamps::Flag,
     value::Value,
 };
 use proto::Nanos;
@@ -15,6 +16,8 @@ pub(super) struct Found<'a> {
     pub(super) events: Vec<&'a [u8]>,
     /// Attributes that are parts of evaluations.
     pub(super) attributes: Vec<(&'a [u8], Value<'a>)>,
+    /// The declared feature flag that the span tells of.
+    pub(super) flag: Option<Flag<'a>>,
     /// What the span's first link points to.
     pub(super) target: Option<Place<'a>>,
 }

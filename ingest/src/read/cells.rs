@@ -4,7 +4,7 @@ use super::{
     ReadCounts, ReadError, WORD_BYTES_MAX,
     columns::{Amounts, Flags, Texts, Words},
     priced::NO_WORD,
-    value::{BadNumber, Number, Value, utf8, write_scalar},
+    value::{BadNumber, Number, Value, Written, first_text, utf8, write_scalar},
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 
@@ -61,6 +61,11 @@ impl Cells<'_> {
                 column.set(self.row, &text);
                 Ok(())
             }
+            // HTTP headers come as lists
+            Value::Array(texts) => match first_text(texts)? {
+                Some(text) if !text.is_empty() => self.text(column, Value::Text(text)),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -95,6 +100,15 @@ impl Cells<'_> {
 }
 
 impl ReadCounts {
+    #[inline]
+    pub(super) fn wrote(&mut self, written: Written) {
+        match written {
+            Written::Whole => {}
+            Written::Cut => self.values_cut += 1,
+            Written::TooDeep => self.values_too_deep += 1,
+        }
+    }
+
     pub(super) fn note(&mut self, why: BadNumber) {
         *match why {
             BadNumber::Unreadable => &mut self.numbers_unreadable,

@@ -4,32 +4,39 @@
 //! content rules and then remembered, up to a limit, so that a span's attributes cost one hash and one comparison each.
 
 use super::{
-    ExtraKeys, annotation,
-    resolve::json_text,
-    sources::{
-        COHORT_PREFIXES, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENT, Place, RAW_CONTENT_FIELDS, SLOTS, SOURCES,
-        Slot,
-    },
-    value::Value,
+    annotation,
+    content_keys::{CONTENT_KEYS, CONTENT_PREFIXES, CONTENT_WORDS, ERROR_TEXT_KEYS, RAW_CONTENT_FIELDS},
+    extra::{EXTRA_KEYS_MAX, ExtraKeys},
+    messages,
+    slot::{Place, Slot, Source},
+    sources::{COHORT_PREFIXES, FIRST_TOKEN_EVENT, SOURCES},
 };
 
 /// Slots that one key may fill.
 const USES_MAX: usize = 3;
 /// Unknown keys that are remembered.
-const LEARNED_MAX: usize = 1_024;
+pub(super) const LEARNED_MAX: usize = 1_024;
 /// Cells of the table; a power of two, and sparse even when all that can be learned is.
 const CELLS: usize = 1 << 12;
 /// Cells looked at before a key counts as unknown: bounds the cost of keys made to collide.
 const PROBES_MAX: usize = 8;
 
 /// Rank of the first configured key of a slot; built-in keys come before.
-const CONFIGURED: u8 = 32;
+pub(super) const CONFIGURED: u8 = 32;
+/// Rank of a feature flag's variant as a color: after everything else on the span.
+pub(super) const FLAGGED: u8 = ON_RESOURCE - 1;
 /// Rank of the first key looked up on the resource.
-const ON_RESOURCE: u8 = 96;
+pub(super) const ON_RESOURCE: u8 = 64;
 /// Rank of the first key looked up in the resource's `metadata`.
-const IN_METADATA: u8 = ON_RESOURCE + CONFIGURED / 2;
+pub(super) const IN_METADATA: u8 = ON_RESOURCE + CONFIGURED / 2;
+/// Rank of the first configured key looked up in the resource's `metadata`.
+pub(super) const CONFIGURED_IN_METADATA: u8 = IN_METADATA + CONFIGURED;
 /// Rank of the first key that is trusted less than the resource.
-const LATE: u8 = 224;
+pub(super) const LATE: u8 = 128;
+const _: () = assert!(
+    EXTRA_KEYS_MAX <= 16,
+    "configured keys of the resource end where those in its metadata begin"
+);
 
 /// One slot a key fills, and how far down in its order of trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,22 +45,36 @@ pub(super) struct Use {
     pub(super) rank: u8,
 }
 
+/// Whether a value is content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    No,
+    /// If it is a text or holds others: known only by the word its key ends in.
+    Perhaps,
+    Yes,
+    /// The text of an error, which may quote content.
+    ErrorText,
+}
+
 /// What a key means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Meaning {
     /// The value is content: prompts, outputs, tool arguments.
-    pub(super) content: bool,
+    pub(super) content: Content,
     /// The value is part of an evaluation.
     pub(super) judges: bool,
+    /// The value is part of a numbered message.
+    pub(super) message: bool,
     uses: [Use; USES_MAX],
     used: u8,
 }
 
 impl Meaning {
-    const fn nothing(content: bool) -> Self {
+    const fn nothing(content: Content) -> Self {
         Self {
             content,
             judges: false,
+            message: false,
             uses: [Use {
                 slot: Slot::Role,
                 rank: 0,
@@ -75,7 +96,7 @@ impl Meaning {
     }
 }
 
-struct Entry {
+pub(super) struct Entry {
     print: Print,
     meaning: Meaning,
     key: Box<[u8]>,
@@ -92,10 +113,10 @@ impl Entry {
 pub(super) struct KeyTable {
     /// Index into `entries` plus one; zero is empty.
     cells: Box<[u16]>,
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
     learned: usize,
-    /// Content keys of the configuration.
-    content: Vec<Box<[u8]>>,
+    /// Whether the word a key ends in tells anything: on resources it names hosts and processes.
+    by_word: bool,
 }
 
 /// Three words of a key and its length. They cover a key of 8 to 24 bytes whole.
@@ -154,7 +175,7 @@ impl Print {
 impl KeyTable {
     /// Keys of spans.
     pub(super) fn of_spans(extra: &ExtraKeys) -> Self {
-        let mut table = Self::new(extra);
+        let mut table = Self::new(extra, true);
         for source in SOURCES.iter().filter(|s| s.place != Place::Resource) {
             table.add_all(source.slot, 0, source.keys);
             table.add_all(source.slot, LATE, source.late);
@@ -162,64 +183,75 @@ impl KeyTable {
         for (slot, keys) in extra.by_slot() {
             table.add_all(slot, CONFIGURED, keys);
         }
-        for prefix in COHORT_PREFIXES {
-            let copies: Vec<String> = extra.cohort.iter().map(|key| format!("{prefix}{key}")).collect();
-            table.add_all(Slot::Cohort, LATE + 2, &copies);
+        let mut rank = LATE;
+        for source in SOURCES.iter().filter(|s| s.slot == Slot::Cohort) {
+            rank += rank_after(source.late);
+            let keys = source
+                .keys
+                .iter()
+                .copied()
+                .chain(extra.of(Slot::Cohort).iter().map(String::as_str));
+            for key in keys {
+                let copies = COHORT_PREFIXES.map(|prefix| format!("{prefix}{key}"));
+                table.add_all(Slot::Cohort, rank, &copies);
+                rank = rank.saturating_add(rank_after(&copies));
+            }
         }
         table
     }
 
     /// Keys of resources. Their ranks come after those of the span's own keys.
     pub(super) fn of_resources(extra: &ExtraKeys) -> Self {
-        let mut table = Self::new(extra);
-        for source in SOURCES.iter().filter(|s| s.place != Place::Span) {
+        let mut table = Self::new(extra, false);
+        let is_looked_up = |s: &&Source| s.place != Place::Span;
+        for source in SOURCES.iter().filter(is_looked_up) {
             table.add_all(source.slot, ON_RESOURCE, source.keys);
-        }
-        for (slot, keys) in extra.by_slot() {
-            table.add_all(slot, ON_RESOURCE + CONFIGURED, keys);
+            table.add_all(source.slot, ON_RESOURCE + CONFIGURED, extra.of(source.slot));
         }
         table
     }
 
-    fn new(extra: &ExtraKeys) -> Self {
+    fn new(extra: &ExtraKeys, by_word: bool) -> Self {
         let mut table = Self {
             cells: vec![0; CELLS].into(),
             entries: Vec::new(),
             learned: 0,
-            content: extra.content.iter().map(|key| key.as_bytes().into()).collect(),
+            by_word,
         };
-        for key in CONTENT_KEYS
-            .iter()
-            .copied()
-            .chain(extra.content.iter().map(String::as_str))
-        {
-            table.insert(key.as_bytes(), Meaning::nothing(true));
+        let own = extra.content().iter().map(String::as_str);
+        let texts = [Slot::Input, Slot::Output];
+        let texts = texts.iter().flat_map(|&slot| extra.of(slot)).map(String::as_str);
+        for key in CONTENT_KEYS.iter().copied().chain(own).chain(texts) {
+            table.name(key, Content::Yes);
         }
-        // a source is content only by name, never by how it starts
+        for key in ERROR_TEXT_KEYS {
+            table.name(key, Content::ErrorText);
+        }
+        // a source is content only by name, never by how it starts or ends
         for key in SOURCES.iter().flat_map(|source| source.keys.iter().chain(source.late)) {
-            if table.find(key.as_bytes()).is_none() {
-                table.insert(key.as_bytes(), Meaning::nothing(false));
-            }
+            table.name(key, Content::No);
         }
         table
     }
 
+    /// Makes a key known, if it is not yet.
+    fn name(&mut self, key: &str, content: Content) {
+        if self.find(key.as_bytes()).is_none() {
+            self.insert(key.as_bytes(), Meaning::nothing(content));
+        }
+    }
+
     fn add_all<S: AsRef<str>>(&mut self, slot: Slot, rank: u8, keys: &[S]) {
-        let room = if rank >= LATE {
-            u8::MAX - rank
-        } else {
-            ON_RESOURCE - CONFIGURED
-        };
-        for (i, key) in (0..room).zip(keys) {
+        for (rank, key) in (rank..=u8::MAX).zip(keys) {
             if key.as_ref() == FIRST_TOKEN_EVENT {
                 continue;
             }
             let key = key.as_ref().as_bytes();
             match self.find(key) {
-                Some(entry) => self.entries[entry].meaning.add(slot, rank + i),
+                Some(entry) => self.entries[entry].meaning.add(slot, rank),
                 None => {
-                    let mut meaning = Meaning::nothing(false);
-                    meaning.add(slot, rank + i);
+                    let mut meaning = Meaning::nothing(Content::No);
+                    meaning.add(slot, rank);
                     self.insert(key, meaning);
                 }
             }
@@ -270,19 +302,41 @@ impl KeyTable {
 
     #[cold]
     fn learn(&mut self, key: &[u8]) -> Meaning {
-        let mut meaning = Meaning::nothing(self.is_content(key));
+        let mut meaning = Meaning::nothing(self.content(key));
         meaning.judges = annotation::part(key).is_some();
+        meaning.message = messages::is_piece(key);
         if self.learned < LEARNED_MAX && self.insert(key, meaning) {
             self.learned += 1;
         }
         meaning
     }
 
-    fn is_content(&self, key: &[u8]) -> bool {
-        CONTENT_PREFIXES.iter().any(|prefix| key.starts_with(prefix.as_bytes()))
-            || self.content.iter().any(|content| **content == *key)
-            || is_raw_content(key)
+    fn content(&self, key: &[u8]) -> Content {
+        if CONTENT_PREFIXES.iter().any(|prefix| key.starts_with(prefix.as_bytes())) || is_raw_content(key) {
+            Content::Yes
+        } else if self.by_word && ends_in_content_word(key) {
+            Content::Perhaps
+        } else {
+            Content::No
+        }
     }
+}
+
+/// Ranks that a list takes.
+fn rank_after<S>(keys: &[S]) -> u8 {
+    u8::try_from(keys.len()).unwrap_or(u8::MAX)
+}
+
+/// Whether the last word of a key that is no number is one of [`CONTENT_WORDS`].
+fn ends_in_content_word(key: &[u8]) -> bool {
+    let mut words = key.rsplit(|byte| b"._-".contains(byte));
+    words
+        .find(|word| !word.iter().all(u8::is_ascii_digit))
+        .is_some_and(|last| {
+            CONTENT_WORDS
+                .iter()
+                .any(|word| last.eq_ignore_ascii_case(word.as_bytes()))
+        })
 }
 
 /// `llm.<provider>.<field>` with a field of [`RAW_CONTENT_FIELDS`].
@@ -294,188 +348,4 @@ fn is_raw_content(key: &[u8]) -> bool {
     parts
         .next()
         .is_some_and(|field| RAW_CONTENT_FIELDS.iter().any(|content| content.as_bytes() == field))
-}
-
-/// The best value seen so far for each slot.
-pub(super) struct Slots<'a> {
-    pub(super) present: u64,
-    values: [Value<'a>; SLOTS],
-    ranks: [u8; SLOTS],
-}
-
-impl<'a> Slots<'a> {
-    pub(super) const fn new() -> Self {
-        Self {
-            present: 0,
-            values: [Value::Empty; SLOTS],
-            ranks: [0; SLOTS],
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.present = 0;
-    }
-
-    #[inline]
-    pub(super) fn offer(&mut self, of: Use, value: Value<'a>) {
-        let at = of.slot as usize;
-        if value.says_something() && (self.present & 1 << at == 0 || of.rank < self.ranks[at]) {
-            self.present |= 1 << at;
-            self.values[at] = value;
-            self.ranks[at] = of.rank;
-        }
-    }
-
-    #[inline]
-    pub(super) fn has(&self, slot: Slot) -> bool {
-        self.present & 1 << slot as usize != 0
-    }
-
-    #[inline]
-    pub(super) fn get(&self, slot: Slot) -> Option<Value<'a>> {
-        self.has(slot).then(|| self.values[slot as usize])
-    }
-
-    #[inline]
-    pub(super) fn text(&self, slot: Slot) -> Option<&'a [u8]> {
-        self.get(slot)?.text()
-    }
-
-    /// Rank of the value that [`Self::get`] returns.
-    pub(super) fn rank(&self, slot: Slot) -> u8 {
-        self.ranks[slot as usize]
-    }
-
-    /// Offers everything that another set holds.
-    #[inline]
-    pub(super) fn offer_all(&mut self, other: &Self) {
-        let mut left = other.present;
-        while left != 0 {
-            let at = left.trailing_zeros() as usize;
-            left &= left - 1;
-            if self.present & 1 << at == 0 || other.ranks[at] < self.ranks[at] {
-                self.present |= 1 << at;
-                self.values[at] = other.values[at];
-                self.ranks[at] = other.ranks[at];
-            }
-        }
-    }
-}
-
-/// Offers the stamps that traceAI puts into the JSON text of a resource's `metadata`.
-pub(super) fn offer_stamps<'a>(metadata: &'a [u8], slots: &mut Slots<'a>) {
-    let stamps = [Slot::Route, Slot::Color, Slot::Version, Slot::Cohort];
-    for source in SOURCES.iter().filter(|s| stamps.contains(&s.slot)) {
-        for (rank, key) in (IN_METADATA..).zip(source.keys) {
-            if let Some(text) = json_text(metadata, key) {
-                let slot = source.slot;
-                slots.offer(Use { slot, rank }, Value::Text(text));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_source_is_found_with_its_slot_and_rank() {
-        let extra = ExtraKeys {
-            route: vec!["app.route".into()],
-            cohort: vec!["customer.tier".into()],
-            ..ExtraKeys::default()
-        };
-        let mut table = KeyTable::of_spans(&extra);
-        for source in SOURCES.iter().filter(|s| s.place != Place::Resource) {
-            let keys = source.keys.iter().enumerate();
-            for (i, key) in keys.filter(|(_, key)| **key != FIRST_TOKEN_EVENT) {
-                let rank = u8::try_from(i).unwrap();
-                assert!(
-                    table.meaning(key.as_bytes()).uses().contains(&Use {
-                        slot: source.slot,
-                        rank
-                    }),
-                    "{key}"
-                );
-            }
-        }
-        assert_eq!(
-            table.meaning(b"app.route").uses(),
-            [Use {
-                slot: Slot::Route,
-                rank: CONFIGURED
-            }]
-        );
-        assert_eq!(table.meaning(b"litellm.model_group").uses()[0].rank, LATE);
-        assert_eq!(
-            table.meaning(b"traceloop.association.properties.customer.tier").uses()[0].slot,
-            Slot::Cohort
-        );
-        let mut resource = KeyTable::of_resources(&extra);
-        assert_eq!(
-            resource.meaning(b"gateway.route.color").uses(),
-            [Use {
-                slot: Slot::Color,
-                rank: ON_RESOURCE
-            }]
-        );
-        assert!(resource.meaning(b"gen_ai.request.model").uses().is_empty());
-    }
-
-    #[test]
-    fn content_is_known_by_name_prefix_and_raw_field() {
-        let extra = ExtraKeys {
-            content: vec!["acme.question".into()],
-            ..ExtraKeys::default()
-        };
-        let mut table = KeyTable::of_spans(&extra);
-        for key in [
-            "input.value",
-            "gen_ai.prompt.0.content",
-            "llm.input_messages.0.message.content",
-            "llm.openai.messages",
-            "llm.anthropic.system",
-            "acme.question",
-        ] {
-            for _ in 0..2 {
-                assert!(table.meaning(key.as_bytes()).content, "{key}");
-            }
-        }
-        for key in [
-            "gen_ai.prompt.name",
-            "gen_ai.prompt.template.version",
-            "llm.openai.model",
-            "llm.token_count.prompt",
-            "",
-        ] {
-            assert!(!table.meaning(key.as_bytes()).content, "{key}");
-        }
-    }
-
-    #[test]
-    fn a_flood_of_new_keys_neither_grows_nor_confuses_the_table() {
-        let mut table = KeyTable::of_spans(&ExtraKeys::default());
-        let known = table.entries.len();
-        for i in 0..100_000 {
-            assert!(table.meaning(format!("key.{i}").as_bytes()).uses().is_empty());
-        }
-        assert!(table.entries.len() <= known + LEARNED_MAX);
-        assert_eq!(table.meaning(b"gateway.route.color").uses()[0].slot, Slot::Color);
-    }
-
-    #[test]
-    fn the_first_of_equal_trust_stays() {
-        let mut slots = Slots::new();
-        let at = |rank| Use {
-            slot: Slot::Route,
-            rank,
-        };
-        slots.offer(at(1), Value::Text(b"late"));
-        slots.offer(at(1), Value::Text(b"twice"));
-        assert_eq!(slots.text(Slot::Route), Some(&b"late"[..]));
-        slots.offer(at(0), Value::Text(b""));
-        slots.offer(at(0), Value::Text(b"best"));
-        assert_eq!(slots.text(Slot::Route), Some(&b"best"[..]));
-    }
 }

@@ -20,29 +20,38 @@ mod annotation;
 mod cells;
 mod columns;
 mod config;
+mod content;
+mod content_keys;
+mod entries;
 mod evaluation;
+mod extra;
 mod keys;
 mod maps;
+mod messages;
 mod priced;
 mod resolve;
 mod row;
 mod rows;
+mod slot;
+mod slots;
 mod sources;
 mod span;
+mod stamps;
 mod value;
 mod verdict;
 mod wire;
 
 use crate::intake::Accepted;
-pub use config::{
-    ATTRIBUTES_MAX, ContentPolicy, EVENTS_MAX, ExtraKeys, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX, VALUE_BYTES_MAX,
-    WORD_BYTES_MAX,
-};
-use keys::{KeyTable, Slots};
-use maps::Entries;
+pub use config::{ATTRIBUTES_MAX, EVENTS_MAX, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX, VALUE_BYTES_MAX, WORD_BYTES_MAX};
+use content::Policies;
+pub use content::{ContentConfig, ContentPolicy, ContentRule};
+use entries::Entries;
+pub use extra::{CONTENT, CONTENT_KEYS_MAX, EXTRA_KEYS_MAX, ExtraKeyError, ExtraKeys, FEATURE_FLAG};
+use keys::KeyTable;
 use proto::{Nanos, layout::Table};
 use rows::{EvalRows, SpanRows};
-use sources::Slot;
+use slot::Slot;
+use slots::Slots;
 use std::{fmt::Write as _, sync::Arc};
 use store::Section;
 use value::{key_value, utf8};
@@ -73,9 +82,6 @@ pub enum ReadError {
     /// Text that is not UTF-8.
     #[error("a text is not UTF-8")]
     Utf8,
-    /// Values inside values, too deep.
-    #[error("an attribute value is nested more than {} levels deep", value::NESTING_MAX)]
-    Nested,
     /// The builders are at their limit: take the rows, then read again.
     #[error("the batch being gathered is full, take its rows first")]
     Full,
@@ -150,10 +156,18 @@ pub struct ReadCounts {
     pub attributes_over_max: u64,
     /// Values cut at [`VALUE_BYTES_MAX`] or [`TEXT_BYTES_MAX`].
     pub values_cut: u64,
+    /// Values that are NULL because they were nested too deep.
+    pub values_too_deep: u64,
     /// Events and links beyond their limits.
     pub events_and_links_over_max: u64,
     /// Attributes left out because they carry content.
     pub content_dropped: u64,
+    /// Attributes of which only the hash is kept, because they carry content.
+    pub content_hashed: u64,
+    /// Calls whose total of tokens contradicts prompt + completion.
+    pub totals_contradicted: u64,
+    /// Traces states whose sampling threshold cannot be read.
+    pub sampling_unreadable: u64,
     /// Rows that go without a copy of their resource, since copies came to too much.
     pub resources_left_out: u64,
 }
@@ -167,6 +181,8 @@ pub struct Reader {
     resource_keys: KeyTable,
     /// Attributes of the resource whose spans are being read.
     resource: Entries,
+    /// What becomes of content in the resource or span being read.
+    policies: Policies,
     counts: ReadCounts,
     priced: priced::PricedCache,
 }
@@ -187,6 +203,7 @@ impl Reader {
         Self {
             span_keys: KeyTable::of_spans(&config.keys),
             resource_keys: KeyTable::of_resources(&config.keys),
+            policies: config.content.of(None, None),
             config,
             spans: SpanRows::default(),
             evals: EvalRows::default(),
@@ -315,6 +332,9 @@ impl Reader {
     /// Attributes of `resource` in a `ResourceSpans`: into `self.resource` and the slots.
     fn read_resource<'a>(&mut self, message: &'a [u8], slots: &mut Slots<'a>) -> Result<(), ReadError> {
         self.resource.clear();
+        if !self.config.content.rules.is_empty() {
+            self.policies = self.policies_of_resource(message)?;
+        }
         let mut resources = Cursor::new(message);
         while let Some(resource) = resources.next_len(1)? {
             let mut attributes = Cursor::new(resource);
@@ -325,14 +345,14 @@ impl Reader {
                     slots.offer(of, value);
                 }
                 let kept = Kept {
-                    content: meaning.content,
-                    max: self.config.attributes_max,
+                    policy: self.policies.of(meaning.content, &value),
+                    config: &self.config,
                 };
-                kept.push(key, &value, &mut self.resource, &self.config, &mut self.counts)?;
+                kept.push(key, &value, &mut self.resource, &mut self.counts)?;
             }
         }
         if let Some(json) = slots.text(Slot::Metadata) {
-            keys::offer_stamps(json, slots);
+            stamps::offer_metadata(json, &self.config.keys, slots);
         }
         if self.resource.is_text_from(0) {
             Ok(())
@@ -362,12 +382,12 @@ impl Tally {
 }
 
 /// Which attributes of a list are kept as text.
-struct Kept {
-    content: bool,
-    max: usize,
+struct Kept<'c> {
+    policy: ContentPolicy,
+    config: &'c ReadConfig,
 }
 
-impl Kept {
+impl Kept<'_> {
     /// Appends an attribute, unless it is content or one too many; its text is checked then, since nothing else will.
     #[inline]
     fn push(
@@ -375,12 +395,10 @@ impl Kept {
         key: &[u8],
         value: &value::Value<'_>,
         to: &mut Entries,
-        config: &ReadConfig,
         counts: &mut ReadCounts,
     ) -> Result<(), ReadError> {
-        let is_dropped = self.content && config.content == ContentPolicy::Drop;
-        if is_dropped || to.open_len() >= self.max {
-            *(if is_dropped {
+        if self.policy == ContentPolicy::Drop || to.open_len() >= self.config.attributes_max {
+            *(if self.policy == ContentPolicy::Drop {
                 &mut counts.content_dropped
             } else {
                 &mut counts.attributes_over_max
@@ -388,7 +406,13 @@ impl Kept {
             utf8(key)?;
             return value.text().map_or(Ok(()), |text| utf8(text).map(drop));
         }
-        counts.values_cut += u64::from(to.push(key, value, config.value_bytes_max)?);
+        let written = if self.policy == ContentPolicy::Hash {
+            counts.content_hashed += 1;
+            to.push_hash(key, value)?
+        } else {
+            to.push(key, value, self.config.value_bytes_max)?
+        };
+        counts.wrote(written);
         Ok(())
     }
 }

@@ -1,9 +1,10 @@
 //! Tokens and money of a call: the sources that need reading of their own, and the price of what was called.
 
 use super::{
-    keys::Slots,
     resolve::{self, rank_of},
-    sources::{COST_DETAILS, Slot, USAGE_OBJECT},
+    slot::Slot,
+    slots::Slots,
+    sources::{COST_DETAILS, USAGE_OBJECT},
     value::{BadNumber, Number},
 };
 use crate::price::{MONEY_NANO_MAX, Price, PriceTable};

@@ -2,8 +2,9 @@
 //! Pure functions over values; no builder is touched here.
 
 use super::{
-    keys::Slots,
-    sources::{EXCEPTION_TYPE, SOURCES, Slot},
+    slot::Slot,
+    slots::Slots,
+    sources::{EXCEPTION_TYPE, GUARDRAIL_SPAN, RAW_REQUEST_SPAN, SOURCES},
     value::{Value, first_text},
 };
 
@@ -62,10 +63,34 @@ const ROLES: &[(&str, Role)] = &[
 /// OTLP's `SPAN_KIND_SERVER`.
 const SERVER_KIND: u64 = 2;
 
-/// Role from its best source; usage never makes a span a call.
-pub(super) fn role(slots: &Slots<'_>, kind: u64) -> Role {
+/// Role from its best source; usage never makes a span a call, and what a span around calls repeats is not one either.
+pub(super) fn role(slots: &Slots<'_>, name: &[u8], kind: u64) -> Role {
+    match stated_role(slots, name, kind) {
+        Role::Call if name == RAW_REQUEST_SPAN.as_bytes() => Role::Other,
+        Role::Call if slots.text(Slot::AiOperation).is_some_and(is_aggregate) => Role::Agent,
+        role => role,
+    }
+}
+
+/// Whether an operation of the Vercel AI SDK goes round the calls and sums their usage.
+fn is_aggregate(operation: &[u8]) -> bool {
+    const CALLS: [&[u8]; 3] = [b".doGenerate", b".doStream", b".doEmbed"];
+    !CALLS.iter().any(|call| ends(operation, call)) && !operation.eq_ignore_ascii_case(b"ai.toolCall")
+}
+
+fn ends(word: &[u8], end: &[u8]) -> bool {
+    word.len() > end.len() && word[word.len() - end.len()..].eq_ignore_ascii_case(end)
+}
+
+fn stated_role(slots: &Slots<'_>, name: &[u8], kind: u64) -> Role {
     let Some(word) = slots.text(Slot::Role) else {
-        return if kind == SERVER_KIND { Role::Server } else { Role::Other };
+        return if name == GUARDRAIL_SPAN.as_bytes() && slots.has(Slot::GuardrailName) {
+            Role::Guardrail
+        } else if kind == SERVER_KIND {
+            Role::Server
+        } else {
+            Role::Other
+        };
     };
     if let Some((_, role)) = ROLES
         .iter()
@@ -73,14 +98,12 @@ pub(super) fn role(slots: &Slots<'_>, kind: u64) -> Role {
     {
         return *role;
     }
-    let ends =
-        |end: &str| word.len() > end.len() && word[word.len() - end.len()..].eq_ignore_ascii_case(end.as_bytes());
     if !word.starts_with(b"ai.") {
         Role::Other
-    } else if ends(".doGenerate") || ends(".doStream") || ends(".doEmbed") {
-        Role::Call
-    } else {
+    } else if is_aggregate(word) {
         Role::Agent
+    } else {
+        Role::Call
     }
 }
 
@@ -243,13 +266,18 @@ fn contains(text: &[u8], word: &str) -> bool {
             .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// The number in `Error code: NNN`, as OpenAI's client writes it.
+/// The number in `Error code: NNN`, as OpenAI's client writes it, or in `status_code: NNN`, as pydantic-ai does.
 pub(super) fn error_code(text: &[u8]) -> Option<i32> {
-    const BEFORE: &[u8] = b"Error code: ";
-    let at = text.windows(BEFORE.len()).position(|window| window == BEFORE)? + BEFORE.len();
-    let digits = text.get(at..at + 3)?;
-    let code: i32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    (100..600).contains(&code).then_some(code)
+    const BEFORE: [&[u8]; 2] = [b"Error code: ", b"status_code: "];
+    let code = |before: &[u8]| {
+        let at = text.windows(before.len()).position(|window| window == before)? + before.len();
+        let digits = text
+            .get(at..at + 3)
+            .filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+        let code: i32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        (100..600).contains(&code).then_some(code)
+    };
+    BEFORE.into_iter().find_map(code)
 }
 
 /// A whole number in LiteLLM's usage, a Python repr: `'cached_tokens': 1024`.

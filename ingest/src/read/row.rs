@@ -1,15 +1,18 @@
 //! One row of a span that was read and placed: every column from its fields and slots.
 
 use super::{
-    ContentPolicy, ReadError, Reader, Tally,
+    ReadError, Reader, Tally,
     cells::Cells,
     columns::Amounts,
-    keys::Slots,
+    keys::CONFIGURED,
     priced::{Called, Names, emitter_cost, token_count},
     resolve::{self, ERROR, Role},
-    sources::{COMPLETION_START_TIME, FIRST_TOKEN_EVENT, SLOTS, Slot},
+    slot::{SLOTS, Slot},
+    slots::Slots,
+    sources::{COMPLETION_START_TIME, FIRST_TOKEN_EVENT},
     span::{Context, Fields, Placed, is_id},
-    value::{BadNumber, Number, Value, cut, utf8, write_json},
+    stamps,
+    value::{BadNumber, Number, Value},
 };
 use crate::price::Usage;
 use arrow::datatypes::Int64Type;
@@ -41,7 +44,7 @@ impl Reader {
     ) -> Result<(), ReadError> {
         let row = self.spans.rows;
         let error = fields.status == ERROR;
-        let role = resolve::role(slots, fields.kind);
+        let role = resolve::role(slots, fields.name, fields.kind);
         let rows = &mut self.spans;
         rows.trace_id.set_hex(row, fields.trace_id);
         rows.span_id.set_hex(row, fields.span_id);
@@ -69,9 +72,10 @@ impl Reader {
         rows.links.close(row);
         self.set_resource(row, tally);
         self.set_words(row, slots)?;
-        self.set_errors(row, error, slots)?;
+        self.set_errors(row, fields, slots)?;
         self.set_models(row, role, error, slots)?;
-        self.set_content(row, slots)?;
+        self.set_content(row, fields, slots)?;
+        self.set_sampling(row, fields.trace_state);
         if slots.has(Slot::Ttft) {
             self.set_ttft(row, placed.start, slots);
         }
@@ -121,6 +125,8 @@ impl Reader {
                 Slot::Session => cells.text(&mut rows.session_id, value)?,
                 Slot::User => cells.text(&mut rows.user_id, value)?,
                 Slot::ResponseId => cells.text(&mut rows.response_id, value)?,
+                Slot::RequestId => cells.text(&mut rows.request_id, value)?,
+                Slot::Variant => cells.text_or_number(&mut rows.variant, value)?,
                 Slot::MirrorKey => cells.text(&mut rows.mirror_key, value)?,
                 Slot::MirrorKind => cells.word(&mut rows.mirror_kind, value.text())?,
                 Slot::Host => cells.word(&mut rows.host, value.text())?,
@@ -149,16 +155,18 @@ impl Reader {
         Ok(())
     }
 
-    fn set_errors(&mut self, row: usize, error: bool, slots: &Slots<'_>) -> Result<(), ReadError> {
+    fn set_errors(&mut self, row: usize, fields: &Fields<'_>, slots: &Slots<'_>) -> Result<(), ReadError> {
         let stated = slots
             .get(Slot::HttpStatus)
             .and_then(|value| i32::try_from(value.count().ok()?).ok());
-        let http_status = stated.or_else(|| resolve::error_code(slots.text(Slot::ErrorText)?));
+        let http_status = stated
+            .or_else(|| resolve::error_code(slots.text(Slot::ErrorText)?))
+            .or_else(|| resolve::error_code(fields.status_message));
         let rows = &mut self.spans;
         if let Some(status) = http_status {
             rows.http_status.set(row, status);
         }
-        if error {
+        if fields.status == ERROR {
             let failure = resolve::failure(slots.get(Slot::ErrorType), http_status);
             let mut cells = Cells {
                 row,
@@ -209,6 +217,13 @@ impl Reader {
             cache_write: tokens(Slot::CacheWriteTokens, &mut rows.cache_write_tokens),
             reasoning: tokens(Slot::ReasoningTokens, &mut rows.reasoning_tokens),
         };
+        if let (Some(Ok(total)), Some(prompt), Some(completion)) = (
+            slots.get(Slot::TotalTokens).map(|total| total.count()),
+            usage.prompt,
+            usage.completion,
+        ) {
+            cells.counts.totals_contradicted += u64::from(prompt.checked_add(completion) != Some(total));
+        }
         if let Some(cost) = emitter_cost(slots) {
             // nothing used and nothing paid is what a client says that lost the usage
             let is_lost = matches!(cost, Ok(0)) && usage.prompt.is_none() && usage.completion.is_none();
@@ -238,30 +253,12 @@ impl Reader {
         Ok(())
     }
 
-    fn set_content(&mut self, row: usize, slots: &Slots<'_>) -> Result<(), ReadError> {
-        if self.config.content == ContentPolicy::Drop {
-            return Ok(());
+    fn set_sampling(&mut self, row: usize, trace_state: &[u8]) {
+        match stamps::sampling(trace_state) {
+            Some(Ok(probability)) => self.spans.sampling.set(row, probability),
+            Some(Err(_)) => self.counts.sampling_unreadable += 1,
+            None => {}
         }
-        let max = self.config.text_bytes_max;
-        for (slot, column) in [
-            (Slot::Input, &mut self.spans.input),
-            (Slot::Output, &mut self.spans.output),
-        ] {
-            match slots.get(slot) {
-                Some(Value::Text(text)) => {
-                    let kept = cut(utf8(text)?, max);
-                    self.counts.values_cut += u64::from(kept.len() < text.len());
-                    column.set(row, kept.as_bytes());
-                }
-                Some(nested @ (Value::Array(_) | Value::Pairs(_))) => {
-                    let mut json = Vec::new();
-                    self.counts.values_cut += u64::from(write_json(nested, &mut json, max)?);
-                    column.set(row, &json);
-                }
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     fn set_ttft(&mut self, row: usize, start: i64, slots: &Slots<'_>) {
@@ -286,7 +283,7 @@ impl Reader {
         } else if rank == RANKS.ttft_langfuse {
             let time = value.text().and_then(|text| rfc3339(std::str::from_utf8(text).ok()?));
             time.ok_or(BadNumber::Unreadable).and_then(since_start)
-        } else if rank == RANKS.ttft_ms {
+        } else if rank == RANKS.ttft_ms || rank >= CONFIGURED {
             value.amount()
         } else {
             value.amount().map(|seconds| seconds * 1e3)
@@ -341,6 +338,9 @@ const PLAIN: u64 = {
         Slot::Parameters,
         Slot::HiddenParams,
         Slot::Metadata,
+        Slot::TotalTokens,
+        Slot::FlagKey,
+        Slot::FlagVariant,
     ];
     let mut i = 0;
     while i < special.len() {

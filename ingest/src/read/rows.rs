@@ -83,7 +83,7 @@ impl Used<'_> {
 }
 
 rows! {
-    /// Rows of `spans`. `unmarked_reason` and `release` are the resolver's: the reader never sets them.
+    /// Rows of `spans`. `unmarked_reason`, `release` and `repeats_span_id` are assembly's: the reader never sets them.
     SpanRows in proto::schema::SPANS {
         trace_id: Texts,
         span_id: Texts,
@@ -152,6 +152,9 @@ rows! {
         events: Events,
         links: Links,
         received_at: Times,
+        request_id: Texts,
+        variant: Words,
+        sampling: Doubles,
     }
 }
 
@@ -187,6 +190,7 @@ mod tests {
     fn columns_stand_in_declared_order() {
         assert!(is_declared_order(SpanRows::COLUMNS, &proto::schema::SPANS));
         assert!(is_declared_order(EvalRows::COLUMNS, &proto::schema::EVALS));
-        assert_eq!(SpanRows::COLUMNS.len() + 2, proto::schema::SPANS.fields().len());
+        // of assembly: unmarked_reason, release, repeats_span_id; of checks: json_checks, tool_args_valid
+        assert_eq!(SpanRows::COLUMNS.len() + 5, proto::schema::SPANS.fields().len());
     }
 }

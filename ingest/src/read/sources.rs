@@ -1,136 +1,15 @@
-//! The dialects, as data: which attributes fill which column, in order of trust, and which attributes carry content.
+//! The dialects, as data: which attributes fill which column, in order of trust.
 //!
 //! OTel GenAI (new and legacy), OpenInference, OpenLLMetry, traceAI, Vercel AI, pydantic-ai, LiteLLM v1 and v2,
 //! Langfuse, and tracegate's own `gateway.*` and `release.*`. First present wins; an empty text is not present.
+//! The table in `docs/attributes.md` is written from these lists. What is content stands in `content_keys`.
 
-macro_rules! slots {
-    ($($(#[$doc:meta])* $slot:ident,)*) => {
-        /// What an attribute may fill. One per column that has sources, and a few that only help to understand others.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        #[repr(u8)]
-        pub(super) enum Slot {
-            $($(#[$doc])* $slot,)*
-        }
-
-        impl Slot {
-            /// All of them, by number.
-            pub(super) const ALL: &[Self] = &[$(Self::$slot),*];
-        }
-    };
-}
-
-slots! {
-    Role,
-    Provider,
-    RequestModel,
-    ResponseModel,
-    PromptTokens,
-    CompletionTokens,
-    CacheReadTokens,
-    CacheWriteTokens,
-    ReasoningTokens,
-    EmitterCost,
-    FinishReason,
-    ErrorType,
-    HttpStatus,
-    ResponseId,
-    Deployment,
-    Ttft,
-    ToolName,
-    Session,
-    User,
-    Agent,
-    Workflow,
-    PromptName,
-    PromptVersion,
-    GuardrailName,
-    GuardrailResult,
-    GuardrailScore,
-    ToolsVersion,
-    GuardrailsVersion,
-    CacheVersion,
-    FallbackVersion,
-    PolicyVersion,
-    Split,
-    MirrorKey,
-    MirrorKind,
-    Shadow,
-    CacheHit,
-    Retries,
-    Fallback,
-    FallbackReason,
-    RatelimitRemaining,
-    Route,
-    Color,
-    Version,
-    Cohort,
-    Host,
-    Service,
-    Input,
-    Output,
-    /// `gen_ai.request.model`: the request model, or on traceAI spans the response model.
-    GenAiRequestModel,
-    /// `llm.model_name`: the response model, or on an ERROR span the request model.
-    LlmModelName,
-    /// `litellm.provider.model`: what LiteLLM really called, for the price.
-    PricedModel,
-    /// Marks a Vercel AI span.
-    AiOperation,
-    /// Marks a traceAI span.
-    TraceAiKind,
-    /// Text that may say `Error code: NNN`.
-    ErrorText,
-    /// JSON text with the request's parameters.
-    Parameters,
-    /// JSON text of LiteLLM with `model_id` and `response_cost`.
-    HiddenParams,
-    /// JSON text with stamps on a traceAI resource.
-    Metadata,
-}
-
-/// Number of slots; sets of them are one `u64`.
-pub(super) const SLOTS: usize = Slot::ALL.len();
-
-/// Where the sources of a slot are looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
-    Span,
-    /// On the span, then on its resource.
-    SpanThenResource,
-    Resource,
-}
-
-/// The ordered sources of one slot.
-pub(super) struct Source {
-    pub(super) slot: Slot,
-    pub(super) place: Place,
-    pub(super) keys: &'static [&'static str],
-    /// Trusted less than configured keys and than the resource; only on spans.
-    pub(super) late: &'static [&'static str],
-}
-
-const fn span(slot: Slot, keys: &'static [&'static str]) -> Source {
-    Source {
-        slot,
-        place: Place::Span,
-        keys,
-        late: &[],
-    }
-}
-
-const fn stamp(slot: Slot, keys: &'static [&'static str], late: &'static [&'static str]) -> Source {
-    Source {
-        slot,
-        place: Place::SpanThenResource,
-        keys,
-        late,
-    }
-}
+use super::slot::{Place, Slot, Source, helper, span, stamp};
 
 /// Every attribute lookup of the reader.
 pub(super) const SOURCES: &[Source] = &[
     span(
-        Slot::Role,
+        Slot::Role, "role",
         &[
             "gen_ai.operation.name",
             "openinference.span.kind",
@@ -139,9 +18,14 @@ pub(super) const SOURCES: &[Source] = &[
             "traceloop.span.kind",
             "llm.request.type",
         ],
+    )
+    .note(
+        "usage never makes a span a call; with `ai.operationId` only its `.doGenerate`, `.doStream` and `.doEmbed` are \
+         calls; `raw_gen_ai_request` is none; without a source a SERVER span is `server`, a span named `guardrail` with a \
+         guardrail's name is `guardrail`, and anything else `other`",
     ),
     span(
-        Slot::Provider,
+        Slot::Provider, "provider",
         &[
             "gen_ai.provider.name",
             "gen_ai.system",
@@ -149,20 +33,27 @@ pub(super) const SOURCES: &[Source] = &[
             "llm.system",
             "ai.model.provider",
         ],
-    ),
-    span(Slot::GenAiRequestModel, &["gen_ai.request.model"]),
+    )
+    .note("`gen_ai.system` and `ai.model.provider` are cut at the first point if `ai.operationId` is present"),
+    helper(Slot::GenAiRequestModel, &["gen_ai.request.model"])
+        .note("request model; on traceAI spans the response model"),
     span(
-        Slot::RequestModel,
+        Slot::RequestModel, "request_model",
         &["llm.request.model_name", "ai.model.id", "model_name"],
+    )
+    .note(
+        "after `gen_ai.request.model`, and before `model` in the JSON of `llm.invocation_parameters` or \
+         `gen_ai.request.parameters`; on traceAI spans that JSON comes first; on an ERROR span `llm.model_name` comes last",
     ),
     span(
-        Slot::ResponseModel,
+        Slot::ResponseModel, "response_model",
         &["gen_ai.response.model", "llm.response.model_name", "ai.response.model"],
-    ),
-    span(Slot::LlmModelName, &["llm.model_name"]),
-    span(Slot::PricedModel, &["litellm.provider.model"]),
+    )
+    .note("`llm.model_name` comes before `ai.response.model`, and never counts on an ERROR span"),
+    helper(Slot::LlmModelName, &["llm.model_name"]).note("response model; on an ERROR span the request model"),
+    helper(Slot::PricedModel, &["litellm.provider.model"]).note("the model that is priced, before the response model"),
     span(
-        Slot::PromptTokens,
+        Slot::PromptTokens, "prompt_tokens",
         &[
             "gen_ai.usage.input_tokens",
             "gen_ai.usage.prompt_tokens",
@@ -171,9 +62,10 @@ pub(super) const SOURCES: &[Source] = &[
             "ai.usage.promptTokens",
             "ai.usage.tokens",
         ],
-    ),
+    )
+    .note("calls only; cached tokens are part of it"),
     span(
-        Slot::CompletionTokens,
+        Slot::CompletionTokens, "completion_tokens",
         &[
             "gen_ai.usage.output_tokens",
             "gen_ai.usage.completion_tokens",
@@ -181,9 +73,20 @@ pub(super) const SOURCES: &[Source] = &[
             "ai.usage.outputTokens",
             "ai.usage.completionTokens",
         ],
-    ),
+    )
+    .note("calls only; reasoning tokens are part of it"),
+    helper(
+        Slot::TotalTokens,
+        &[
+            "gen_ai.usage.total_tokens",
+            "llm.usage.total_tokens",
+            "llm.token_count.total",
+            "ai.usage.totalTokens",
+        ],
+    )
+    .note("never stored: a total that contradicts prompt + completion is counted"),
     span(
-        Slot::CacheReadTokens,
+        Slot::CacheReadTokens, "cache_read_tokens",
         &[
             "gen_ai.usage.cache_read.input_tokens",
             "llm.token_count.prompt_details.cache_read",
@@ -194,9 +97,10 @@ pub(super) const SOURCES: &[Source] = &[
             "gen_ai.usage.details.cache_read_tokens",
             USAGE_OBJECT,
         ],
-    ),
+    )
+    .note("calls only; of `metadata.usage_object` its `cached_tokens`"),
     span(
-        Slot::CacheWriteTokens,
+        Slot::CacheWriteTokens, "cache_write_tokens",
         &[
             "gen_ai.usage.cache_write.input_tokens",
             "gen_ai.usage.cache_creation.input_tokens",
@@ -204,9 +108,10 @@ pub(super) const SOURCES: &[Source] = &[
             "gen_ai.usage.cache_write_tokens",
             "ai.usage.inputTokenDetails.cacheWriteTokens",
         ],
-    ),
+    )
+    .note("calls only"),
     span(
-        Slot::ReasoningTokens,
+        Slot::ReasoningTokens, "reasoning_tokens",
         &[
             "gen_ai.usage.reasoning.output_tokens",
             "gen_ai.usage.reasoning_tokens",
@@ -217,9 +122,10 @@ pub(super) const SOURCES: &[Source] = &[
             "ai.usage.reasoningTokens",
             USAGE_OBJECT,
         ],
-    ),
+    )
+    .note("calls only; of `metadata.usage_object` its `reasoning_tokens`"),
     span(
-        Slot::EmitterCost,
+        Slot::EmitterCost, "emitter_cost_usd",
         &[
             "llm.cost.total",
             "gen_ai.cost.total_cost",
@@ -229,22 +135,44 @@ pub(super) const SOURCES: &[Source] = &[
             "operation.cost",
             COST_DETAILS,
         ],
+    )
+    .note(
+        "calls only, USD; of `langfuse.observation.cost_details` its `total`, then `response_cost` in `hidden_params`; 0 \
+         beside no usage is NULL",
     ),
     span(
-        Slot::FinishReason,
+        Slot::FinishReason, "finish_reason",
         &[
             "gen_ai.response.finish_reasons",
             "llm.finish_reason",
             "ai.response.finishReason",
             "gen_ai.response.finish_reason",
         ],
+    )
+    .note("the first of a list; `tool_call`, `tool-calls` and `tool_use` are `tool_calls`, `end_turn` is `stop`"),
+    span(Slot::ErrorType, "error_type", &["error.type", EXCEPTION_TYPE, "error.code"]).note(
+        "ERROR spans only; `exception.type` on the span or its events; rate limits are `rate_limited`, timeouts `timed_out`",
     ),
-    span(Slot::ErrorType, &["error.type", EXCEPTION_TYPE, "error.code"]),
-    span(Slot::HttpStatus, &["http.response.status_code", "http.status_code"]),
-    span(Slot::ErrorText, &[EXCEPTION_MESSAGE]),
-    span(Slot::ResponseId, &["gen_ai.response.id", "ai.response.id"]),
+    span(Slot::HttpStatus, "http_status", &["http.response.status_code", "http.status_code"]).note(
+        "else `Error code: NNN` or `status_code: NNN` in `exception.message`, else in the status message",
+    ),
+    helper(Slot::ErrorText, &[EXCEPTION_MESSAGE]).note("may say the HTTP status"),
+    span(Slot::ResponseId, "response_id", &["gen_ai.response.id", "ai.response.id"]),
     span(
-        Slot::Ttft,
+        Slot::RequestId, "request_id",
+        &[
+            "gateway.request.id",
+            "litellm.trace_id",
+            "metadata.litellm_trace_id",
+            "http.request.header.x-request-id",
+            "http.request.header.x_request_id",
+            "x_request_id",
+            "request.id",
+        ],
+    )
+    .note("one user request, the same on its retries and fallbacks; of a list its first"),
+    span(
+        Slot::Ttft, "ttft_ms",
         &[
             "gen_ai.response.time_to_first_chunk",
             "gen_ai.client.operation.time_to_first_chunk",
@@ -252,17 +180,35 @@ pub(super) const SOURCES: &[Source] = &[
             FIRST_TOKEN_EVENT,
             COMPLETION_START_TIME,
         ],
+    )
+    .note(
+        "seconds, `ai.response.msToFirstChunk` and configured keys ms; the event is the first `First Token Stream Event`, \
+         `gen_ai.content.completion.chunk` or `ai.stream.firstChunk`",
     ),
-    span(Slot::ToolName, &["gen_ai.tool.name", "tool.name", "ai.toolCall.name"]),
+    span(Slot::ToolName, "tool_name", &["gen_ai.tool.name", "tool.name", "ai.toolCall.name"]),
     span(
-        Slot::Session,
-        &["gen_ai.conversation.id", "session.id", "langfuse.session.id"],
+        Slot::Session, "session_id",
+        &[
+            "gen_ai.conversation.id",
+            "session.id",
+            "langfuse.session.id",
+            "traceloop.association.properties.session_id",
+        ],
     ),
-    span(Slot::User, &["user.id", "langfuse.user.id", "llm.user", "gen_ai.user"]),
-    span(Slot::Agent, &["gen_ai.agent.name", "agent.name"]),
-    span(Slot::Workflow, &["gen_ai.workflow.name", "traceloop.workflow.name"]),
+    span(Slot::User, "user_id", &[
+            "user.id",
+            "langfuse.user.id",
+            "llm.user",
+            "gen_ai.user",
+            "traceloop.association.properties.user_id",
+        ],
+    ),
+    span(Slot::Agent, "agent", &["gen_ai.agent.name", "agent.name", "agent_name"])
+        .note("a weak source of the trace's route"),
+    span(Slot::Workflow, "workflow", &["gen_ai.workflow.name", "traceloop.workflow.name"])
+        .note("a weak source of the trace's route, asked before `agent`"),
     span(
-        Slot::PromptName,
+        Slot::PromptName, "prompt_name",
         &[
             "gen_ai.prompt.name",
             "traceloop.prompt.key",
@@ -270,7 +216,7 @@ pub(super) const SOURCES: &[Source] = &[
         ],
     ),
     span(
-        Slot::PromptVersion,
+        Slot::PromptVersion, "prompt_version",
         &[
             "gen_ai.prompt.version",
             "llm.prompt_template.version",
@@ -279,58 +225,88 @@ pub(super) const SOURCES: &[Source] = &[
             "langfuse.observation.prompt.version",
         ],
     ),
-    span(Slot::GuardrailName, &["gen_ai.guardrail.name", "guardrail_name"]),
-    span(Slot::GuardrailResult, &["gen_ai.guardrail.result", "guardrail_status"]),
-    span(Slot::GuardrailScore, &["gen_ai.guardrail.score"]),
-    stamp(Slot::Deployment, &["release.deployment_id"], &[]),
-    stamp(Slot::ToolsVersion, &["release.tools.version"], &[]),
-    stamp(Slot::GuardrailsVersion, &["release.guardrails.version"], &[]),
-    stamp(Slot::CacheVersion, &["release.cache.version"], &[]),
-    stamp(Slot::FallbackVersion, &["release.fallback.version"], &[]),
-    stamp(Slot::PolicyVersion, &["release.policy.version"], &[]),
-    stamp(Slot::Split, &["gateway.route.split"], &[]),
-    stamp(Slot::MirrorKind, &["gateway.mirror.kind"], &[]),
-    stamp(Slot::Shadow, &["gateway.mirror.shadow"], &[]),
-    span(Slot::MirrorKey, &["gateway.mirror.key"]),
-    span(Slot::CacheHit, &["gateway.cache.hit"]),
-    span(Slot::Retries, &["gateway.retry.count"]),
-    span(Slot::Fallback, &["gateway.fallback"]),
-    span(Slot::FallbackReason, &["gateway.fallback.reason"]),
-    span(Slot::RatelimitRemaining, &["gateway.ratelimit.remaining_requests"]),
-    stamp(
-        Slot::Route,
-        &["gateway.route.name", "release.route"],
-        &["litellm.model_group"],
-    ),
-    stamp(Slot::Color, &["gateway.route.color", "release.color"], &[]),
-    stamp(Slot::Version, &["gateway.route.version", "release.version"], &[]),
-    stamp(
-        Slot::Cohort,
-        &["release.cohort"],
-        &["litellm.metadata.cohort", "traceloop.association.properties.cohort"],
-    ),
-    span(Slot::Host, &["server.address", "net.peer.name"]),
-    Source {
-        slot: Slot::Service,
-        place: Place::Resource,
-        keys: &["service.name"],
-        late: &[],
-    },
-    Source {
-        slot: Slot::Metadata,
-        place: Place::Resource,
-        keys: &["metadata"],
-        late: &[],
-    },
-    span(Slot::Input, &["gen_ai.input.messages", "input.value"]),
-    span(Slot::Output, &["gen_ai.output.messages", "output.value"]),
-    span(Slot::AiOperation, &["ai.operationId"]),
-    span(Slot::TraceAiKind, &["gen_ai.span.kind"]),
+    span(Slot::GuardrailName, "guardrail_name", &["gen_ai.guardrail.name", "guardrail_name"]),
+    span(Slot::GuardrailResult, "guardrail_result", &["gen_ai.guardrail.result", "guardrail_status"]),
+    span(Slot::GuardrailScore, "guardrail_score", &["gen_ai.guardrail.score"]),
+    stamp(Slot::Deployment, "deployment", &["release.deployment_id"]).note("else `model_id` in `hidden_params`"),
+    stamp(Slot::ToolsVersion, "tools_version", &["release.tools.version"]),
+    stamp(Slot::GuardrailsVersion, "guardrails_version", &["release.guardrails.version"]),
+    stamp(Slot::CacheVersion, "cache_version", &["release.cache.version"]),
+    stamp(Slot::FallbackVersion, "fallback_version", &["release.fallback.version"]),
+    stamp(Slot::PolicyVersion, "policy_version", &["release.policy.version"]),
+    stamp(Slot::Split, "split", &["gateway.route.split"]),
+    stamp(Slot::MirrorKind, "mirror_kind", &["gateway.mirror.kind"]),
+    stamp(Slot::Shadow, "shadow", &["gateway.mirror.shadow"]),
+    span(Slot::MirrorKey, "mirror_key", &["gateway.mirror.key"]),
+    span(Slot::CacheHit, "cache_hit", &["gateway.cache.hit"]),
+    span(Slot::Retries, "retries", &["gateway.retry.count"]),
+    span(Slot::Fallback, "fallback", &["gateway.fallback"]),
+    span(Slot::FallbackReason, "fallback_reason", &["gateway.fallback.reason"]),
+    span(Slot::RatelimitRemaining, "ratelimit_remaining", &["gateway.ratelimit.remaining_requests"]),
+    // The trace's route also has weaker sources, which assembly asks once no span of the trace has a `route`: `workflow`,
+    // `agent`, the key of a declared feature flag, `service.name`. In this column they would win over an explicit route
+    // that stands on a span further down.
+    stamp(Slot::Route, "route", &["gateway.route.name", "release.route"])
+        .late(&["litellm.model_group"])
+        .note("explicit routes only; a trace without one takes `workflow`, `agent`, a declared flag's key, `service.name`"),
+    stamp(Slot::Color, "color", &["gateway.route.color", "release.color"])
+        .note("blue or green; after configured keys the variant of a declared feature flag, if it is a color"),
+    stamp(Slot::Version, "version", &["gateway.route.version", "release.version"])
+        .note("a trace without one takes `service.version`"),
+    stamp(Slot::Cohort, "cohort", &["release.cohort"])
+        .late(&["litellm.metadata.cohort", "traceloop.association.properties.cohort"])
+        .note("last, copies of these and of configured keys, behind each prefix that clients put before them"),
+    Source::new(Slot::Variant, Some("variant"), Place::Span, &[])
+        .note("variant of a declared feature flag, from the span's attributes or its events"),
+    helper(Slot::FlagKey, &[FLAG_KEY]).note("counts if declared by `feature_flag` in `[attributes]`"),
+    helper(Slot::FlagVariant, &[FLAG_VARIANT, FLAG_VARIANT_LEGACY]).note("variant of that flag"),
+    span(Slot::Host, "host", &["server.address", "net.peer.name"]),
+    Source::new(Slot::Service, Some("service_name"), Place::Resource, &["service.name"]),
+    Source::new(Slot::Metadata, None, Place::Resource, &["metadata"])
+        .note("traceAI: a JSON text that may hold the stamps route, color, version and cohort"),
     span(
+        Slot::Input, "input",
+        &[
+            "gen_ai.input.messages",
+            "input.value",
+            "ai.prompt.messages",
+            "ai.prompt",
+            "gen_ai.tool.call.arguments",
+            "ai.toolCall.args",
+            "ai.toolCall.input",
+            "tool_arguments",
+            "traceloop.entity.input",
+            "langfuse.observation.input",
+        ],
+    )
+    .note("under `keep` only; else the numbered `llm.input_messages`, `gen_ai.input.messages` or `gen_ai.prompt` as JSON"),
+    span(
+        Slot::Output, "output",
+        &[
+            "gen_ai.output.messages",
+            "output.value",
+            "ai.response.object",
+            "ai.response.text",
+            "ai.response.toolCalls",
+            "gen_ai.tool.call.result",
+            "ai.toolCall.result",
+            "ai.toolCall.output",
+            "tool_response",
+            "traceloop.entity.output",
+            "langfuse.observation.output",
+        ],
+    )
+    .note(
+        "under `keep` only; else the numbered `llm.output_messages`, `gen_ai.output.messages` or `gen_ai.completion` as JSON",
+    ),
+    helper(Slot::AiOperation, &["ai.operationId"]).note("marks a Vercel AI span"),
+    helper(Slot::TraceAiKind, &["gen_ai.span.kind"]).note("marks a traceAI span"),
+    helper(
         Slot::Parameters,
         &["llm.invocation_parameters", "gen_ai.request.parameters"],
-    ),
-    span(Slot::HiddenParams, &["hidden_params"]),
+    )
+    .note("JSON text with the request's `model`"),
+    helper(Slot::HiddenParams, &["hidden_params"]).note("JSON text of LiteLLM with `model_id` and `response_cost`"),
 ];
 
 /// Key of the exception's type, on the span or on its `exception` event.
@@ -346,6 +322,23 @@ pub(super) const COMPLETION_START_TIME: &str = "langfuse.observation.completion_
 /// Not an attribute: stands for the time of one of [`FIRST_TOKEN_EVENTS`].
 pub(super) const FIRST_TOKEN_EVENT: &str = "(event) first token";
 
+/// Key of a feature flag, on the span or on one of [`FLAG_EVENTS`].
+pub(super) const FLAG_KEY: &str = "feature_flag.key";
+/// Variant of a feature flag.
+pub(super) const FLAG_VARIANT: &str = "feature_flag.result.variant";
+/// Variant of a feature flag, as older clients name it.
+pub(super) const FLAG_VARIANT_LEGACY: &str = "feature_flag.variant";
+/// Events that say how a feature flag was evaluated.
+pub(super) const FLAG_EVENTS: &[&str] = &["feature_flag.evaluation", "feature_flag"];
+
+/// Attribute in which the reader keeps the key of the declared flag whose variant it took: a weak source of the route.
+pub(super) const FLAG_ATTRIBUTE: &str = "tracegate.flag";
+
+/// Span that repeats a request of LiteLLM as the provider got it.
+pub(super) const RAW_REQUEST_SPAN: &str = "raw_gen_ai_request";
+/// Span of a guardrail of LiteLLM.
+pub(super) const GUARDRAIL_SPAN: &str = "guardrail";
+
 /// Events whose first occurrence is the first token.
 pub(super) const FIRST_TOKEN_EVENTS: &[&str] = &[
     "First Token Stream Event",
@@ -358,148 +351,11 @@ pub(super) const EVALUATION_EVENT: &str = "gen_ai.evaluation.result";
 /// Legacy log record that carries user feedback.
 pub(super) const FEEDBACK_EVENT: &str = "gen_ai.evaluation.user_feedback";
 
-/// Under each of these, client libraries copy a configured cohort key.
-pub(super) const COHORT_PREFIXES: &[&str] = &["traceloop.association.properties.", "litellm.metadata.", "baggage."];
-
-/// Attributes that carry content, whole names.
-pub(super) const CONTENT_KEYS: &[&str] = &[
-    "ai.embedding",
-    "ai.embeddings",
-    "ai.prompt",
-    "ai.response.files",
-    "ai.response.object",
-    "ai.response.reasoning",
-    "ai.response.text",
-    "ai.response.toolCalls",
-    "ai.toolCall.args",
-    "ai.toolCall.input",
-    "ai.toolCall.output",
-    "ai.toolCall.result",
-    "ai.value",
-    "ai.values",
-    "all_messages_events",
-    "completion",
-    "content",
-    "db.query.text",
-    "events",
-    "final_result",
-    "gen_ai.completion",
-    "gen_ai.input.messages",
-    "gen_ai.output.messages",
-    "gen_ai.prompt",
-    "gen_ai.retrieval.documents",
-    "gen_ai.retrieval.query.text",
-    "gen_ai.system_instructions",
-    "gen_ai.tool.call.arguments",
-    "gen_ai.tool.call.result",
-    "gen_ai.tool.definitions",
-    "http.request.body",
-    "http.response.body",
-    "input",
-    "input.value",
-    "langfuse.observation.input",
-    "langfuse.observation.output",
-    "langfuse.trace.input",
-    "langfuse.trace.output",
-    "llm.completions",
-    "llm.functions",
-    "llm.input_messages",
-    "llm.output_messages",
-    "llm.prompt_template.template",
-    "llm.prompt_template.variables",
-    "llm.prompts",
-    "llm.tools",
-    "logfire.msg",
-    "message",
-    "message.content",
-    "messages",
-    "model_request_parameters",
-    "output",
-    "output.value",
-    "prompt",
-    "pydantic_ai.all_messages",
-    "raw_input",
-    "raw_output",
-    "response",
-    "tool.parameters",
-    "tool_arguments",
-    "tool_response",
-    "traceloop.entity.input",
-    "traceloop.entity.output",
-];
-
-/// Attributes that carry content, by how they start. Keys of [`SOURCES`] never count.
-pub(super) const CONTENT_PREFIXES: &[&str] = &[
-    "ai.prompt.",
-    "ai.request.body",
-    "ai.response.body",
-    "ai.schema",
-    "embedding.embeddings.",
-    "embedding.text",
-    "embedding.vector",
-    "gen_ai.completion.",
-    "gen_ai.content.",
-    "gen_ai.input.messages.",
-    "gen_ai.output.messages.",
-    "gen_ai.prompt.",
-    "gen_ai.tool.call.arguments.",
-    "gen_ai.tool.definitions.",
-    "http.request.body.",
-    "http.response.body.",
-    "llm.completions.",
-    "llm.functions.",
-    "llm.input_messages.",
-    "llm.output_messages.",
-    "llm.prompt_template.variables.",
-    "llm.prompts.",
-    "llm.request.functions.",
-    "llm.tools.",
-    "message.contents.",
-    "reranker.input_documents.",
-    "reranker.output_documents.",
-    "reranker.query",
-    "retrieval.documents.",
-    "tool_call.function.arguments",
-    "traceloop.prompt.template",
-];
-
-/// `llm.<provider>.<field>`: LiteLLM copies the provider's raw request and response; these fields are content.
-pub(super) const RAW_CONTENT_FIELDS: &[&str] = &[
-    "candidates",
-    "choices",
-    "content",
-    "contents",
-    "data",
-    "extra_body",
-    "functions",
-    "generations",
-    "input",
-    "inputs",
-    "message",
-    "messages",
-    "output",
-    "outputs",
-    "prompt",
-    "query",
-    "response_format",
-    "results",
-    "system",
-    "systemInstruction",
-    "system_instruction",
-    "text",
-    "tools",
-];
-
-/// Events whose attributes are content.
-pub(super) const CONTENT_EVENTS: &[&str] = &[
-    "gen_ai.assistant.message",
-    "gen_ai.choice",
-    "gen_ai.client.inference.operation.details",
-    "gen_ai.content.completion",
-    "gen_ai.content.completion.chunk",
-    "gen_ai.content.prompt",
-    "gen_ai.system.message",
-    "gen_ai.tool.message",
-    "gen_ai.user.message",
-    "llm.content.completion.chunk",
+/// Before each cohort key, built in or configured, client libraries put one of these.
+pub(super) const COHORT_PREFIXES: [&str; 5] = [
+    "litellm.metadata.",
+    "metadata.",
+    "traceloop.association.properties.",
+    "langfuse.trace.metadata.",
+    "baggage.",
 ];

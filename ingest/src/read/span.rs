@@ -1,15 +1,20 @@
 //! One span: its fields in whatever order they come, then one row.
 
 use super::{
-    Kept, ReadError, Reader, Reject, Tally,
+    ContentPolicy, Kept, ReadError, Reader, Reject, Tally,
     annotation::Found,
+    content_keys::{CONTENT_EVENTS, STATUS_DESCRIPTION},
     evaluation,
-    keys::{Slots, Use},
+    keys::{Content, Use},
+    messages::Pieces,
     resolve::{self, Role},
+    slot::Slot,
+    slots::Slots,
     sources::{
-        CONTENT_EVENTS, EVALUATION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE, FIRST_TOKEN_EVENT, FIRST_TOKEN_EVENTS,
-        Slot,
+        EVALUATION_EVENT, EXCEPTION_MESSAGE, EXCEPTION_TYPE, FIRST_TOKEN_EVENT, FIRST_TOKEN_EVENTS, FLAG_ATTRIBUTE,
+        FLAG_EVENTS,
     },
+    stamps::Flag,
     value::{Value, key_value},
     wire::{Cursor, FIXED64, LEN, VARINT, key},
 };
@@ -34,6 +39,9 @@ pub(super) struct Fields<'a> {
     pub(super) end: u64,
     pub(super) status: u64,
     pub(super) status_message: &'a [u8],
+    pub(super) trace_state: &'a [u8],
+    /// Numbered messages, where content is not dropped.
+    pub(super) messages: Pieces<'a>,
 }
 
 /// Ids and times that were found good.
@@ -41,9 +49,6 @@ pub(super) struct Placed {
     pub(super) start: i64,
     pub(super) end: i64,
 }
-
-/// Where the status message goes; no column of its own holds it.
-const STATUS_DESCRIPTION: &[u8] = b"otel.status_description";
 
 impl Reader {
     /// Reads one span into a row, or rejects it alone.
@@ -55,24 +60,27 @@ impl Reader {
         tally: &mut Tally,
     ) -> Result<(), ReadError> {
         slots.clear();
+        if !self.config.content.rules.is_empty() {
+            self.policies = self.policies_of_span(message, context.resource)?;
+        }
         let mut found = Found::default();
         let fields = self.read_fields(message, slots, &mut found)?;
         match place(&fields) {
             Ok(placed) => {
                 slots.offer_all(context.resource);
                 if !fields.status_message.is_empty() {
-                    let message = Value::Text(fields.status_message);
-                    self.spans
-                        .attributes
-                        .open
-                        .push(STATUS_DESCRIPTION, &message, self.config.value_bytes_max)?;
+                    self.keep(STATUS_DESCRIPTION.as_bytes(), fields.status_message, Content::ErrorText)?;
+                }
+                Flag::settle(&mut found.flag, self.config.keys.flags(), slots);
+                if let Some(flag) = found.flag {
+                    self.keep(FLAG_ATTRIBUTE.as_bytes(), flag.key, Content::No)?;
                 }
                 if !found.is_empty() {
                     let own = evaluation::Place {
                         trace_id: fields.trace_id,
                         span_id: fields.span_id,
                     };
-                    let is_carrier = resolve::role(slots, fields.kind) == Role::Evaluator;
+                    let is_carrier = resolve::role(slots, fields.name, fields.kind) == Role::Evaluator;
                     self.read_found(&found, own, is_carrier, fields.end, context.received)?;
                 }
                 self.close_row(&fields, &placed, context, slots, tally)?;
@@ -88,6 +96,16 @@ impl Reader {
         Ok(())
     }
 
+    /// Keeps a text that came in no attribute of the span beside those that did.
+    fn keep(&mut self, key: &[u8], text: &[u8], content: Content) -> Result<(), ReadError> {
+        let value = Value::Text(text);
+        let kept = Kept {
+            policy: self.policies.of(content, &value),
+            config: &self.config,
+        };
+        kept.push(key, &value, &mut self.spans.attributes.open, &mut self.counts)
+    }
+
     fn read_fields<'a>(
         &mut self,
         message: &'a [u8],
@@ -96,6 +114,7 @@ impl Reader {
     ) -> Result<Fields<'a>, ReadError> {
         const TRACE_ID: u32 = key(1, LEN);
         const SPAN_ID: u32 = key(2, LEN);
+        const TRACE_STATE: u32 = key(3, LEN);
         const PARENT_SPAN_ID: u32 = key(4, LEN);
         const NAME: u32 = key(5, LEN);
         const KIND: u32 = key(6, VARINT);
@@ -109,9 +128,10 @@ impl Reader {
         let mut cursor = Cursor::new(message);
         while let found @ 1.. = cursor.next_key()? {
             match found {
-                ATTRIBUTE => self.read_attribute(cursor.bytes()?, slots, evaluations)?,
+                ATTRIBUTE => self.read_attribute(cursor.bytes()?, slots, evaluations, &mut fields.messages)?,
                 TRACE_ID => fields.trace_id = cursor.bytes()?,
                 SPAN_ID => fields.span_id = cursor.bytes()?,
+                TRACE_STATE => fields.trace_state = cursor.bytes()?,
                 PARENT_SPAN_ID => fields.parent_span_id = cursor.bytes()?,
                 NAME => fields.name = cursor.bytes()?,
                 KIND => fields.kind = cursor.varint()?,
@@ -132,26 +152,24 @@ impl Reader {
         message: &'a [u8],
         slots: &mut Slots<'a>,
         found: &mut Found<'a>,
+        messages: &mut Pieces<'a>,
     ) -> Result<(), ReadError> {
         let (key, value) = key_value(message)?;
         let meaning = self.span_keys.meaning(key);
         if meaning.judges {
             found.attributes.push((key, value));
         }
+        if meaning.message && self.policies.content != ContentPolicy::Drop {
+            messages.push(key, value);
+        }
         for &of in meaning.uses() {
             slots.offer(of, value);
         }
         let kept = Kept {
-            content: meaning.content,
-            max: self.config.attributes_max,
+            policy: self.policies.of(meaning.content, &value),
+            config: &self.config,
         };
-        kept.push(
-            key,
-            &value,
-            &mut self.spans.attributes.open,
-            &self.config,
-            &mut self.counts,
-        )
+        kept.push(key, &value, &mut self.spans.attributes.open, &mut self.counts)
     }
 
     fn read_event<'a>(
@@ -182,6 +200,10 @@ impl Reader {
             };
             slots.offer(of, Value::Int(time.cast_signed()));
         }
+        let flags = self.config.keys.flags();
+        if !flags.is_empty() && FLAG_EVENTS.iter().any(|event| is(event)) {
+            Flag::of_event(&mut found.flag, flags, message)?;
+        }
         let is_kept = self.spans.events.open_len() < self.config.events_max;
         let is_content = CONTENT_EVENTS.iter().any(|content| is(content));
         let mut attributes = Cursor::new(message);
@@ -205,18 +227,16 @@ impl Reader {
                 );
             }
             if is_kept {
-                let content = is_content || self.span_keys.meaning(key).content;
-                let kept = Kept {
-                    content,
-                    max: self.config.attributes_max,
+                let content = if is_content {
+                    Content::Yes
+                } else {
+                    self.span_keys.meaning(key).content
                 };
-                kept.push(
-                    key,
-                    &value,
-                    self.spans.events.attributes(),
-                    &self.config,
-                    &mut self.counts,
-                )?;
+                let kept = Kept {
+                    policy: self.policies.of(content, &value),
+                    config: &self.config,
+                };
+                kept.push(key, &value, self.spans.events.attributes(), &mut self.counts)?;
             }
         }
         if is_kept {
@@ -243,18 +263,11 @@ impl Reader {
                 SPAN_ID => span_id = cursor.bytes()?,
                 ATTRIBUTE => {
                     let (key, value) = key_value(cursor.bytes()?)?;
-                    let content = self.span_keys.meaning(key).content;
                     let kept = Kept {
-                        content,
-                        max: self.config.attributes_max,
+                        policy: self.policies.of(self.span_keys.meaning(key).content, &value),
+                        config: &self.config,
                     };
-                    kept.push(
-                        key,
-                        &value,
-                        self.spans.links.attributes(),
-                        &self.config,
-                        &mut self.counts,
-                    )?;
+                    kept.push(key, &value, self.spans.links.attributes(), &mut self.counts)?;
                 }
                 other => cursor.skip(other)?,
             }

@@ -2,6 +2,7 @@
 
 mod cells;
 mod hostile;
+mod keys;
 mod messages;
 mod oracle;
 mod rules;

@@ -240,8 +240,18 @@ fn whole(number: f64) -> Number<i64> {
     }
 }
 
-/// Values nested deeper than this are refused, as prost refuses messages nested deeper than 100.
+/// Values nested deeper than this are NULL; prost refuses the whole request at 100.
 pub(super) const NESTING_MAX: usize = 64;
+
+/// What became of a value that was to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Written {
+    Whole,
+    /// Only its start, as much as there was room for.
+    Cut,
+    /// Nothing: it is nested deeper than [`NESTING_MAX`].
+    TooDeep,
+}
 
 /// Writes a number or flag as text; other values are the caller's.
 pub(super) fn write_scalar(value: &Value<'_>, out: &mut Vec<u8>) {
@@ -257,14 +267,13 @@ pub(super) fn write_scalar(value: &Value<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes an array or pairs as JSON, without recursion. Once `max` bytes are written the rest
-/// is only checked. Says whether it was cut there.
-pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Result<bool, ReadError> {
+/// Writes a value as JSON, without recursion. Once `max` bytes are written the rest is only checked.
+pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Result<Written, ReadError> {
     if let Value::Array(array) = value
         && array.len() <= max / 8
         && write_texts(array, out)?
     {
-        return Ok(false);
+        return Ok(Written::Whole);
     }
     let start = out.len();
     let mut full = None;
@@ -288,7 +297,10 @@ pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Res
         } else {
             any_value(item)?
         };
-        write_item(item, out, &mut open)?;
+        if !write_item(item, out, &mut open)? {
+            out.truncate(start);
+            return Ok(Written::TooDeep);
+        }
         if full.is_none() && out.len() - start > max {
             full = Some(start + cut(utf8(&out[start..])?, max).len());
         }
@@ -298,7 +310,7 @@ pub(super) fn write_json(value: Value<'_>, out: &mut Vec<u8>, max: usize) -> Res
     let keep = full.unwrap_or(start + cut(utf8(&out[start..])?, max).len());
     let was_cut = full.is_some() || keep < out.len();
     out.truncate(keep);
-    Ok(was_cut)
+    Ok(if was_cut { Written::Cut } else { Written::Whole })
 }
 
 /// Writes an array of texts, which most arrays are; false, and nothing written, if it holds anything else. Escaped, a
@@ -327,32 +339,33 @@ struct Level<'a> {
     any: bool,
 }
 
-fn write_item<'a>(value: Value<'a>, out: &mut Vec<u8>, open: &mut Vec<Level<'a>>) -> Result<(), ReadError> {
+/// Writes a scalar, or opens a level; false if that would be one too many.
+fn write_item<'a>(value: Value<'a>, out: &mut Vec<u8>, open: &mut Vec<Level<'a>>) -> Result<bool, ReadError> {
     let (items, close) = match value {
         Value::Array(items) => (items, b']'),
         Value::Pairs(items) => (items, b'}'),
-        Value::Text(text) => return write_text(text, out),
+        Value::Text(text) => return write_text(text, out).map(|()| true),
         Value::Bytes(_) => {
             out.push(b'"');
             write_scalar(&value, out);
             out.push(b'"');
-            return Ok(());
+            return Ok(true);
         }
         Value::Double(number) if !number.is_finite() => {
             out.extend_from_slice(b"null");
-            return Ok(());
+            return Ok(true);
         }
         Value::Empty => {
             out.extend_from_slice(b"null");
-            return Ok(());
+            return Ok(true);
         }
         scalar => {
             write_scalar(&scalar, out);
-            return Ok(());
+            return Ok(true);
         }
     };
     if open.len() == NESTING_MAX {
-        return Err(ReadError::Nested);
+        return Ok(false);
     }
     out.push(if close == b']' { b'[' } else { b'{' });
     open.push(Level {
@@ -360,7 +373,7 @@ fn write_item<'a>(value: Value<'a>, out: &mut Vec<u8>, open: &mut Vec<Level<'a>>
         close,
         any: false,
     });
-    Ok(())
+    Ok(true)
 }
 
 fn write_text(text: &[u8], out: &mut Vec<u8>) -> Result<(), ReadError> {

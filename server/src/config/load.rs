@@ -3,11 +3,12 @@
 use super::{
     Config, Problem, Problems,
     address::{self, Door},
+    reading,
     section::{Findings, Section},
 };
 use ingest::{
     price::PriceList,
-    read::{EvalRule, EvalRules, ExtraKeys},
+    read::{EvalRule, EvalRules},
 };
 use miette::Diagnostic;
 use proto::release::ReleaseSpec;
@@ -130,13 +131,10 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
         server(section, &mut config, &mut findings);
     }
     if let Some(section) = root.table("attributes", &mut findings) {
-        attributes(section, &mut config.read.keys, &mut findings);
+        reading::attributes(section, &mut config.read.keys, &mut findings);
     }
-    if let Some(mut section) = root.table("content", &mut findings) {
-        if let Some(policy) = section.read("policy", &mut findings) {
-            config.read.content = policy;
-        }
-        section.finish(&mut findings);
+    if let Some(section) = root.table("content", &mut findings) {
+        reading::content(section, &mut config.read.content, &mut findings);
     }
     if let Some((list, span)) = root.read_spanned::<PriceList>("prices", &mut findings) {
         let table = Arc::make_mut(&mut config.read.prices);
@@ -274,26 +272,6 @@ fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings
     }
     if let Some(url) = section.parse("public_url", findings, public_url) {
         config.public_url = Some(url);
-    }
-    section.finish(findings);
-}
-
-/// Attribute keys beside the built-in ones, by column.
-fn attributes(mut section: Section<'_>, keys: &mut ExtraKeys, findings: &mut Findings) {
-    let columns: [(&'static str, &mut Vec<String>); 8] = [
-        ("route", &mut keys.route),
-        ("color", &mut keys.color),
-        ("version", &mut keys.version),
-        ("cohort", &mut keys.cohort),
-        ("deployment", &mut keys.deployment),
-        ("session_id", &mut keys.session_id),
-        ("user_id", &mut keys.user_id),
-        ("content", &mut keys.content),
-    ];
-    for (column, into) in columns {
-        if let Some(names) = section.read(column, findings) {
-            *into = names;
-        }
     }
     section.finish(findings);
 }

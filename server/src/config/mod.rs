@@ -3,6 +3,7 @@
 pub mod address;
 mod load;
 pub mod problem;
+mod reading;
 mod section;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
 use super::*;
+use ingest::read::{ContentConfig, ContentPolicy, ContentRule, ExtraKeys};
 use miette::{GraphicalReportHandler, GraphicalTheme, Report};
 
 fn shown(text: &str) -> String {
@@ -28,7 +29,7 @@ pgwire = "127.0.0.1:4322"
 allow = ["10.0.0.0/8", "everywhere"]
 
 [content]
-policy = "hash"
+policy = "burn"
 
 [prices.provider.openai]
 "m" = { input = -1, output = 2 }
@@ -65,9 +66,18 @@ seal_age = "5m"
 
 [attributes]
 cohort = ["customer.tier"]
+prompt_tokens = ["acme.tokens.in"]
+feature_flag = ["support-chat"]
+content = ["acme.note"]
 
 [content]
 policy = "keep"
+error_text = "hash"
+
+[[content.rule]]
+service = "billing"
+route = "invoices"
+policy = "drop"
 
 [prices]
 version = "ours-1"
@@ -96,14 +106,57 @@ allow = ["127.0.0.0/8"]
         (config.pipeline.assembly.resolution.as_secs(), config.doors.budget_bytes),
         (10, 64 << 20)
     );
-    assert_eq!(
-        (config.pipeline.seal_age.as_secs(), config.read.keys.cohort.len()),
-        (300, 1)
-    );
-    assert_eq!(config.read.content, ingest::read::ContentPolicy::Keep);
+    assert_eq!(config.pipeline.seal_age.as_secs(), 300);
+    let mut keys = ExtraKeys::default();
+    for (column, key) in [
+        ("prompt_tokens", "acme.tokens.in"),
+        ("cohort", "customer.tier"),
+        ("feature_flag", "support-chat"),
+        ("content", "acme.note"),
+    ] {
+        keys.add(column, key).unwrap();
+    }
+    assert_eq!(config.read.keys, keys);
+    let rule = ContentRule {
+        service: Some("billing".to_owned()),
+        route: Some("invoices".to_owned()),
+        policy: ContentPolicy::Drop,
+    };
+    let content = ContentConfig {
+        policy: ContentPolicy::Keep,
+        rules: vec![rule],
+        error_text: Some(ContentPolicy::Hash),
+    };
+    assert_eq!(config.read.content, content);
     assert_eq!(config.read.prices.version(), "ours-1");
     assert!(config.read.prices.price(Some("openai"), "house-model").is_some());
     assert_eq!((config.webhooks_allow.len(), config.read.evals.len()), (1, 2));
+}
+
+#[test]
+fn attributes_and_content_that_cannot_be_meant_are_shown_at_their_lines() {
+    let text = r#"
+[attributes]
+cohorts = ["customer.tier"]
+route = ["acme.route", "release.color", "acme.route"]
+version = ["acme.route", ""]
+trace_id = ["acme.trace"]
+
+[content]
+error_text = "show"
+
+[[content.rule]]
+policy = "keep"
+
+[[content.rule]]
+service = "billing"
+policy = "hide"
+
+[[content.rule]]
+servise = "billing"
+policy = "keep"
+"#;
+    insta::assert_snapshot!(shown(text));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Bytes that no client should send: no panic, no half-read request, no unbounded work.
 
 use super::{
-    super::{ReadConfig, ReadError, Reader},
+    super::{ContentPolicy, ReadConfig, ReadError, Reader},
     cells,
     messages::Dice,
 };
@@ -190,7 +190,7 @@ fn text_that_is_not_utf8_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn values_nested_a_hundred_thousand_deep_are_a_clean_error() {
+fn values_nested_a_hundred_thousand_deep_are_null_and_counted() {
     // AnyValue { array_value: ArrayValue { values: [AnyValue ..] } }, written from its end
     let mut backwards: Vec<u8> = field(1, b"deep").into_iter().rev().collect();
     for number in [1, 5].into_iter().cycle().take(200_000) {
@@ -205,15 +205,24 @@ fn values_nested_a_hundred_thousand_deep_are_a_clean_error() {
         span.extend(field(9, &attribute));
         field(1, &field(2, &field(2, &span)))
     };
-    assert_eq!(reader().read_traces(&deep(b"custom"), NOW), Err(ReadError::Nested));
-    // content is dropped without being looked into
-    assert_eq!(
-        reader()
-            .read_traces(&deep(b"gen_ai.input.messages"), NOW)
-            .unwrap()
-            .accepted,
-        1
-    );
+    // content that is dropped is not looked into
+    for (policy, key, counted) in [
+        (ContentPolicy::Drop, "custom", 1),
+        (ContentPolicy::Drop, "gen_ai.input.messages", 0),
+        (ContentPolicy::Hash, "gen_ai.input.messages", 2),
+        (ContentPolicy::Keep, "gen_ai.input.messages", 2),
+        (ContentPolicy::Keep, "gen_ai.prompt.0.content", 1),
+    ] {
+        let mut reader = Reader::new(Arc::new(ReadConfig {
+            content: policy.into(),
+            ..ReadConfig::default()
+        }));
+        assert_eq!(reader.read_traces(&deep(key.as_bytes()), NOW).unwrap().accepted, 1);
+        let row = cells::rows(&reader.take()[0].rows).remove(0);
+        let expected = (counted > 0).then(|| serde_json::json!([[key, null]]));
+        assert_eq!(row.get("attributes"), expected.as_ref(), "{policy:?} {key}");
+        assert_eq!(reader.counts().values_too_deep, counted, "{policy:?} {key}");
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Random requests from a seed, and the same request in other bytes: fields in another order, unknown fields between.
 
-use super::super::sources::{CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENTS, Place, SOURCES};
+use super::super::{
+    content_keys::{CONTENT_KEYS, CONTENT_PREFIXES, CONTENT_WORDS, ERROR_TEXT_KEYS},
+    slot::Place,
+    sources::{FIRST_TOKEN_EVENTS, FLAG_EVENTS, SOURCES},
+};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, KeyValueList, any_value::Value as Any},
@@ -88,6 +92,8 @@ const TEXTS: &[&str] = &[
     "Error code: 42",
     "[\"tool_calls\"]",
     "tool_use",
+    "checkout",
+    "support-chat",
     "end_turn",
     "length",
     "{\"model\": \"gpt-4.1-mini\", \"temperature\": 0}",
@@ -161,6 +167,9 @@ fn attributes(dice: &mut Dice, of_resource: bool, max: usize) -> Vec<KeyValue> {
                     continue;
                 }
                 let keys: Vec<&str> = source.keys.iter().chain(source.late).copied().collect();
+                if keys.is_empty() {
+                    continue;
+                }
                 let key = *dice.pick(&keys);
                 // on spans these come from events only, so that the order on the wire decides nothing
                 if !key.starts_with("exception.") {
@@ -168,11 +177,18 @@ fn attributes(dice: &mut Dice, of_resource: bool, max: usize) -> Vec<KeyValue> {
                 }
             },
             6 => (*dice.pick(CONTENT_KEYS)).to_owned(),
-            7 => format!("{}x", dice.pick(CONTENT_PREFIXES)),
+            7 => match dice.below(4) {
+                0 => format!("custom.{}", dice.pick(CONTENT_WORDS)),
+                1 => format!("custom_{}.{}", dice.pick(CONTENT_WORDS), dice.below(3)),
+                2 => (*dice.pick(ERROR_TEXT_KEYS)).replace("exception.", "error."),
+                _ => format!("{}x", dice.pick(CONTENT_PREFIXES)),
+            },
             8 => (*dice.pick(&[
                 "app.route",
                 "customer.tier",
                 "baggage.customer.tier",
+                "traceloop.association.properties.release.cohort",
+                "acme.model",
                 "llm.openai.messages",
             ]))
             .to_owned(),
@@ -204,6 +220,19 @@ fn event(dice: &mut Dice, start: u64) -> Event {
     let name = match dice.below(6) {
         0 => (*dice.pick(FIRST_TOKEN_EVENTS)).to_owned(),
         1 => "gen_ai.user.message".to_owned(),
+        3 if dice.one_in(2) => {
+            for (key, values) in [
+                ("feature_flag.key", &["checkout", "support-chat", "other"][..]),
+                (
+                    *dice.pick(&["feature_flag.result.variant", "feature_flag.variant"]),
+                    &["green", "b", ""],
+                ),
+            ] {
+                let value = Some(Any::StringValue((*dice.pick(values)).to_owned()));
+                list.push(pair(key.to_owned(), AnyValue { value }));
+            }
+            (*dice.pick(FLAG_EVENTS)).to_owned()
+        }
         2 => text(dice),
         _ => {
             for key in ["exception.type", "exception.message"] {
@@ -264,7 +293,7 @@ fn span(dice: &mut Dice) -> Span {
         events,
         links,
         status,
-        trace_state: text(dice),
+        trace_state: (*dice.pick(&["", "", "ot=th:c", "a=b, ot=rv:1;th:08", "ot=th:x", "ot=p:8"])).to_owned(),
         dropped_attributes_count: 3,
         flags: 257,
         ..Span::default()

@@ -4,7 +4,11 @@
 use super::{
     super::{
         ContentPolicy, ExtraKeys, ReadConfig, Reader,
-        sources::{CONTENT_EVENTS, CONTENT_KEYS, CONTENT_PREFIXES, FIRST_TOKEN_EVENTS, Place, SOURCES, Slot},
+        content_keys::{
+            CONTENT_EVENTS, CONTENT_KEYS, CONTENT_PREFIXES, CONTENT_WORDS, ERROR_TEXT_KEYS, RAW_CONTENT_FIELDS,
+        },
+        slot::{Place, Slot},
+        sources::{COHORT_PREFIXES, FIRST_TOKEN_EVENTS, FLAG_ATTRIBUTE, FLAG_EVENTS, SOURCES},
     },
     cells,
     messages::{Dice, REQUEST, request, shuffled},
@@ -18,28 +22,46 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use proto::{Color, Nanos};
 use serde_json::{Map, Value, json};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 const VALUE_BYTES_MAX: usize = 700;
 const ATTRIBUTES_MAX: usize = 12;
 
+/// Declared feature flags, the most trusted first.
+const FLAGS: [&str; 2] = ["support-chat", "checkout"];
+
 type Row = Map<String, Value>;
 
 fn config(content: ContentPolicy) -> ReadConfig {
-    let keys = ExtraKeys {
-        route: vec!["app.route".into()],
-        cohort: vec!["customer.tier".into()],
-        ..ExtraKeys::default()
-    };
+    let mut keys = ExtraKeys::default();
+    for (column, key) in [
+        ("route", "app.route"),
+        ("cohort", "customer.tier"),
+        ("request_model", "acme.model"),
+        ("feature_flag", FLAGS[0]),
+        ("feature_flag", FLAGS[1]),
+    ] {
+        keys.add(column, key).unwrap();
+    }
     ReadConfig {
         keys,
-        content,
+        content: content.into(),
         value_bytes_max: VALUE_BYTES_MAX,
         text_bytes_max: 900,
         attributes_max: ATTRIBUTES_MAX,
         ..ReadConfig::default()
     }
 }
+
+/// Copies of cohort keys, one key after the other.
+static COHORT_COPIES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let keys = ["release.cohort", "customer.tier"];
+    let copies = |key| COHORT_PREFIXES.map(|prefix| format!("{prefix}{key}"));
+    keys.into_iter().flat_map(copies).collect()
+});
 
 fn source(slot: Slot) -> (Vec<&'static str>, Vec<&'static str>, Place) {
     let found = SOURCES.iter().find(|source| source.slot == slot).unwrap();
@@ -48,10 +70,9 @@ fn source(slot: Slot) -> (Vec<&'static str>, Vec<&'static str>, Place) {
         Slot::Route => keys.push("app.route"),
         Slot::Cohort => {
             keys.push("customer.tier");
-            late.push("traceloop.association.properties.customer.tier");
-            late.push("litellm.metadata.customer.tier");
-            late.push("baggage.customer.tier");
+            late.extend(COHORT_COPIES.iter().map(String::as_str));
         }
+        Slot::RequestModel => keys.push("acme.model"),
         _ => {}
     }
     (keys, late, found.place)
@@ -119,6 +140,27 @@ impl<'t> Around<'t> {
             .or_else(on_resource)
             .or_else(in_metadata)
             .or_else(|| first(&self.span.attributes, &late))
+    }
+
+    /// The most trusted declared feature flag that says a variant, and the variant.
+    fn flag(&self) -> Option<(&'static str, &'t Any)> {
+        const VARIANT: [&str; 2] = ["feature_flag.result.variant", "feature_flag.variant"];
+        let told = |attributes: &'t [KeyValue], flag: &str| {
+            let (_, key) = first(attributes, &["feature_flag.key"])?;
+            (text(key)? == flag).then(|| first(attributes, &VARIANT)).flatten()
+        };
+        FLAGS.into_iter().find_map(|flag| {
+            let events = self
+                .span
+                .events
+                .iter()
+                .filter(|event| FLAG_EVENTS.contains(&event.name.as_str()));
+            let (_, variant) = events
+                .map(|event| &event.attributes[..])
+                .chain([&self.span.attributes[..]])
+                .find_map(|attributes| told(attributes, flag))?;
+            Some((flag, variant))
+        })
     }
 
     fn text(&self, slot: Slot) -> Option<&'t str> {
@@ -226,33 +268,74 @@ fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
 }
 
-fn is_content(key: &str) -> bool {
+fn is_content(key: &str, value: Option<&Any>, on: On) -> bool {
     let is_source = SOURCES.iter().any(|s| s.keys.contains(&key) || s.late.contains(&key));
+    let is_configured =
+        ["app.route", "customer.tier", "acme.model"].contains(&key) || COHORT_COPIES.iter().any(|copy| copy == key);
     let raw = key.strip_prefix("llm.").and_then(|rest| rest.split('.').nth(1));
+    let last = key
+        .rsplit(['.', '_', '-'])
+        .find(|word| word.parse::<u64>().is_err() && !word.is_empty());
+    let is_word = last.is_some_and(|last| CONTENT_WORDS.contains(&last.to_ascii_lowercase().as_str()));
+    let is_nothing_else = !is_source && !is_configured;
     CONTENT_KEYS.contains(&key)
-        || !is_source && CONTENT_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
-        || !is_source && raw.is_some_and(|field| super::super::sources::RAW_CONTENT_FIELDS.contains(&field))
+        || ERROR_TEXT_KEYS.contains(&key)
+        || is_nothing_else && CONTENT_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
+        || is_nothing_else && raw.is_some_and(|field| RAW_CONTENT_FIELDS.contains(&field))
+        || is_nothing_else
+            && on == On::Span
+            && is_word
+            && !matches!(
+                value,
+                None | Some(Any::BoolValue(_) | Any::IntValue(_) | Any::DoubleValue(_))
+            )
+}
+
+fn hashed(text: &str) -> String {
+    use sha2::Digest as _;
+    format!("sha256:{}", hex::encode(&sha2::Sha256::digest(text)[..16]))
+}
+
+/// Where attributes stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// On a span, a link or an event.
+    Span,
+    /// On an event that is content as a whole.
+    ContentEvent,
+    Resource,
 }
 
 /// Entries of a map column.
-fn entries(attributes: &[KeyValue], drop_all: bool, content: ContentPolicy) -> Vec<Value> {
-    let dropped = |key: &str| content == ContentPolicy::Drop && (drop_all || is_content(key));
-    let kept = attributes
-        .iter()
-        .filter(|attribute| !dropped(&attribute.key))
-        .take(ATTRIBUTES_MAX);
-    kept.map(|attribute| {
-        let value = attribute
-            .value
-            .as_ref()
-            .and_then(|value| value.value.as_ref())
-            .map(plain_text);
-        json!([attribute.key, value.map(|text| cut(&text, VALUE_BYTES_MAX).to_owned())])
-    })
-    .collect()
+fn entries(attributes: &[KeyValue], on: On, content: ContentPolicy) -> Vec<Value> {
+    let mut kept = Vec::new();
+    for attribute in attributes {
+        let value = attribute.value.as_ref().and_then(|value| value.value.as_ref());
+        let is_content = on == On::ContentEvent || is_content(&attribute.key, value, on);
+        if kept.len() == ATTRIBUTES_MAX || is_content && content == ContentPolicy::Drop {
+            continue;
+        }
+        let text = value.map(plain_text).map(|text| match content {
+            ContentPolicy::Hash if is_content => hashed(&text),
+            _ => cut(&text, VALUE_BYTES_MAX).to_owned(),
+        });
+        kept.push(json!([attribute.key, text]));
+    }
+    kept
 }
 
 fn role(around: &Around<'_>) -> &'static str {
+    let is_aggregate = around.text(Slot::AiOperation).is_some_and(|operation| {
+        let ends = [".doGenerate", ".doStream", ".doEmbed"];
+        operation != "ai.toolCall" && !ends.iter().any(|end| operation.ends_with(end))
+    });
+    match stated_role(around) {
+        "call" if is_aggregate => "agent",
+        role => role,
+    }
+}
+
+fn stated_role(around: &Around<'_>) -> &'static str {
     let Some(word) = around.text(Slot::Role) else {
         return if around.span.kind == 2 { "server" } else { "other" };
     };
@@ -410,15 +493,9 @@ fn errors(around: &Around<'_>, error: bool, row: &mut Row) {
     let stated = around
         .find(Slot::HttpStatus)
         .and_then(|(_, value)| i32::try_from(count(value)?).ok());
-    let said = || {
-        let message = text(around.in_events("exception.message")?)?;
-        let (_, code) = message.split_once("Error code: ")?;
-        code.get(..3)?
-            .parse::<i32>()
-            .ok()
-            .filter(|code| (100..600).contains(code))
-    };
-    let status = stated.or_else(said);
+    let said = || error_code(text(around.in_events("exception.message")?)?);
+    let in_status = || error_code(&around.span.status.as_ref()?.message);
+    let status = stated.or_else(said).or_else(in_status);
     set(row, "http_status", status);
     if !error {
         return;
@@ -452,6 +529,14 @@ fn errors(around: &Around<'_>, error: bool, row: &mut Row) {
         row.insert("timed_out".into(), timed_out.into());
         row.insert("rate_limited".into(), rate_limited.into());
     }
+}
+
+fn error_code(message: &str) -> Option<i32> {
+    ["Error code: ", "status_code: "].iter().find_map(|before| {
+        let (_, code) = message.split_once(before)?;
+        let code = code.get(..3)?.parse::<i32>().ok();
+        code.filter(|code| (100..600).contains(code))
+    })
 }
 
 fn set(row: &mut Row, column: &str, value: Option<impl Into<Value>>) {
@@ -493,13 +578,21 @@ fn plain_columns(around: &Around<'_>, row: &mut Row) {
         ("cache_version", Slot::CacheVersion, true),
         ("fallback_version", Slot::FallbackVersion, true),
         ("policy_version", Slot::PolicyVersion, true),
+        ("variant", Slot::Variant, true),
         ("session_id", Slot::Session, false),
         ("user_id", Slot::User, false),
         ("response_id", Slot::ResponseId, false),
         ("mirror_key", Slot::MirrorKey, false),
+        ("request_id", Slot::RequestId, false),
     ] {
-        let value = around.find(slot).and_then(|(_, value)| match value {
+        let value = if slot == Slot::Variant {
+            around.flag().map(|(_, variant)| variant)
+        } else {
+            around.find(slot).map(|(_, value)| value)
+        };
+        let value = value.and_then(|value| match value {
             Any::StringValue(text) => Some(text.clone()),
+            Any::ArrayValue(array) if !doubles_too => Some(text(array.values.first()?.value.as_ref()?)?.to_owned()),
             Any::IntValue(number) => Some(number.to_string()),
             Any::BoolValue(_) | Any::DoubleValue(_) if doubles_too => Some(plain_text(value)),
             _ => None,
@@ -527,11 +620,19 @@ fn plain_columns(around: &Around<'_>, row: &mut Row) {
         "split",
         number(Slot::Split).filter(|split| (0.0..=1.0).contains(split)),
     );
-    set(
-        row,
-        "color",
-        around.text(Slot::Color).and_then(Color::parse).map(Color::as_str),
-    );
+    let flagged = around.flag().and_then(|(_, variant)| Color::parse(text(variant)?));
+    let on_span = first(&around.span.attributes, &["gateway.route.color", "release.color"]).is_some();
+    let color = match flagged {
+        Some(color) if !on_span => Some(color),
+        _ => around.text(Slot::Color).and_then(Color::parse),
+    };
+    set(row, "color", color.map(Color::as_str));
+    let sampling = match around.span.trace_state.as_str() {
+        "ot=th:c" => Some(0.25),
+        "a=b, ot=rv:1;th:08" => Some(1.0 - 8.0 / 256.0),
+        _ => None,
+    };
+    set(row, "sampling", sampling);
     let reason = around
         .find(Slot::FinishReason)
         .and_then(|(_, value)| finish_reason(value));
@@ -619,14 +720,17 @@ fn row_of(around: &Around<'_>, scope: &str, content: ContentPolicy, prices: &Pri
             row.insert("price_version".into(), prices.version().into());
         }
     }
-    if content == ContentPolicy::Keep {
+    if content != ContentPolicy::Drop {
         for (column, slot) in [("input", Slot::Input), ("output", Slot::Output)] {
             let kept = around.find(slot).map(|(_, value)| value);
             let kept = kept.filter(|v| matches!(v, Any::StringValue(_) | Any::ArrayValue(_) | Any::KvlistValue(_)));
             set(
                 &mut row,
                 column,
-                kept.map(|value| cut(&plain_text(value), 900).to_owned()),
+                kept.map(|value| match content {
+                    ContentPolicy::Hash => hashed(&plain_text(value)),
+                    _ => cut(&plain_text(value), 900).to_owned(),
+                }),
             );
         }
     }
@@ -637,21 +741,37 @@ fn row_of(around: &Around<'_>, scope: &str, content: ContentPolicy, prices: &Pri
 fn nested_columns(around: &Around<'_>, content: ContentPolicy, row: &mut Row) {
     let span = around.span;
     let some = |list: Vec<Value>| (!list.is_empty()).then_some(list);
-    let mut attributes = entries(&span.attributes, false, content);
-    if let Some(status) = span.status.as_ref().filter(|status| !status.message.is_empty()) {
-        attributes.push(json!([
-            "otel.status_description",
-            cut(&status.message, VALUE_BYTES_MAX)
-        ]));
-    }
+    let texts = |pairs: [(&str, Option<&str>); 2]| {
+        let pair = |(key, text): (&str, Option<&str>)| {
+            KeyValue {
+                key: key.to_owned(),
+                value: Some(AnyValue {
+                    value: Some(Any::StringValue(text?.to_owned())),
+                }),
+                ..KeyValue::default()
+            }
+            .into()
+        };
+        pairs.into_iter().filter_map(pair).collect::<Vec<KeyValue>>()
+    };
+    let status = span.status.as_ref().map(|status| status.message.as_str());
+    let own = texts([
+        ("otel.status_description", status.filter(|message| !message.is_empty())),
+        (FLAG_ATTRIBUTE, around.flag().map(|(flag, _)| flag)),
+    ]);
+    let attributes = entries(&[&span.attributes[..], &own].concat(), On::Span, content);
     set(row, "attributes", some(attributes));
-    set(row, "resource", some(entries(around.resource, false, content)));
+    set(row, "resource", some(entries(around.resource, On::Resource, content)));
     let events = span.events.iter().map(|event| {
-        let drop_all = CONTENT_EVENTS.contains(&event.name.as_str());
+        let on = if CONTENT_EVENTS.contains(&event.name.as_str()) {
+            On::ContentEvent
+        } else {
+            On::Span
+        };
         json!([
             event.time_unix_nano,
             event.name,
-            some(entries(&event.attributes, drop_all, content))
+            some(entries(&event.attributes, on, content))
         ])
     });
     set(row, "events", some(events.collect()));
@@ -660,7 +780,7 @@ fn nested_columns(around: &Around<'_>, content: ContentPolicy, row: &mut Row) {
         json!([
             hex(&link.trace_id, 16),
             hex(&link.span_id, 8),
-            some(entries(&link.attributes, false, content))
+            some(entries(&link.attributes, On::Span, content))
         ])
     });
     set(row, "links", some(links.collect()));
@@ -726,7 +846,7 @@ fn compare(body: &[u8], request: &ExportTraceServiceRequest, reader: &mut Reader
 
 #[test]
 fn any_request_in_any_wire_order_gives_the_rows_that_prost_gives() {
-    for content in [ContentPolicy::Drop, ContentPolicy::Keep] {
+    for content in [ContentPolicy::Drop, ContentPolicy::Hash, ContentPolicy::Keep] {
         let mut reader = Reader::new(Arc::new(config(content)));
         for seed in 0..250 {
             let mut dice = Dice(seed);
