@@ -104,6 +104,18 @@ impl Export {
     }
 }
 
+/// The protobuf request that an OTLP/JSON request stands for.
+///
+/// # Errors
+/// With line and column, if it is not JSON or a value does not fit its field.
+pub fn from_json(signal: Signal, json: &[u8]) -> Result<Vec<u8>, serde_json::Error> {
+    let export = match signal {
+        Signal::Traces => Export::Traces,
+        Signal::Logs => Export::Logs,
+    };
+    json::transcode(export, json)
+}
+
 /// Body of every answer.
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 

@@ -1,6 +1,6 @@
 //! How a reader reads: limits, and what its parts are configured with.
 
-use super::{content::ContentConfig, extra::ExtraKeys, verdict::EvalRules};
+use super::{check::AnswerSchemas, content::ContentConfig, extra::ExtraKeys, verdict::EvalRules};
 use crate::price::PriceTable;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct ReadConfig {
     pub prices: Arc<PriceTable>,
     /// Sources beyond the built-in ones.
     pub keys: ExtraKeys,
+    /// What answers are checked against, by route.
+    pub schemas: Arc<AnswerSchemas>,
     /// What becomes of prompts, outputs and tool arguments.
     pub content: ContentConfig,
     /// When evaluations have passed.
@@ -45,6 +47,7 @@ impl Default for ReadConfig {
         Self {
             prices: PriceTable::shipped(),
             keys: ExtraKeys::default(),
+            schemas: Arc::default(),
             content: ContentConfig::default(),
             evals: EvalRules::default(),
             attributes_max: ATTRIBUTES_MAX,

@@ -5,6 +5,7 @@
 
 use super::{
     annotation,
+    check::Piece,
     content_keys::{CONTENT_KEYS, CONTENT_PREFIXES, CONTENT_WORDS, ERROR_TEXT_KEYS, RAW_CONTENT_FIELDS},
     extra::{EXTRA_KEYS_MAX, ExtraKeys},
     messages,
@@ -65,6 +66,8 @@ pub(super) struct Meaning {
     pub(super) judges: bool,
     /// The value is part of a numbered message.
     pub(super) message: bool,
+    /// The value is needed to check answers and tool calls.
+    pub(super) piece: Option<Piece>,
     uses: [Use; USES_MAX],
     used: u8,
 }
@@ -75,6 +78,7 @@ impl Meaning {
             content,
             judges: false,
             message: false,
+            piece: None,
             uses: [Use {
                 slot: Slot::Role,
                 rank: 0,
@@ -115,6 +119,8 @@ pub(super) struct KeyTable {
     cells: Box<[u16]>,
     pub(super) entries: Vec<Entry>,
     learned: usize,
+    /// Whether its keys are those of spans, whose answers and tool calls are checked.
+    gathers: bool,
     /// Whether the word a key ends in tells anything: on resources it names hosts and processes.
     by_word: bool,
 }
@@ -197,6 +203,10 @@ impl KeyTable {
                 rank = rank.saturating_add(rank_after(&copies));
             }
         }
+        for entry in &mut table.entries {
+            entry.meaning.piece = Piece::of(&entry.key);
+        }
+        table.gathers = true;
         table
     }
 
@@ -216,6 +226,7 @@ impl KeyTable {
             cells: vec![0; CELLS].into(),
             entries: Vec::new(),
             learned: 0,
+            gathers: false,
             by_word,
         };
         let own = extra.content().iter().map(String::as_str);
@@ -305,6 +316,9 @@ impl KeyTable {
         let mut meaning = Meaning::nothing(self.content(key));
         meaning.judges = annotation::part(key).is_some();
         meaning.message = messages::is_piece(key);
+        if self.gathers {
+            meaning.piece = Piece::of(key);
+        }
         if self.learned < LEARNED_MAX && self.insert(key, meaning) {
             self.learned += 1;
         }

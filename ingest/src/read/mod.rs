@@ -18,6 +18,7 @@
 
 mod annotation;
 mod cells;
+mod check;
 mod columns;
 mod config;
 mod content;
@@ -42,6 +43,7 @@ mod verdict;
 mod wire;
 
 use crate::intake::Accepted;
+pub use check::{ANSWER_BYTES_MAX, AnswerSchemas, SCHEMA_BYTES_MAX, SCHEMAS_MAX, SchemaError};
 pub use config::{ATTRIBUTES_MAX, EVENTS_MAX, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX, VALUE_BYTES_MAX, WORD_BYTES_MAX};
 use content::Policies;
 pub use content::{ContentConfig, ContentPolicy, ContentRule};
@@ -158,6 +160,10 @@ pub struct ReadCounts {
     pub values_cut: u64,
     /// Values that are NULL because they were nested too deep.
     pub values_too_deep: u64,
+    /// Answers longer than [`ANSWER_BYTES_MAX`], and those of spans with too many attributes: not checked.
+    pub answers_unchecked: u64,
+    /// Calls of tools that were not checked: arguments too long, or a definition that cannot be used.
+    pub tool_calls_unchecked: u64,
     /// Events and links beyond their limits.
     pub events_and_links_over_max: u64,
     /// Attributes left out because they carry content.
@@ -185,6 +191,7 @@ pub struct Reader {
     policies: Policies,
     counts: ReadCounts,
     priced: priced::PricedCache,
+    checks: check::Checks,
 }
 
 /// What one request came to so far.
@@ -210,6 +217,7 @@ impl Reader {
             resource: Entries::default(),
             counts: ReadCounts::default(),
             priced: priced::PricedCache::default(),
+            checks: check::Checks::default(),
         }
     }
 

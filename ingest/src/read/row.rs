@@ -74,6 +74,9 @@ impl Reader {
         self.set_words(row, slots)?;
         self.set_errors(row, fields, slots)?;
         self.set_models(row, role, error, slots)?;
+        if role == Role::Call && !slots.pieces.is_empty() {
+            self.set_checks(row, error, slots)?;
+        }
         self.set_content(row, fields, slots)?;
         self.set_sampling(row, fields.trace_state);
         if slots.has(Slot::Ttft) {

@@ -155,6 +155,8 @@ rows! {
         request_id: Texts,
         variant: Words,
         sampling: Doubles,
+        json_checks: Words,
+        tool_args_valid: Flags,
     }
 }
 
@@ -190,7 +192,7 @@ mod tests {
     fn columns_stand_in_declared_order() {
         assert!(is_declared_order(SpanRows::COLUMNS, &proto::schema::SPANS));
         assert!(is_declared_order(EvalRows::COLUMNS, &proto::schema::EVALS));
-        // of assembly: unmarked_reason, release, repeats_span_id; of checks: json_checks, tool_args_valid
-        assert_eq!(SpanRows::COLUMNS.len() + 5, proto::schema::SPANS.fields().len());
+        // of assembly: unmarked_reason, release, repeats_span_id
+        assert_eq!(SpanRows::COLUMNS.len() + 3, proto::schema::SPANS.fields().len());
     }
 }

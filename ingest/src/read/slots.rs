@@ -1,7 +1,8 @@
 //! What has been found for one span: the best value so far of every slot.
 
 use super::{
-    keys::Use,
+    check::Pieces,
+    keys::{LATE, Use},
     slot::{SLOTS, Slot},
     value::Value,
 };
@@ -11,6 +12,8 @@ pub(super) struct Slots<'a> {
     pub(super) present: u64,
     values: [Value<'a>; SLOTS],
     ranks: [u8; SLOTS],
+    /// What answers and tool calls are checked from.
+    pub(super) pieces: Pieces<'a>,
 }
 
 impl<'a> Slots<'a> {
@@ -19,11 +22,13 @@ impl<'a> Slots<'a> {
             present: 0,
             values: [Value::Empty; SLOTS],
             ranks: [0; SLOTS],
+            pieces: Pieces::new(),
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.present = 0;
+        self.pieces.clear();
     }
 
     #[inline]
@@ -54,6 +59,11 @@ impl<'a> Slots<'a> {
     /// Rank of the value that [`Self::get`] returns.
     pub(super) fn rank(&self, slot: Slot) -> u8 {
         self.ranks[slot as usize]
+    }
+
+    /// Whether the value is of a source that is trusted less than the resource: a guess.
+    pub(super) fn is_late(&self, slot: Slot) -> bool {
+        self.rank(slot) >= LATE
     }
 
     /// Offers everything that another set holds.

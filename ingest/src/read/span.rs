@@ -162,6 +162,9 @@ impl Reader {
         if meaning.message && self.policies.content != ContentPolicy::Drop {
             messages.push(key, value);
         }
+        if let Some(piece) = meaning.piece {
+            slots.pieces.push(piece, key, value);
+        }
         for &of in meaning.uses() {
             slots.offer(of, value);
         }

@@ -1,6 +1,6 @@
 //! The reader against prost: the same bytes, read twice by different means, must give the same rows.
 
-mod cells;
+pub(super) mod cells;
 mod hostile;
 mod keys;
 mod messages;

@@ -7,7 +7,7 @@ use arrow::{
 use serde_json::{Map, Value, json};
 
 /// Rows of a batch; a NULL is absent.
-pub(super) fn rows(batch: &RecordBatch) -> Vec<Map<String, Value>> {
+pub(in crate::read) fn rows(batch: &RecordBatch) -> Vec<Map<String, Value>> {
     let schema = batch.schema();
     (0..batch.num_rows())
         .map(|row| {
