@@ -22,7 +22,7 @@ use proto::layout::Table;
 use std::{fs::File, path::Path};
 
 /// Text by which rows are looked up; only columns that have bloom filters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IdColumn {
     /// 32 hex digits.
     Trace,

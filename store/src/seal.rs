@@ -134,6 +134,12 @@ impl Sealer {
         }
     }
 
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.root
+    }
+
     /// Writes the files and the commit record, then trims the journal. Works on the calling thread and, if that
     /// belongs to a rayon pool, on its siblings.
     ///

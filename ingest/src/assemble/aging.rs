@@ -40,6 +40,9 @@ impl Assembly {
         for (_, id) in due {
             self.advance(id, lsn, &mut effects);
         }
+        let mut touched = Vec::new();
+        self.tick_evals(&mut effects, &mut touched);
+        self.finish(touched, lsn, &mut effects);
         self.forget_old(lsn, &mut effects);
         while let Some(entry) = self
             .waiting
@@ -59,8 +62,7 @@ impl Assembly {
         let (closes_at, by) = trace.closes(&self.limits);
         if trace.closed.is_none() && closes_at <= self.now {
             if trace.spans.is_empty() {
-                self.counts.evals_unplaced += trace.evals.len() as u64;
-                self.remove(id);
+                self.forget(id);
                 self.counts.open -= 1;
                 return;
             }
@@ -119,16 +121,11 @@ impl Assembly {
                 continue;
             };
             Arc::make_mut(trace).closed = Some((self.now, ClosedBy::Evicted));
-            self.counts.evals_unplaced += if trace.spans.is_empty() {
-                trace.evals.len() as u64
-            } else {
-                0
-            };
             self.counts.evicted += 1;
             self.counts.closed += 1;
             self.counts.open -= 1;
             self.charge(id, lsn, effects);
-            self.remove(id);
+            self.forget(id);
         }
         if self.opened.len() > 2 * self.counts.open as usize + 1_024 {
             self.opened.retain(|(at, id)| {
@@ -142,19 +139,25 @@ impl Assembly {
     fn forget_closed(&mut self, id: TraceId) {
         self.recent.pop_front();
         self.counts.recent -= 1;
-        self.remove(id);
+        self.forget(id);
     }
 
     /// Forgets a trace; what it still has to have admitted waits as plain counts.
-    fn remove(&mut self, id: TraceId) {
+    pub(super) fn forget(&mut self, id: TraceId) {
         let Some(trace) = self.traces.remove(&id) else {
             return;
         };
         self.links.forget(id);
+        self.late.forgot(&id, trace.touched, self.limits.late.forgotten_max);
         self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
         if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
-            let second = at.0.div_euclid(1_000_000_000) + 1;
+            let second = Self::admission_second(at);
             self.waiting.entry(second).or_default().add(charged, false, 1);
         }
+    }
+
+    /// Second (unix) at which the counts of a forgotten trace are admitted.
+    pub(super) fn admission_second(at: Nanos) -> i64 {
+        at.0.div_euclid(1_000_000_000) + 1
     }
 }

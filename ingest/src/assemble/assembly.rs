@@ -2,13 +2,16 @@
 
 use super::{
     Counts, Effects, Limits,
+    evals::{EvalRow, Unsettled},
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
+    late::{Arrival, Late},
     link::Links,
     marks::MarkPool,
     names::Names,
     outcome::Trial,
     resolve::{Colors, MODEL_GROUP, has_shadow_groups, resolve},
     row::TraceRow,
+    span::Labels,
     tally::{Tally, minute_of},
     trace::Trace,
 };
@@ -31,6 +34,8 @@ pub struct AssemblyState {
     waiting: BTreeMap<i64, Tally>,
     names: Names,
     counts: Counts,
+    pub(super) unsettled: Unsettled,
+    pub(super) late: Late,
 }
 
 /// Open and recently closed traces.
@@ -61,6 +66,10 @@ pub struct Assembly {
     pub(super) links: Links,
     names: Names,
     pub(super) counts: Counts,
+    /// Evaluations whose trace is not settled.
+    pub(super) unsettled: Unsettled,
+    /// Traces that were forgotten, and rows of such.
+    pub(super) late: Late,
 }
 
 impl Assembly {
@@ -85,13 +94,16 @@ impl Assembly {
             links: Links::default(),
             names: Names::default(),
             counts: Counts::default(),
+            unsettled: Unsettled::default(),
+            late: Late::default(),
         }
     }
 
     /// As it was when `state` was captured, after record `captured_lsn`.
     #[must_use]
-    pub fn restore(limits: Limits, state: AssemblyState, captured_lsn: u64) -> Self {
+    pub fn restore(limits: Limits, mut state: AssemblyState, captured_lsn: u64) -> Self {
         let mut this = Self::new(limits);
+        this.restore_late(&mut state);
         (this.now, this.captured_lsn) = (state.now, captured_lsn);
         (this.waiting, this.names, this.counts) = (state.waiting, state.names, state.counts);
         (this.counts.open, this.counts.recent, this.counts.bytes) = (0, 0, 0);
@@ -127,6 +139,8 @@ impl Assembly {
             waiting: self.waiting.clone(),
             names: self.names.clone(),
             counts: self.counts,
+            unsettled: self.unsettled.clone(),
+            late: self.late.clone(),
         }
     }
 
@@ -213,19 +227,40 @@ impl Assembly {
                 }
                 Table::Evals => {
                     let facts = EvalFacts::new(&section.rows)?;
-                    self.take_evals(&facts, batch.lsn, &mut touched, &mut effects);
+                    for row in 0..facts.len() {
+                        if !self.take_eval(&facts, row, &mut touched) {
+                            effects.drop_evals.push(row);
+                        }
+                    }
                 }
                 Table::Traces | Table::Cells => {}
             }
         }
+        self.finish(touched, batch.lsn, &mut effects);
+        self.make_room(batch.lsn, &mut effects);
+        Ok(effects)
+    }
+
+    /// Brings evaluations to their traces, and looks at every trace that changed.
+    pub(super) fn finish(&mut self, mut touched: Vec<TraceId>, lsn: u64, effects: &mut Effects) {
+        self.relink(&mut touched);
         touched.sort_unstable();
         touched.dedup();
         for id in touched {
-            self.review(id, batch.lsn, &mut effects);
+            self.review(id, lsn, effects);
             self.enqueue(id);
         }
-        self.make_room(batch.lsn, &mut effects);
-        Ok(effects)
+        self.counts.evals_pending = self.unsettled.len() as u64;
+    }
+
+    /// Labels of rows.
+    pub(super) fn labels_of(&mut self, facts: &SpanFacts<'_>) -> Vec<Arc<Labels>> {
+        self.labels.of_rows(facts, &self.asked)
+    }
+
+    /// Rows of evaluations that wait, by chunk: those chunks that changed since the last call.
+    pub fn take_pending_rows(&mut self) -> Vec<(u64, Vec<EvalRow>)> {
+        self.unsettled.take_changed_rows()
     }
 
     fn take_spans(&mut self, facts: &SpanFacts<'_>, lsn: u64, touched: &mut Vec<TraceId>, effects: &mut Effects) {
@@ -236,6 +271,16 @@ impl Assembly {
             };
             let now = self.now;
             let spans_max = self.limits.trace_spans_max;
+            if !self.traces.contains_key(&trace_id) && self.may_be_late(&trace_id, facts.start(row)) {
+                match self.park(trace_id, facts.span(row, id, Arc::clone(&labels)), lsn) {
+                    Arrival::New => {}
+                    Arrival::Parked => continue,
+                    Arrival::Repeats => {
+                        effects.drop_spans.push(row);
+                        continue;
+                    }
+                }
+            }
             let trace = self.trace(trace_id, lsn);
             match trace.spans.binary_search_by_key(&id, |s| s.id) {
                 Ok(_) => {
@@ -245,38 +290,20 @@ impl Assembly {
                 Err(_) if trace.spans.len() >= spans_max => self.counts.spans_over_limit += 1,
                 Err(at) => {
                     let trace = Arc::make_mut(trace);
-                    trace.insert(at, facts.span(row, id, labels));
+                    let span = facts.span(row, id, labels);
+                    let response = span.response_key();
+                    trace.insert(at, span);
                     trace.touched = now;
                     if touched.last() != Some(&trace_id) {
                         touched.push(trace_id);
                     }
+                    self.met_span(trace_id, id, response);
                 }
             }
         }
     }
 
-    fn take_evals(&mut self, facts: &EvalFacts<'_>, lsn: u64, touched: &mut Vec<TraceId>, effects: &mut Effects) {
-        for row in 0..facts.len() {
-            let Some(trace_id) = facts.trace_id(row) else {
-                self.counts.evals_unplaced += 1;
-                continue;
-            };
-            let eval = facts.eval(row);
-            let evals_max = self.limits.trace_evals_max;
-            let trace = self.trace(trace_id, lsn);
-            if trace.evals.len() >= evals_max {
-                self.counts.evals_unplaced += 1;
-            } else if trace.evals.iter().any(|known| known.repeats(&eval)) {
-                effects.drop_evals.push(row);
-                self.counts.duplicate_evals += 1;
-            } else {
-                Arc::make_mut(trace).evals.push(eval);
-                touched.push(trace_id);
-            }
-        }
-    }
-
-    fn trace(&mut self, id: TraceId, lsn: u64) -> &mut Arc<Trace> {
+    pub(super) fn trace(&mut self, id: TraceId, lsn: u64) -> &mut Arc<Trace> {
         match self.traces.entry(id) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -328,6 +355,8 @@ impl Assembly {
             };
             effects.patches.push((id, patch));
         }
+        let waiting = trace.evals.iter().map(|eval| eval.origin).filter(|origin| *origin != 0);
+        self.unsettled.set_mark(waiting, &mark);
         let (subject, member) = trace.member(&view);
         let is_counted = trace.closed.is_some() || trace.admitted;
         let tied = self.links.note(id, &subject, &member);

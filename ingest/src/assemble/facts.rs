@@ -1,7 +1,10 @@
 //! What assembly reads of a batch: borrowed columns of `spans` and `evals`. A column that the batch left out is `None`
 //! everywhere, so rows that were just read and rows that come back from the journal pass through the same code.
 
-use super::span::{Call, Eval, Labels, Role, Span, Subject, Tri, Word, response_hash};
+use super::{
+    evals::{EvalRow, LinkedBy},
+    span::{Call, Eval, Labels, Role, Span, Subject, Tri, Word, response_hash},
+};
 use ahash::RandomState;
 use arrow::{
     array::{
@@ -226,6 +229,12 @@ impl<'a> SpanFacts<'a> {
         trace_id(self.trace_id.value(row))
     }
 
+    /// Start of the span in a row.
+    #[must_use]
+    pub fn start(&self, row: usize) -> Nanos {
+        Nanos(self.start.value(row))
+    }
+
     /// Id of the span in a row.
     #[must_use]
     pub fn span_id(&self, row: usize) -> Option<u64> {
@@ -381,6 +390,8 @@ pub struct EvalFacts<'a> {
     source: Option<Words<'a>>,
     identifier: Option<&'a StringViewArray>,
     error_type: Option<Words<'a>>,
+    explanation: Option<&'a StringViewArray>,
+    response: Option<&'a StringViewArray>,
 }
 
 impl<'a> EvalFacts<'a> {
@@ -402,6 +413,8 @@ impl<'a> EvalFacts<'a> {
             source: words(rows, "source"),
             identifier: typed(rows, "identifier"),
             error_type: words(rows, "error_type"),
+            explanation: typed(rows, "explanation"),
+            response: typed(rows, "response_id"),
         })
     }
 
@@ -433,14 +446,50 @@ impl<'a> EvalFacts<'a> {
             value_at!(self.identifier, row),
             value_at!(self.score, row).map(f64::to_bits),
             word(&self.label, row),
+            value_at!(self.passed, row),
         );
         let text = format!("{told:?}");
         Eval {
             span: value_at!(self.span_id, row).and_then(span_id),
             time: Nanos(self.time.value(row)),
+            last: Nanos(self.time.value(row)),
             name: name.into(),
             passed: value_at!(self.passed, row).filter(|_| !failed_itself),
             told: xxhash_rust::xxh3::xxh3_64(text.as_bytes()),
+            origin: 0,
+        }
+    }
+
+    /// Id of the response that was judged.
+    #[must_use]
+    pub fn response_id(&self, row: usize) -> Option<&'a str> {
+        value_at!(self.response, row)
+    }
+
+    /// Everything of one row, for rows that assembly holds.
+    #[must_use]
+    pub fn row(&self, row: usize) -> EvalRow {
+        let text = |column: Option<&'a StringViewArray>| value_at!(column, row).map(Arc::<str>::from);
+        let span = value_at!(self.span_id, row).and_then(span_id);
+        let shared = |column: &Option<Words<'a>>| word(column, row).map(Arc::<str>::from);
+        EvalRow {
+            trace_id: self.trace_id(row),
+            linked_by: self.trace_id(row).map(|_| match span {
+                Some(_) => LinkedBy::Span,
+                None => LinkedBy::Trace,
+            }),
+            mark: None,
+            span_id: span,
+            time: Nanos(self.time.value(row)),
+            name: self.name.get(row).unwrap_or_default().into(),
+            score: value_at!(self.score, row),
+            label: shared(&self.label),
+            passed: value_at!(self.passed, row),
+            source: shared(&self.source).unwrap_or_else(|| "".into()),
+            identifier: text(self.identifier),
+            explanation: text(self.explanation),
+            error_type: shared(&self.error_type),
+            response_id: text(self.response),
         }
     }
 }

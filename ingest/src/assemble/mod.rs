@@ -12,8 +12,10 @@
 
 mod aging;
 mod assembly;
+mod evals;
 mod facts;
 mod feedback;
+mod late;
 mod link;
 mod marks;
 mod names;
@@ -30,8 +32,10 @@ mod trace;
 mod twins;
 
 pub use assembly::{Assembly, AssemblyState};
+pub use evals::{Ask, EvalLimits, EvalRow, evals_to_batch};
 pub use facts::{EvalFacts, FactsError, SpanFacts};
 pub use feedback::metric_of;
+pub use late::{Answer, Asks, FoundRows, FoundTrace, LateLimits};
 pub use link::{Link, LinkedBy};
 pub use names::{NO_ROUTE, OTHER};
 pub use outcome::{Attempt, Outcome, Quality, Request};
@@ -70,6 +74,10 @@ pub struct Limits {
     pub trace_spans_max: usize,
     /// Evaluations of one trace that count; further ones are rows only.
     pub trace_evals_max: usize,
+    /// Evaluations that wait for their trace.
+    pub evals: EvalLimits,
+    /// Traces that are brought back from files.
+    pub late: LateLimits,
     /// Routes, and cohort values, with cells of their own; those of further ones go under [`OTHER`].
     pub names_max: usize,
 }
@@ -89,6 +97,8 @@ impl Default for Limits {
             bytes_max: 256 << 20,
             trace_spans_max: 10_000,
             trace_evals_max: 1_000,
+            evals: EvalLimits::default(),
+            late: LateLimits::default(),
             names_max: 1_000,
         }
     }
@@ -99,8 +109,12 @@ impl Default for Limits {
 pub struct Effects {
     /// Rows of the `spans` section that were there before, ascending.
     pub drop_spans: Vec<usize>,
-    /// Rows of the `evals` section that were there before, ascending.
+    /// Rows of the `evals` section that were there before, or that assembly holds for now, ascending.
     pub drop_evals: Vec<usize>,
+    /// Late spans that were there before, and whose rows came with this record: the newest row of each goes.
+    pub repeated: Vec<(TraceId, u64, u64)>,
+    /// Rows of `evals` that assembly held and that are settled.
+    pub evals: Vec<EvalRow>,
     /// Marks that are new, changed, or needed again by rows that came after a seal.
     pub marks: Vec<(TraceId, Arc<Mark>)>,
     /// Changed marks of traces that have sealed rows.
@@ -134,4 +148,12 @@ pub struct Counts {
     pub spans_over_limit: u64,
     /// Evaluations whose trace never came, was gone, or had too many: rows without effect on cells.
     pub evals_unplaced: u64,
+    /// Evaluations that wait for their trace.
+    pub evals_pending: u64,
+    /// Forgotten traces that late rows brought back from files.
+    pub revived: u64,
+    /// Forgotten traces that could not be brought back as they were counted: their late rows have no effect on cells.
+    pub revive_refused: u64,
+    /// Late spans and forgotten traces beyond the limits: taken for new, or without effect on cells.
+    pub late_over_limit: u64,
 }

@@ -235,7 +235,7 @@ impl Trial<'_> {
             shadow_cost: None,
             quality: self.quality(&calls),
             sampling_ppm: self.shape.speakers().filter_map(|i| spans[i].labels.sampling_ppm).min(),
-            evals: u32::try_from(self.evals.len()).unwrap_or(u32::MAX),
+            evals: 0,
             evals_failed: 0,
             verdicts: BTreeMap::new(),
         };
@@ -256,7 +256,8 @@ impl Trial<'_> {
         for i in (0..spans.len()).filter(|&i| self.shape.shadow(i) && self.twins.counted_instead(i).is_none()) {
             add(&mut out.shadow_cost, spans[i].call.as_ref().and_then(|call| call.cost));
         }
-        for eval in self.evals {
+        for eval in Eval::distinct(self.evals) {
+            out.evals += 1;
             let Some(passed) = eval.passed else { continue };
             let quality = &mut out.quality;
             match feedback::metric_of(&eval.name) {

@@ -1,5 +1,6 @@
 //! What assembly keeps of a span and of an evaluation while their trace may still change.
 
+use super::evals::Key;
 use proto::{Color, Nanos};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU64, sync::Arc};
@@ -268,6 +269,14 @@ impl Span {
     }
 }
 
+impl Span {
+    /// The key by which evaluations that only know the response find this call.
+    pub(super) fn response_key(&self) -> Option<Key> {
+        let call = Some(self).filter(|span| span.role == Role::Call)?;
+        call.response.map(Key::Response)
+    }
+}
+
 /// The hash by which response ids are compared: xxh3, zero read as one.
 #[must_use]
 pub fn response_hash(id: &str) -> NonZeroU64 {
@@ -281,22 +290,14 @@ pub struct Eval {
     pub span: Option<u64>,
     /// When it was made.
     pub time: Nanos,
+    /// When it was made last, if it was sent more than once.
+    pub last: Nanos,
     /// Normalised name.
     pub name: Arc<str>,
     /// The verdict, if there is one.
     pub passed: Option<bool>,
-    /// Hash of source, identifier, score and label.
+    /// Hash of source, identifier, score, label and verdict.
     pub told: u64,
-}
-
-impl Eval {
-    /// Whether this is the same evaluation sent again: equal but for the time, within ten minutes.
-    #[must_use]
-    pub fn repeats(&self, other: &Self) -> bool {
-        const WITHIN_NANOS: u64 = 600 * 1_000_000_000;
-        self.span == other.span
-            && self.name == other.name
-            && self.told == other.told
-            && self.time.0.abs_diff(other.time.0) <= WITHIN_NANOS
-    }
+    /// Number of the evaluation while it is not settled which trace it is about; 0 for all others.
+    pub origin: u64,
 }

@@ -41,6 +41,13 @@ impl ClosedBy {
             Self::Evicted => "evicted",
         }
     }
+
+    /// Reads the column's word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::RootEnded, Self::Quiet, Self::Deadline, Self::Evicted];
+        all.into_iter().find(|by| by.as_str() == word)
+    }
 }
 
 /// State of one trace. Shared with captures: changed by copy while a seal still reads it.

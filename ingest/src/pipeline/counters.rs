@@ -82,6 +82,10 @@ pub struct Counters {
     pub seal_time: Durations,
     /// Last record that is sealed.
     pub sealed_lsn: AtomicU64,
+    /// Time of a look-up of late spans and evaluations.
+    pub lookup_time: Durations,
+    /// Look-ups that failed because a file could not be read.
+    pub lookup_failures: AtomicU64,
     assembly: Mutex<Counts>,
 }
 

@@ -6,7 +6,9 @@ use super::{
     error::PipelineError,
     fold::{Capture, Fold},
     journal::Event,
+    lookup::Job,
 };
+use crate::assemble::Answer;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
 use proto::release::ReleaseBook;
 use std::{
@@ -27,6 +29,8 @@ pub(super) struct Engine {
     pub seal_now: Receiver<()>,
     pub captures: Sender<Capture>,
     pub results: Receiver<SealResult>,
+    pub lookups: Sender<Job>,
+    pub answers: Receiver<Answer>,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
     pub counters: Arc<Counters>,
     pub fault: Fault,
@@ -40,6 +44,8 @@ struct Turn {
     /// A seal was asked for.
     wanted: bool,
     sealing: bool,
+    /// Something is being looked up.
+    looking: bool,
     not_before: Option<Instant>,
     /// The pipeline was dropped: nobody is there to be held up.
     abandoned: bool,
@@ -59,6 +65,7 @@ impl Engine {
             published: Instant::now(),
             wanted: false,
             sealing: false,
+            looking: false,
             not_before: None,
             abandoned: false,
         };
@@ -69,6 +76,7 @@ impl Engine {
                 (turn.changed, turn.published) = (false, Instant::now());
             }
             self.seal_if_due(&mut turn);
+            self.look_up(&mut turn);
             // Nothing to publish: the next tick wakes it.
             let wake = if turn.changed {
                 after(self.publish_window)
@@ -101,6 +109,14 @@ impl Engine {
                     }
                     Err(_) => return Ok(()),
                 },
+                recv(self.answers) -> answer => match answer {
+                    Ok(answer) => {
+                        turn.looking = false;
+                        self.fold.answer(answer)?;
+                        turn.changed = true;
+                    }
+                    Err(_) => return Ok(()),
+                },
                 recv(seal_now) -> asked => match asked {
                     Ok(()) => turn.wanted = true,
                     Err(_) => (seal_now, turn.abandoned) = (never(), true),
@@ -125,8 +141,18 @@ impl Engine {
         _ = self.snapshots.send_replace(snapshot);
     }
 
+    fn look_up(&mut self, turn: &mut Turn) {
+        if !turn.looking
+            && let Some((asks, snapshot)) = self.fold.asks()
+        {
+            turn.looking = self.lookups.send(Job { asks, snapshot }).is_ok();
+        }
+    }
+
     fn seal_if_due(&mut self, turn: &mut Turn) {
-        let waits = turn.sealing || turn.not_before.is_some_and(|at| Instant::now() < at);
+        // An answer may show that a late span had come before; in a file its row would stand twice.
+        let answer_first = turn.looking && !self.fold.overfull();
+        let waits = answer_first || turn.sealing || turn.not_before.is_some_and(|at| Instant::now() < at);
         if waits || !(turn.wanted || self.fold.wants_seal()) {
             return;
         }

@@ -2,20 +2,25 @@
 //! threads, no IO; a restart feeds it the journal's records and gets where it was.
 
 use super::{config::PipelineConfig, error::PipelineError};
-use crate::assemble::{Assembly, AssemblyState, Counts, Effects, Tally, rows_to_batch};
+use crate::assemble::{
+    Answer, Asks, Assembly, AssemblyState, Counts, Effects, EvalRow, Tally, evals_to_batch, rows_to_batch,
+};
 use ahash::RandomState;
 use arrow::{
-    array::{BooleanArray, RecordBatch},
+    array::{AsArray, BooleanArray, RecordBatch},
     compute::filter_record_batch,
 };
 use hashbrown::HashSet;
 use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
 use serde::{Deserialize, Serialize};
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 use store::{Layers, LiveBatch, Mark, MicroBatch, SealInput, Sealed, Snapshot, TraceId, live};
 
 /// Form of [`EngineState`]; goes up when it changes.
-const STATE_VERSION: u8 = 1;
+const STATE_VERSION: u8 = 2;
 
 /// Requests of one record, by digest.
 pub(super) type Digests = (Nanos, Arc<[u128]>);
@@ -24,6 +29,8 @@ pub(super) type Digests = (Nanos, Arc<[u128]>);
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct EngineState {
     assembly: AssemblyState,
+    /// [`Fold::row_version`].
+    row_version: u64,
     digests: VecDeque<Digests>,
 }
 
@@ -83,6 +90,8 @@ fn after(first: &[LiveBatch], then: &[LiveBatch]) -> Vec<LiveBatch> {
 struct InFlight {
     live: Live,
     cells: CellTable,
+    /// Last version of `traces` rows in this seal.
+    row_version: u64,
     /// Replacements whose older rows are all in this seal: the file will not hold those, so they can go.
     settled: HashSet<TraceId, RandomState>,
 }
@@ -104,6 +113,10 @@ pub(super) struct Fold {
     digests: VecDeque<Digests>,
     digest_count: usize,
     live: Live,
+    /// Evaluations that wait for their trace, by chunk: visible, and not sealed before they are settled.
+    pending: BTreeMap<u64, LiveBatch>,
+    /// Since the last publication.
+    pending_changed: bool,
     in_flight: Option<InFlight>,
     /// The next publication, but for its rows.
     view: Snapshot,
@@ -114,6 +127,8 @@ pub(super) struct Fold {
     cells_since: CellTable,
     /// Traces with unsealed rows only that have replacements.
     replaced_live: HashSet<TraceId, RandomState>,
+    /// Version of the last rows of `traces`, see [`Fold::next_row_version`].
+    row_version: u64,
     sealed_lsn: u64,
     /// When the oldest change that is not being sealed came.
     dirty_since: Option<Nanos>,
@@ -128,32 +143,38 @@ impl Fold {
         book: Arc<ReleaseBook>,
     ) -> Result<Self, PipelineError> {
         let lsn = base.lsn;
-        let (mut assembly, digests) = match state.filter(|bytes| !bytes.is_empty()) {
+        let (mut assembly, digests, row_version) = match state.filter(|bytes| !bytes.is_empty()) {
             Some(bytes) => {
                 let state = EngineState::decode(bytes)?;
                 (
                     Assembly::restore(config.assembly.clone(), state.assembly, lsn),
                     state.digests,
+                    state.row_version,
                 )
             }
-            None => (Assembly::new(config.assembly.clone()), VecDeque::new()),
+            None => (Assembly::new(config.assembly.clone()), VecDeque::new(), 0),
         };
         assembly.set_book(book);
-        Ok(Self {
+        let mut fold = Self {
             config,
             assembly,
             digest_count: digests.iter().map(|(_, ids)| ids.len()).sum(),
             digests,
             live: Live::default(),
+            pending: BTreeMap::new(),
+            pending_changed: false,
             in_flight: None,
             view: base,
             marks_since: Layers::default(),
             tally: Tally::default(),
             cells_since: CellTable::default(),
             replaced_live: HashSet::default(),
+            row_version,
             sealed_lsn: lsn,
             dirty_since: None,
-        })
+        };
+        fold.show_pending()?;
+        Ok(fold)
     }
 
     /// Takes another book.
@@ -190,19 +211,99 @@ impl Fold {
     /// Lets time pass. True if that changed anything.
     pub fn tick(&mut self, now: Nanos) -> Result<bool, PipelineError> {
         let effects = self.assembly.tick(now, self.view.lsn);
+        self.show_pending()?;
         let idle = effects.rows.is_empty()
+            && effects.evals.is_empty()
             && effects.cells.is_empty()
             && effects.marks.is_empty()
             && effects.patches.is_empty();
         if idle {
-            return Ok(false);
+            return Ok(std::mem::take(&mut self.pending_changed));
         }
         self.dirty_since.get_or_insert(now);
         self.absorb(effects, self.view.lsn)?;
         Ok(true)
     }
 
+    /// What is to be looked up, and in which snapshot: one without the rows that wait for the answer.
+    pub fn asks(&mut self) -> Option<(Asks, Arc<Snapshot>)> {
+        let asks = self.assembly.asks(self.view.lsn);
+        (!asks.is_empty()).then(|| (asks, self.snapshot(false)))
+    }
+
+    /// Takes the answer.
+    pub fn answer(&mut self, answer: Answer) -> Result<(), PipelineError> {
+        let lsn = self.view.lsn;
+        let effects = self.assembly.answer(answer, lsn)?;
+        self.dirty_since.get_or_insert(self.assembly.now());
+        self.absorb(effects, lsn)
+    }
+
+    /// Makes the rows of evaluations that wait anew where they changed.
+    fn show_pending(&mut self) -> Result<(), PipelineError> {
+        for (chunk, rows) in self.assembly.take_pending_rows() {
+            self.pending_changed = true;
+            if rows.is_empty() {
+                self.pending.remove(&chunk);
+                continue;
+            }
+            let rows = evals_to_batch(&rows)?;
+            self.pending.insert(
+                chunk,
+                LiveBatch {
+                    lsn: self.view.lsn,
+                    rows,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// Rows of `traces` are told apart by when they were made: by the record, and within a record by a number, because
+    /// time and answers change traces between two records too. Versions grow over restarts, and beyond those that were
+    /// plain record numbers.
+    fn next_row_version(&mut self, lsn: u64) -> u64 {
+        const NUMBER_BITS: u32 = 20;
+        self.row_version = (self.row_version + 1).max(lsn << NUMBER_BITS);
+        self.row_version
+    }
+
+    /// Removes the newest live row of every late span that had come before.
+    fn drop_repeated(&mut self, repeated: &[(TraceId, u64, u64)]) -> Result<(), PipelineError> {
+        let live = repeated.iter().filter(|(_, _, lsn)| *lsn > self.sealed_lsn);
+        let mut gone: HashSet<(String, String), RandomState> = live
+            .map(|(trace, span, _)| (hex::encode(trace), format!("{span:016x}")))
+            .collect();
+        for batch in self.live.spans.iter_mut().rev() {
+            let ids = |name| batch.rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+            let (Some(traces), Some(spans)) = (ids("trace_id"), ids("span_id")) else {
+                continue;
+            };
+            let found = (0..batch.rows.num_rows())
+                .rev()
+                .filter(|&row| gone.remove(&(traces.value(row).to_owned(), spans.value(row).to_owned())));
+            let found: Vec<usize> = found.collect();
+            if !found.is_empty() {
+                batch.rows = without(batch.rows.clone(), &found)?;
+                self.live.rows -= found.len();
+            }
+            if gone.is_empty() {
+                break;
+            }
+        }
+        self.live.spans.retain(|batch| batch.rows.num_rows() > 0);
+        Ok(())
+    }
+
     fn absorb(&mut self, effects: Effects, lsn: u64) -> Result<(), PipelineError> {
+        if !effects.repeated.is_empty() {
+            self.drop_repeated(&effects.repeated)?;
+        }
+        if !effects.evals.is_empty() {
+            let rows = evals_to_batch::<'_>(&effects.evals as &[EvalRow])?;
+            self.live.push(Table::Evals, lsn, rows, &self.view.replaced)?;
+        }
+        self.show_pending()?;
         let replaced: Vec<_> = effects
             .rows
             .iter()
@@ -216,10 +317,15 @@ impl Fold {
                 self.replaced_live.remove(&id);
             }
         }
-        self.view.replaced.push(replaced.iter().map(|&(id, _)| (id, lsn)));
+        let version = if effects.rows.is_empty() {
+            self.row_version
+        } else {
+            self.next_row_version(lsn)
+        };
+        self.view.replaced.push(replaced.iter().map(|&(id, _)| (id, version)));
         let rows = rows_to_batch(&effects.rows)?;
         if rows.num_rows() > 0 {
-            self.live.push(Table::Traces, lsn, rows, &self.view.replaced)?;
+            self.live.push(Table::Traces, version, rows, &self.view.replaced)?;
         }
         self.marks_since.push(effects.marks.iter().cloned());
         self.view.marks.push(effects.marks);
@@ -254,12 +360,20 @@ impl Fold {
     pub fn publish(&mut self) -> Arc<Snapshot> {
         self.flush_cells();
         self.view.seq += 1;
+        self.pending_changed = false;
+        self.snapshot(true)
+    }
+
+    fn snapshot(&self, with_pending: bool) -> Arc<Snapshot> {
         let mut next = self.view.clone();
         let none = Live::default();
         let sealing = self.in_flight.as_ref().map_or(&none, |f| &f.live);
         next.spans = after(&sealing.spans, &self.live.spans);
         next.evals = after(&sealing.evals, &self.live.evals);
         next.traces = after(&sealing.traces, &self.live.traces);
+        if with_pending {
+            next.evals.extend(self.pending.values().cloned());
+        }
         Arc::new(next)
     }
 
@@ -312,11 +426,17 @@ impl Fold {
         self.assembly.captured(lsn);
         let state = EngineState {
             assembly: self.assembly.capture(),
+            row_version: self.row_version,
             digests: self.digests.clone(),
         };
         let settled = std::mem::take(&mut self.replaced_live);
         self.sealed_lsn = lsn;
-        self.in_flight = Some(InFlight { live, cells, settled });
+        self.in_flight = Some(InFlight {
+            live,
+            cells,
+            row_version: self.row_version,
+            settled,
+        });
         Some(Capture { input, state })
     }
 
@@ -328,7 +448,7 @@ impl Fold {
         self.view.files = Arc::clone(&sealed.files);
         self.view.marks = self.marks_since.clone();
         if !in_flight.settled.is_empty() {
-            let gone = |id: &TraceId, from: u64| from <= sealed.lsn && in_flight.settled.contains(id);
+            let gone = |id: &TraceId, from: u64| from <= in_flight.row_version && in_flight.settled.contains(id);
             self.view.replaced = self.view.replaced.retained(|id, from| !gone(id, *from));
         }
     }

@@ -1,10 +1,10 @@
-//! Three threads in a row, and one beside them.
+//! Three threads in a row, and two beside them.
 //!
 //! ```text
 //! Intake --requests--> lane --groups, ticks--> journal --durable batches, ticks--> engine --Arc<Snapshot>--> readers
 //!                       ^                        |  |                                ^ |
-//!                       +------- done -----------+  +--> acks                results | | captures
-//!                                                                                    seal
+//!                       +------- done -----------+  +--> acks                results | | captures   answers | | asks
+//!                                                                                    seal                   lookup
 //! ```
 //!
 //! Every channel is bounded, so whoever is slow pushes back to the doors. Ticks go through the same queues as batches:
@@ -18,6 +18,7 @@ mod error;
 mod fold;
 mod journal;
 mod lane;
+mod lookup;
 mod seal;
 
 pub use config::PipelineConfig;
@@ -34,6 +35,7 @@ use engine::Engine;
 use fold::Fold;
 use journal::JournalThread;
 use lane::{Lane, LaneOrder};
+use lookup::LookupThread;
 use proto::{Nanos, clock::Clock, release::ReleaseBook};
 use seal::SealThread;
 use std::{fmt::Display, sync::Arc, thread::JoinHandle};
@@ -94,6 +96,10 @@ pub fn start(
     let journal = store.journal().ok_or(PipelineError::JournalTaken)?;
     let counters = Arc::new(Counters::default());
     let sealing = SealThread::new(store.sealer(), Arc::clone(&counters))?;
+    let looking = LookupThread {
+        root: store.sealer().dir().to_owned(),
+        counters: Arc::clone(&counters),
+    };
     let first_book = Arc::clone(&book.borrow_and_update());
     let (mut fold, last) = replay(recovered, &config, first_book, &sealing)?;
     let requests = requests_of(&fold, &config);
@@ -109,6 +115,8 @@ pub fn start(
     let (seal_now, seal_asked) = bounded(1);
     let (captures_in, captures) = bounded(1);
     let (results_in, results) = bounded(1);
+    let (lookups_in, lookups) = bounded(1);
+    let (answers_in, answers) = bounded(1);
     let (orders_in, orders) = bounded(1);
 
     let engine = Engine {
@@ -120,6 +128,8 @@ pub fn start(
         seal_now: seal_asked,
         captures: captures_in,
         results,
+        lookups: lookups_in,
+        answers,
         snapshots: snapshot_out,
         counters: Arc::clone(&counters),
         fault: fault.clone(),
@@ -154,6 +164,7 @@ pub fn start(
         spawn("journal", &fault, move || journal.run())?,
         spawn("engine", &fault, move || engine.run())?,
         spawn("seal", &fault, move || sealing.run(captures, results_in))?,
+        spawn("lookup", &fault, move || looking.run(lookups, answers_in))?,
     ];
     Ok(Pipeline {
         intake,

@@ -38,6 +38,8 @@ pub(super) struct Judged<'a> {
     identifier: &'a [u8],
     source: Option<&'static str>,
     passed: Option<bool>,
+    /// That it was sent at all says something.
+    is_feedback: bool,
 }
 
 /// Prefix of our own attributes.
@@ -143,7 +145,7 @@ impl Reader {
         }
         let event = if event.is_empty() { event_attribute } else { event };
         if event == FEEDBACK_EVENT.as_bytes() {
-            judged.source = judged.source.or(Some(FEEDBACK_SOURCE));
+            judged.is_feedback = true;
             if judged.name.is_empty() {
                 judged.name = FEEDBACK.as_bytes();
             }
@@ -230,7 +232,7 @@ impl Reader {
             score: judged.score,
             passed: judged.passed,
             failed_itself: judged.error_type.is_some(),
-            is_feedback: source == FEEDBACK_SOURCE,
+            is_feedback: judged.is_feedback || source == FEEDBACK_SOURCE,
         };
         if let Some(passed) = self.config.evals.passed(&name, &said) {
             rows.passed.set(row, passed);
@@ -370,7 +372,7 @@ mod tests {
         assert_eq!(said(&rows.unwrap()), ("feedback".into(), None, None, Some(false)));
         let thumb = [("gen_ai.evaluation.score", Value::DoubleValue(-1.0))];
         let rows = read(super::FEEDBACK_EVENT, &[1; 16], &[], &thumb);
-        let expected = ("feedback".into(), Some("trace".into()), None, Some(false));
+        let expected = ("otel_log".into(), Some("trace".into()), None, Some(false));
         assert_eq!(said(&rows.unwrap()), expected);
     }
 }

@@ -23,13 +23,14 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
     let mut rows = Vec::new();
     let spans = rng.random_range(1..7u64);
     let rootless = rng.random_bool(0.2);
+    let own = u64::from(trace) * 100;
     for id in 1..=spans {
         let start = id as f64 * 0.1 + rng.random_range(0.0..1.0);
         let mut span = S {
             trace,
-            id,
+            id: own + id,
             parent: if id > 1 {
-                Some(rng.random_range(u64::from(!rootless)..id))
+                Some(own + rng.random_range(u64::from(!rootless)..id))
             } else {
                 None
             },
@@ -48,7 +49,19 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
         };
         // two libraries and few values: twins, ties and mixed paths happen
         span.scope = pick(rng, &[Some("a"), Some("b")]);
-        span.response = pick(rng, &[None, None, Some("r-1"), Some("r-2")]);
+        // ids of responses repeat, within a trace and across traces
+        span.response = pick(
+            rng,
+            &[
+                None,
+                Some("r1"),
+                Some("r1"),
+                Some("r2"),
+                Some("r3"),
+                Some("r4"),
+                Some("r5"),
+            ],
+        );
         span.request = pick(rng, &[None, None, None, Some("q-1"), Some("q-2")]);
         span.session = pick(rng, &[None, None, Some("s-1")]);
         span.asked = pick(rng, &[None, Some("m-1"), Some("m-2")]);
@@ -62,12 +75,21 @@ fn trace(rng: &mut ChaCha8Rng, trace: u8) -> Vec<Row> {
         span.deployment = pick(rng, &[None, None, Some("dep-green")]);
         rows.push(Row::Span(Box::new(span)));
     }
-    for i in 0..rng.random_range(0..3) {
-        let (time, name) = (f64::from(i) * 700.0, pick(rng, &["TaskCompletion", "groundedness"]));
+    for i in 0..rng.random_range(0..6) {
+        // by trace, by span, by a span that nobody says the trace of, by response
+        let spans = [None, Some(own + 1), Some(own + 3), Some(own + 9)];
+        let (trace, span, response) = match rng.random_range(0..4) {
+            0 => (trace, pick(rng, &spans), None),
+            1 => (0, pick(rng, &spans), None),
+            2 => (0, pick(rng, &spans), pick(rng, &[Some("r1"), Some("r2")])),
+            _ => (0, None, pick(rng, &[Some("r3"), Some("r4"), Some("r5"), Some("r6")])),
+        };
         rows.push(Row::Eval(E {
             trace,
-            time,
-            name,
+            span,
+            response,
+            time: f64::from(i) * pick(rng, &[100.0, 400.0, 700.0]),
+            name: pick(rng, &["TaskCompletion", "groundedness", "escalation"]),
             passed: pick(rng, &[None, Some(true), Some(false)]),
         }));
     }

@@ -1,11 +1,12 @@
 //! Assembly from the outside: batches in, marks, rows and cells out.
 
 mod any_order;
+mod linking;
 mod meaning;
 mod rows;
 mod sentences;
 
-use super::{Assembly, AssemblyState, Effects, Limits, TraceRow};
+use super::{Answer, Assembly, AssemblyState, Effects, EvalRow, FoundTrace, Limits, TraceRow};
 use proto::{
     Cell, CellTable, Color, Grain, Metric, Nanos,
     release::{BookEntry, Manifest, Match, ReleaseBook},
@@ -71,6 +72,8 @@ struct Bench {
     marks: BTreeMap<TraceId, Arc<Mark>>,
     rows: BTreeMap<TraceId, TraceRow>,
     patches: Vec<(TraceId, Patch)>,
+    /// Rows of evaluations that assembly held.
+    evals: Vec<EvalRow>,
 }
 
 impl Bench {
@@ -84,6 +87,7 @@ impl Bench {
             marks: BTreeMap::new(),
             rows: BTreeMap::new(),
             patches: Vec::new(),
+            evals: Vec::new(),
         }
     }
 
@@ -93,11 +97,33 @@ impl Bench {
         self.rows
             .extend(effects.rows.into_iter().map(|row| (row.trace_id, row)));
         self.patches.extend(effects.patches);
+        self.evals.extend(effects.evals);
     }
 
     fn tick(&mut self, now: Nanos) {
         let effects = self.assembly.tick(now, self.lsn);
         self.keep(effects);
+        self.answer();
+    }
+
+    /// Answers what assembly asks: there are no files.
+    fn answer(&mut self) {
+        loop {
+            let asks = self.assembly.asks(self.lsn);
+            if asks.is_empty() {
+                return;
+            }
+            let answer = Answer {
+                keys: asks.keys.into_iter().map(|key| (key, Vec::new())).collect(),
+                traces: asks
+                    .traces
+                    .into_iter()
+                    .map(|id| (id, Some(FoundTrace::default())))
+                    .collect(),
+            };
+            let effects = self.assembly.answer(answer, self.lsn).unwrap();
+            self.keep(effects);
+        }
     }
 
     /// Applies a record; returns the span and evaluation rows that were dropped.

@@ -158,9 +158,12 @@ pub(super) fn spans(rows: &[S]) -> Section {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct E {
+    /// 0 if it does not say.
     pub trace: u8,
+    pub span: Option<u64>,
+    pub response: Option<&'static str>,
     pub time: f64,
     pub name: &'static str,
     pub passed: Option<bool>,
@@ -171,7 +174,15 @@ pub(super) fn evals(rows: &[E]) -> Section {
     let rows = RecordBatch::try_from_iter_with_nullable([
         column(
             "trace_id",
-            StringArray::from_iter_values(rows.iter().map(|r| format!("{:032x}", r.trace))),
+            StringArray::from_iter(rows.iter().map(|r| (r.trace > 0).then(|| format!("{:032x}", r.trace)))),
+        ),
+        column(
+            "span_id",
+            StringArray::from_iter(rows.iter().map(|r| r.span.map(|id| format!("{id:016x}")))),
+        ),
+        column(
+            "response_id",
+            StringViewArray::from_iter(rows.iter().map(|r| r.response)),
         ),
         column(
             "time",

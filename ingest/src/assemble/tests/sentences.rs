@@ -140,6 +140,7 @@ fn a_late_evaluation_changes_a_closed_trace_and_replaces_its_row() {
         time: 50.0,
         name: "TaskCompletion",
         passed,
+        ..E::default()
     };
     bench.apply(at(61.0), vec![evals(&[eval(Some(true)), eval(None)])]);
     assert_eq!(failed(&bench), (1, 0));
