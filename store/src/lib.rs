@@ -32,6 +32,6 @@ pub use error::StoreError;
 pub use journal::{Journal, JournalRecovery, Replay};
 pub use layers::Layers;
 pub use seal::{SealInput, Sealed, Sealer};
-pub use snapshot::{Filling, LiveBatch, Mark, Patch, SealedFile, Snapshot, SpanMark, TraceId, Twin};
+pub use snapshot::{Filling, LiveBatch, Mark, Marks, Patch, SealedFile, Snapshot, SpanMark, TraceId, Twin};
 pub use store::{Recovered, RecoveryReport, Store, StoreOptions};
 pub use words::declared;

@@ -12,7 +12,7 @@ pub(crate) mod file;
 mod plan;
 
 use crate::{
-    Layers, LiveBatch, Mark, Patch, SealedFile, TraceId,
+    Layers, LiveBatch, Marks, Patch, SealedFile, TraceId,
     cells::cells_to_batch,
     commit::{self, Commit},
     disk::{self, Disk},
@@ -58,7 +58,7 @@ pub struct SealInput {
     /// Live rows of closed traces.
     pub traces: Vec<LiveBatch>,
     /// Marks of these rows, folded in.
-    pub marks: Layers<TraceId, Arc<Mark>>,
+    pub marks: Marks,
     /// What changed in the cells since the commit before.
     pub cell_deltas: CellTable,
     /// All patches that hold from now on.

@@ -4,7 +4,7 @@
 //! it fills the nulls of the trace's rows when they are read, and is folded in for good when they are sealed. A mark
 //! that came after its rows were sealed is kept as a [`Patch`] until compaction rewrites the file.
 
-use crate::Layers;
+use crate::{Layers, overlay::Depth};
 use arrow::array::RecordBatch;
 use proto::{CellTable, Color, Nanos, layout::Table};
 use serde::{Deserialize, Serialize};
@@ -80,6 +80,34 @@ pub struct Filling {
     pub ttft_ms: Option<f64>,
 }
 
+/// Marks by trace, and whether any of them may know something of a single span.
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    by_trace: Layers<TraceId, Arc<Mark>>,
+    of_spans: bool,
+}
+
+impl Marks {
+    /// Newest mark of a trace.
+    #[must_use]
+    pub fn get(&self, trace: &TraceId) -> Option<&Arc<Mark>> {
+        self.by_trace.get(trace)
+    }
+
+    /// Adds marks on top; where a trace had one before, the new one counts.
+    pub fn push(&mut self, marks: impl IntoIterator<Item = (TraceId, Arc<Mark>)>) {
+        let of_spans = &mut self.of_spans;
+        self.by_trace
+            .push(marks.into_iter().inspect(|(_, mark)| *of_spans |= mark.spans.is_some()));
+    }
+
+    /// What a reader of rows with these marks must look for. Stays at spans when the mark that had some is replaced.
+    #[must_use]
+    pub const fn depth(&self) -> Depth {
+        if self.of_spans { Depth::Spans } else { Depth::Traces }
+    }
+}
+
 /// A mark for rows that were sealed before it was known.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Patch {
@@ -140,7 +168,7 @@ pub struct Snapshot {
     /// Unsealed rows of closed traces, complete.
     pub traces: Vec<LiveBatch>,
     /// Marks for the live rows.
-    pub marks: Layers<TraceId, Arc<Mark>>,
+    pub marks: Marks,
     /// Marks for sealed rows.
     pub patches: Layers<TraceId, Patch>,
     /// Rows of `traces` at a record below this are replaced by a later row of the same trace.

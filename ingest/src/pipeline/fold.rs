@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
-use store::{Layers, LiveBatch, Mark, MicroBatch, SealInput, Sealed, Snapshot, TraceId, live};
+use store::{Layers, LiveBatch, Mark, Marks, MicroBatch, SealInput, Sealed, Snapshot, TraceId, live};
 
 /// Form of [`EngineState`]; goes up when it changes.
 const STATE_VERSION: u8 = 2;
@@ -121,7 +121,7 @@ pub(super) struct Fold {
     /// The next publication, but for its rows.
     view: Snapshot,
     /// Marks made since the last capture: those that stay when it is committed.
-    marks_since: Layers<TraceId, Arc<Mark>>,
+    marks_since: Marks,
     /// Changes of cells since the last flush into `view.cells` and `cells_since`.
     tally: Tally,
     cells_since: CellTable,
@@ -165,7 +165,7 @@ impl Fold {
             pending_changed: false,
             in_flight: None,
             view: base,
-            marks_since: Layers::default(),
+            marks_since: Marks::default(),
             tally: Tally::default(),
             cells_since: CellTable::default(),
             replaced_live: HashSet::default(),
@@ -422,7 +422,7 @@ impl Fold {
             replaced: self.view.replaced.clone(),
             state: Vec::new(),
         };
-        self.marks_since = Layers::default();
+        self.marks_since = Marks::default();
         self.assembly.captured(lsn);
         let state = EngineState {
             assembly: self.assembly.capture(),

@@ -90,7 +90,7 @@ fn read(table: Table, reading: &Reading, columns: &[usize], batch: &LiveBatch) -
     let snapshot = &reading.snapshot;
     if table != Table::Traces {
         let mark_of = |id: &_| snapshot.marks.get(id).cloned();
-        return overlay::marked(table, &batch.rows, Some(columns), &mark_of);
+        return overlay::marked(table, &batch.rows, Some(columns), snapshot.marks.depth(), &mark_of);
     }
     let rows = if reading.may_be_replaced(batch.lsn) {
         overlay::current(&batch.rows, batch.lsn, &snapshot.replaced)?

@@ -1,6 +1,6 @@
 //! What became known after rows were sealed, laid over them while they are read.
 //!
-//! Rows of spans and evaluations take their trace's patch; rows of `traces` that a later row replaced are left out.
+//! Rows of spans and evaluations take their trace's patch, spans also what it says of them alone; rows of `traces` that a later row replaced are left out.
 //! Live rows go through the same functions of [`store::overlay`] in `live.rs`.
 
 use super::reading::Reading;
@@ -22,14 +22,17 @@ use datafusion::{
 use futures::StreamExt;
 use proto::layout::Table;
 use std::{fmt, sync::Arc};
-use store::{declared, overlay};
+use store::{
+    declared,
+    overlay::{self, Depth},
+};
 
 /// Constant column of a sealed file: the largest record inside. Only inside plans, never in an answer.
 pub const LSN_COLUMN: &str = "__lsn_max";
 
 /// Columns to read of sealed rows of `table`, as positions in its schema, the wanted ones first.
-pub fn columns_for(table: Table, columns: &[usize]) -> Vec<usize> {
-    let mut columns = overlay::columns_for(table, columns);
+pub fn columns_for(table: Table, columns: &[usize], depth: Depth) -> Vec<usize> {
+    let mut columns = overlay::columns_for(table, columns, depth);
     if table == Table::Traces
         && let Ok(id) = declared(table).index_of("trace_id")
         && !columns.contains(&id)
@@ -39,11 +42,11 @@ pub fn columns_for(table: Table, columns: &[usize]) -> Vec<usize> {
     columns
 }
 
-fn brought_up_to_date(table: Table, reading: &Reading, rows: &RecordBatch) -> Result<RecordBatch> {
+fn brought_up_to_date(table: Table, reading: &Reading, depth: Depth, rows: &RecordBatch) -> Result<RecordBatch> {
     let snapshot = &reading.snapshot;
     if table != Table::Traces {
         let patch_of = |id: &_| snapshot.patches.get(id).map(|patch| Arc::clone(&patch.mark));
-        return Ok(overlay::apply_marks(table, rows, &patch_of)?);
+        return Ok(overlay::apply_marks(table, rows, depth, &patch_of)?);
     }
     let Some(lsns) = rows.column_by_name(LSN_COLUMN) else {
         return Err(DataFusionError::Internal(format!("{LSN_COLUMN} was not read")));
@@ -73,12 +76,19 @@ fn brought_up_to_date(table: Table, reading: &Reading, rows: &RecordBatch) -> Re
 pub struct OverlayExec {
     table: Table,
     reading: Arc<Reading>,
+    depth: Depth,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
 }
 
 impl OverlayExec {
-    pub fn new(table: Table, reading: Arc<Reading>, input: Arc<dyn ExecutionPlan>, wanted: SchemaRef) -> Self {
+    pub fn new(
+        table: Table,
+        reading: Arc<Reading>,
+        depth: Depth,
+        input: Arc<dyn ExecutionPlan>,
+        wanted: SchemaRef,
+    ) -> Self {
         let below = input.properties();
         let properties = PlanProperties::new(
             EquivalenceProperties::new(wanted),
@@ -90,6 +100,7 @@ impl OverlayExec {
         Self {
             table,
             reading,
+            depth,
             input,
             properties: Arc::new(properties),
         }
@@ -136,6 +147,7 @@ impl ExecutionPlan for OverlayExec {
             (Some(input), true) => Ok(Arc::new(Self::new(
                 self.table,
                 Arc::clone(&self.reading),
+                self.depth,
                 input,
                 self.schema(),
             ))),
@@ -149,11 +161,11 @@ impl ExecutionPlan for OverlayExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let (table, reading) = (self.table, Arc::clone(&self.reading));
+        let (table, depth, reading) = (self.table, self.depth, Arc::clone(&self.reading));
         // The wanted columns come first.
         let wanted: Vec<usize> = (0..self.schema().fields().len()).collect();
         let rows = self.input.execute(partition, context)?.map(move |rows| {
-            let rows = brought_up_to_date(table, &reading, &rows?)?;
+            let rows = brought_up_to_date(table, &reading, depth, &rows?)?;
             Ok(rows.project(&wanted)?)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), rows)))

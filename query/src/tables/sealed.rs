@@ -6,7 +6,7 @@
 use super::{
     overlay::{LSN_COLUMN, OverlayExec, columns_for},
     prune,
-    reading::{PATCHABLE, Reading},
+    reading::Reading,
 };
 use crate::limits::sealed_url;
 use arrow::datatypes::{DataType, Field, SchemaRef};
@@ -24,7 +24,7 @@ use datafusion::{
 };
 use proto::layout::Table;
 use std::sync::Arc;
-use store::SealedFile;
+use store::{SealedFile, overlay::Depth};
 
 /// What a scan asks for.
 pub struct Request<'a> {
@@ -38,55 +38,65 @@ pub struct Request<'a> {
     pub partitions: usize,
 }
 
-/// Plans over the sealed files of the table: none, one, or one for untouched and one for overlaid files.
+/// Plans over the sealed files of the table: none, or one for untouched files and one for each depth of overlay.
 pub fn scan(reading: &Arc<Reading>, request: &Request<'_>) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
     let files = prune::files(request.table, reading, request.declared, request.predicate.as_ref());
-    let (touched, plain): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| match request.table {
-        Table::Traces => reading.may_be_replaced(file.lsn_max),
-        _ => wants_patchable(request) && reading.is_patched(file),
-    });
-    let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
-    if !plain.is_empty() {
-        let source = source(request, TableSchema::from(Arc::clone(request.declared)));
-        plans.push(read(source, &plain, request.columns.to_vec(), request.partitions)?);
+    let mut by_depth: [(Option<Depth>, Vec<&SealedFile>); 3] =
+        [None, Some(Depth::Traces), Some(Depth::Spans)].map(|depth| (depth, Vec::new()));
+    for file in files {
+        let touched = touched(reading, request, file);
+        if let Some((_, files)) = by_depth.iter_mut().find(|(depth, _)| *depth == touched) {
+            files.push(file);
+        }
     }
-    if !touched.is_empty() {
-        let input = read_for_overlay(request, &touched)?;
-        plans.push(Arc::new(OverlayExec::new(
-            request.table,
-            Arc::clone(reading),
-            input,
-            Arc::clone(request.wanted),
-        )));
+    let mut plans: Vec<Arc<dyn ExecutionPlan>> = Vec::new();
+    for (depth, files) in by_depth.iter().filter(|(_, files)| !files.is_empty()) {
+        plans.push(match depth {
+            None => {
+                let source = source(request, TableSchema::from(Arc::clone(request.declared)));
+                read(source, files, request.columns.to_vec(), request.partitions)?
+            }
+            Some(depth) => Arc::new(OverlayExec::new(
+                request.table,
+                Arc::clone(reading),
+                *depth,
+                read_for_overlay(request, *depth, files)?,
+                Arc::clone(request.wanted),
+            )),
+        });
     }
     Ok(plans)
 }
 
-fn wants_patchable(request: &Request<'_>) -> bool {
-    let mut wanted = request.wanted.fields().iter();
-    wanted.any(|field| PATCHABLE.contains(&field.name().as_str()))
+/// How deep the overlay of `file` must go for the columns that are wanted, which are all that the filter looks at.
+fn touched(reading: &Reading, request: &Request<'_>, file: &SealedFile) -> Option<Depth> {
+    if request.table == Table::Traces {
+        return reading.may_be_replaced(file.lsn_max).then_some(Depth::Traces);
+    }
+    let wanted = || request.wanted.fields().iter();
+    reading
+        .patched(file)
+        .filter(|depth| wanted().any(|field| depth.touches(request.table, field.name())))
 }
 
 fn source(request: &Request<'_>, schema: TableSchema) -> ParquetSource {
     ParquetSource::new(schema).with_table_parquet_options(request.parquet.clone())
 }
 
-fn read_for_overlay(request: &Request<'_>, files: &[&SealedFile]) -> Result<Arc<dyn ExecutionPlan>> {
+fn read_for_overlay(request: &Request<'_>, depth: Depth, files: &[&SealedFile]) -> Result<Arc<dyn ExecutionPlan>> {
     let lsn = Arc::new(Field::new(LSN_COLUMN, DataType::Int64, false));
     let schema = TableSchema::builder(Arc::clone(request.declared))
         .with_table_partition_cols(vec![lsn])
         .build();
-    let mut columns = columns_for(request.table, request.columns);
+    let mut columns = columns_for(request.table, request.columns, depth);
     columns.push(request.declared.fields().len());
     let mut source = source(request, schema);
     let safe = request.predicate.iter().flat_map(|predicate| {
         split_conjunction(predicate)
             .into_iter()
             .filter(|part| {
-                request.table == Table::Traces
-                    || collect_columns(part)
-                        .iter()
-                        .all(|column| !PATCHABLE.contains(&column.name()))
+                let columns = collect_columns(part);
+                !columns.iter().any(|column| depth.touches(request.table, column.name()))
             })
             .map(Arc::clone)
     });

@@ -27,6 +27,11 @@ const QUERIES: &[&str] = &[
     "SELECT * FROM spans WHERE span_id = '0000000000000011' AND color = 'green'",
     "SELECT * FROM spans ORDER BY span_id LIMIT 20",
     "SELECT attributes['n'] AS n, color FROM spans WHERE attributes['gen_ai.system'] = 'openai' ORDER BY span_id LIMIT 7",
+    "SELECT role, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost_usd), count(cost_usd) FROM spans
+     GROUP BY role ORDER BY role",
+    "SELECT span_id, role, repeats_span_id FROM spans WHERE repeats_span_id IS NOT NULL ORDER BY span_id",
+    "SELECT response_model, count(*) FROM spans WHERE role = 'call' GROUP BY 1 ORDER BY 1",
+    "SELECT max(prompt_tokens), min(ttft_ms) FROM spans",
     "SELECT * FROM traces ORDER BY trace_id LIMIT 30",
     "SELECT error, count(*) FROM traces GROUP BY error ORDER BY error",
     "SELECT color, count(*) FROM traces WHERE error GROUP BY color ORDER BY color",

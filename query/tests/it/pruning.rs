@@ -5,7 +5,8 @@ use crate::{
     world::{Held, World},
 };
 use proto::{Color, layout::Table};
-use std::fs;
+use std::{fs, sync::Arc};
+use store::{Mark, Patch};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_on_color_or_time_opens_only_files_that_may_match() {
@@ -14,7 +15,8 @@ async fn a_filter_on_color_or_time_opens_only_files_that_may_match() {
     let engine = engine(dir.path());
     let count = async |sql: &str| rows(&engine, view(&snapshot), sql).await[0][0].as_i64().unwrap();
     let green = count("SELECT count(*) FROM spans WHERE color = 'green'").await;
-    assert_eq!(green, 40);
+    // Two spans of every green trace, and the second record of every twinned call.
+    assert_eq!(green, 40 + 15);
     for file in snapshot.files.iter() {
         if file.table == Table::Spans && file.color != Some(Color::Green) {
             fs::remove_file(dir.path().join(&file.path)).unwrap();
@@ -50,6 +52,69 @@ async fn a_file_of_unmarked_rows_is_opened_for_another_color_once_patched() {
     let engine = engine(dir.path());
     let sql = "SELECT count(*) FROM spans WHERE color = 'green' AND release = 'r1' AND role = 'call'";
     assert_eq!(rows(&engine, view(&snapshot), sql).await, [[20]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_mark_of_a_span_may_change_is_not_filtered_below_it() {
+    let filters = [
+        "role = 'call'",
+        "role = 'other'",
+        "prompt_tokens > 100",
+        "completion_tokens IS NOT NULL",
+        "cost_usd = 0.000000007 OR ttft_ms = 1.5",
+        "response_model = 'm-2026-01-01'",
+        "response_model = 'm'",
+        "repeats_span_id IS NULL",
+        "repeats_span_id = '0000000000000003'",
+        "version = '43' AND color = 'green'",
+        "price_version IS NULL AND emitter_cost_usd IS NULL AND role <> 'call'",
+    ];
+    let mut expected: Vec<Vec<Vec<serde_json::Value>>> = Vec::new();
+    for held in Held::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = World { traces: 60 }.write(dir.path(), held);
+        let engine = engine(dir.path());
+        for (i, filter) in filters.iter().enumerate() {
+            let sql = format!("SELECT span_id FROM spans WHERE {filter} ORDER BY span_id");
+            let rows = rows(&engine, view(&snapshot), &sql).await;
+            assert!(!rows.is_empty(), "{held:?} {filter}");
+            match expected.get(i) {
+                None => expected.push(rows),
+                Some(expected) => assert_eq!(expected, &rows, "{held:?} {filter}"),
+            }
+        }
+    }
+    assert_eq!((expected[0].len(), expected[1].len(), expected[8].len()), (60, 15, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_without_marks_of_spans_are_read_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Patched);
+    let sql = "SELECT sum(prompt_tokens) FROM spans WHERE role = 'call'";
+    let engine = engine(dir.path());
+    assert!(plan(&engine, view(&snapshot), sql).await.contains("OverlayExec"));
+    let mut plain = (*snapshot).clone();
+    let patches: Vec<_> = snapshot
+        .patches
+        .iter()
+        .map(|(id, patch)| (*id, patch.clone()))
+        .collect();
+    plain.patches.push(patches.into_iter().map(|(id, patch)| {
+        let mark = Mark {
+            spans: None,
+            ..(*patch.mark).clone()
+        };
+        (
+            id,
+            Patch {
+                mark: Arc::new(mark),
+                ..patch
+            },
+        )
+    }));
+    let plan = plan(&engine, view(&Arc::new(plain)), sql).await;
+    assert!(!plan.contains("OverlayExec"), "{plan}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,10 @@ use proto::{
     schema,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
-use store::{Layers, LiveBatch, Mark, Patch, SealInput, Snapshot, Store, StoreOptions, TraceId, declared};
+use store::{
+    Filling, Layers, LiveBatch, Mark, Marks, Patch, SealInput, Snapshot, SpanMark, Store, StoreOptions, TraceId, Twin,
+    declared,
+};
 
 /// 2026-11-20T14:00:00Z.
 pub const START: i64 = 1_795_183_200_000_000_000;
@@ -28,7 +31,7 @@ const TRACES_LSN: u64 = 21;
 const CHANGED_LSN: u64 = 41;
 const LAST_LSN: u64 = 50;
 
-/// One trace of the world: a root span, a call span, perhaps an evaluation.
+/// One trace of the world: a root span, a call span, perhaps a second record of the call, perhaps an evaluation.
 #[derive(Debug, Clone, Copy)]
 pub struct Trace(pub usize);
 
@@ -73,6 +76,52 @@ impl Trace {
         self.0 % 7 == 3
     }
 
+    /// Traces whose call two libraries recorded; which of the records counts is in the mark.
+    pub fn is_twinned(self) -> bool {
+        self.0 % 4 == 1
+    }
+
+    fn span(self, kind: Kind) -> u64 {
+        match kind {
+            Kind::Root => self.0 as u64 * 2,
+            Kind::Call => self.0 as u64 * 2 + 1,
+            Kind::Again => 0xf000 + self.0 as u64,
+        }
+    }
+
+    fn spans(self) -> impl Iterator<Item = (Self, Kind)> {
+        let again = self.is_twinned().then_some(Kind::Again);
+        [Kind::Root, Kind::Call]
+            .into_iter()
+            .chain(again)
+            .map(move |kind| (self, kind))
+    }
+
+    /// The call takes from its second record; the second record has a color and version of its own.
+    fn span_marks(self) -> Option<Arc<[SpanMark]>> {
+        let filling = Filling {
+            response_model: Some("m-2026-01-01".into()),
+            prompt_tokens: Some(1_000_000),
+            completion_tokens: Some(self.0 as i64),
+            cost_nano: Some(7),
+            ttft_ms: Some(1.5),
+            ..Filling::default()
+        };
+        let mark = |kind, twin| SpanMark {
+            span: self.span(kind),
+            color: None,
+            version: None,
+            twin: Some(twin),
+        };
+        let again = SpanMark {
+            color: Some(Color::Green),
+            version: Some("43".into()),
+            ..mark(Kind::Again, Twin::Repeats(self.span(Kind::Call)))
+        };
+        self.is_twinned()
+            .then(|| [mark(Kind::Call, Twin::Counts(Box::new(filling))), again].into())
+    }
+
     pub fn start(self) -> i64 {
         START + self.0 as i64 * SECOND
     }
@@ -100,9 +149,18 @@ impl Trace {
             release: marked.then(|| "r1".into()),
             cohort: self.cohort().map(Into::into),
             split_ppm: marked.then_some(250_000),
-            spans: None,
+            spans: self.span_marks(),
         })
     }
+}
+
+/// A span of a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Root,
+    Call,
+    /// The call, recorded a second time.
+    Again,
 }
 
 /// A number of traces.
@@ -152,7 +210,7 @@ impl World {
         replaced.push(self.all().filter(|t| t.is_changed()).map(|t| (t.id(), CHANGED_LSN)));
         let every = |_: &Trace| true;
         let even = |t: &Trace| t.0.is_multiple_of(2);
-        let seal = |from: u64, upto: u64, marks: Layers<TraceId, Arc<Mark>>, replaced| {
+        let seal = |from: u64, upto: u64, marks: Marks, replaced| {
             let rows = self.rows(from, upto);
             let input = SealInput {
                 lsn: upto,
@@ -184,8 +242,8 @@ impl World {
                 snapshot.replaced = replaced;
             }
             Held::Patched => {
-                seal(0, 8, Layers::default(), Layers::default());
-                snapshot.files = seal(8, 40, Layers::default(), Layers::default());
+                seal(0, 8, Marks::default(), Layers::default());
+                snapshot.files = seal(8, 40, Marks::default(), Layers::default());
                 (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(40, LAST_LSN);
                 snapshot.marks = self.marks(every);
                 snapshot.patches = self.patches(every, 40);
@@ -195,8 +253,8 @@ impl World {
         Arc::new(snapshot)
     }
 
-    fn marks(self, of: impl Fn(&Trace) -> bool) -> Layers<TraceId, Arc<Mark>> {
-        let mut marks = Layers::default();
+    fn marks(self, of: impl Fn(&Trace) -> bool) -> Marks {
+        let mut marks = Marks::default();
         marks.push(self.all().filter(of).map(|t| (t.id(), t.mark())));
         marks
     }
@@ -310,11 +368,12 @@ fn texts(values: impl Iterator<Item = String>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 
-/// Two spans a trace: the root and a call.
+/// The root and the call of every trace, and what was recorded again.
 fn span_rows(traces: &[Trace]) -> RecordBatch {
-    let spans: Vec<(Trace, bool)> = traces.iter().flat_map(|&t| [(t, false), (t, true)]).collect();
+    let spans: Vec<(Trace, Kind)> = traces.iter().flat_map(|t| t.spans()).collect();
     let each = || spans.iter().copied();
     let end = |t: Trace| t.start() + (t.duration_ms() * 1e6) as i64;
+    let is_call = |kind| kind != Kind::Root;
     let own = |t: Trace, value: Option<&'static str>| value.filter(|_| t.is_stamped());
     let names = MapFieldNames {
         entry: "entries".into(),
@@ -322,20 +381,20 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
         value: "values".into(),
     };
     let mut attributes = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
-    for (t, call) in each() {
-        if call {
+    for (t, kind) in each() {
+        if kind == Kind::Call {
             attributes.keys().append_value("gen_ai.system");
             attributes.values().append_value("openai");
             attributes.keys().append_value("n");
             attributes.values().append_value(t.0.to_string());
         }
-        attributes.append(call).unwrap();
+        attributes.append(kind == Kind::Call).unwrap();
     }
     let columns: Columns = [
         ("trace_id", texts(each().map(|(t, _)| t.hex()))),
         (
             "span_id",
-            texts(each().map(|(t, call)| format!("{:016x}", t.0 * 2 + usize::from(call)))),
+            texts(each().map(|(t, kind)| format!("{:016x}", t.span(kind)))),
         ),
         ("start_time", times(each().map(|(t, _)| t.start()))),
         ("end_time", times(each().map(|(t, _)| end(t)))),
@@ -345,7 +404,7 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
         ),
         (
             "role",
-            words(each().map(|(_, call)| Some(if call { "call" } else { "server" }))),
+            words(each().map(|(_, kind)| Some(if is_call(kind) { "call" } else { "server" }))),
         ),
         ("route", words(each().map(|(t, _)| own(t, Some(t.route()))))),
         (
@@ -356,14 +415,31 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
             "prompt_tokens",
             Arc::new(
                 each()
-                    .map(|(t, call)| call.then_some(t.0 as i64 * 10))
+                    .map(|(t, kind)| is_call(kind).then_some(t.0 as i64 * 10))
                     .collect::<Int64Array>(),
             ),
         ),
-        ("cost_usd", money(each().map(|(t, call)| t.cost().filter(|_| call)))),
+        (
+            "cost_usd",
+            money(each().map(|(t, kind)| t.cost().filter(|_| is_call(kind)))),
+        ),
+        (
+            "request_model",
+            words(each().map(|(_, kind)| is_call(kind).then_some("m"))),
+        ),
+        (
+            "response_model",
+            words(each().map(|(_, kind)| is_call(kind).then_some("m"))),
+        ),
         (
             "status",
-            words(each().map(|(t, call)| Some(if call && t.is_changed() { "ERROR" } else { "OK" }))),
+            words(each().map(|(t, kind)| {
+                Some(if kind == Kind::Call && t.is_changed() {
+                    "ERROR"
+                } else {
+                    "OK"
+                })
+            })),
         ),
         ("attributes", Arc::new(attributes.finish())),
         ("received_at", times(each().map(|(t, _)| end(t) + SECOND))),

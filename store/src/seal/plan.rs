@@ -1,8 +1,8 @@
 //! Which live row goes into which file, and in which order.
 
 use crate::{
-    Layers, LiveBatch, Mark, TraceId,
-    overlay::{apply_marks, current, with_fillable},
+    Layers, LiveBatch, Marks, TraceId,
+    overlay::{current, folded},
     words::{Lexicon, as_words, column_of, declared},
 };
 use arrow::{
@@ -53,7 +53,7 @@ impl Plan {
     pub(crate) fn new(
         table: Table,
         live: &[LiveBatch],
-        marks: &Layers<TraceId, Arc<Mark>>,
+        marks: &Marks,
         replaced: &Layers<TraceId, u64>,
         sealed_at: Nanos,
     ) -> Result<Self, ArrowError> {
@@ -61,7 +61,7 @@ impl Plan {
         for batch in live {
             batches.push(match table {
                 Table::Traces => current(&batch.rows, batch.lsn, replaced)?,
-                _ => apply_marks(table, &with_fillable(table, &batch.rows)?, &|id| marks.get(id).cloned())?,
+                _ => folded(table, &batch.rows, marks)?,
             });
         }
         let columns = declared(table)

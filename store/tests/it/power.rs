@@ -124,6 +124,7 @@ fn all_rows(batches: impl Iterator<Item = (Table, RecordBatch)>) -> Vec<String> 
                 &overlay::apply_marks(
                     table,
                     &overlay::complete(&rows, store::declared(table), None).unwrap(),
+                    overlay::Depth::Traces,
                     &none,
                 )
                 .unwrap(),

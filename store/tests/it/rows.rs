@@ -86,7 +86,7 @@ pub fn spans(rng: &mut ChaCha8Rng, n: usize, traces: u64, next_span: &mut u64, r
         ),
         ("received_at", times(std::iter::repeat_n(received.0, n))),
     ];
-    let optional: [(&str, &[&str]); 7] = [
+    let optional: [(&str, &[&str]); 10] = [
         ("name", &["chat gpt-4o", "retrieve", "POST /chat"]),
         ("route", &["support-chat", "checkout", "a"]),
         ("color", &["blue", "green", "unmarked"]),
@@ -94,6 +94,9 @@ pub fn spans(rng: &mut ChaCha8Rng, n: usize, traces: u64, next_span: &mut u64, r
         ("version", &["41", "42"]),
         ("cohort", &["gold", "silver"]),
         ("status", &["OK", "ERROR"]),
+        ("request_model", &["m", "n"]),
+        ("response_model", &["m", "n"]),
+        ("price_version", &["2026-11"]),
     ];
     for (name, from) in optional {
         if rng.random_bool(0.7) {
@@ -118,7 +121,13 @@ pub fn spans(rng: &mut ChaCha8Rng, n: usize, traces: u64, next_span: &mut u64, r
             .collect::<Decimal128Array>()
             .with_precision_and_scale(18, 9)
             .unwrap();
+        columns.push(("emitter_cost_usd", Arc::new(money.clone())));
         columns.push(("cost_usd", Arc::new(money)));
+        let times = (0..n).map(|_| {
+            rng.random_bool(0.5)
+                .then(|| f64::from(rng.random_range(0..9_000)) / 4.0)
+        });
+        columns.push(("ttft_ms", Arc::new(times.collect::<Float64Array>())));
     }
     if rng.random_bool(0.5) {
         let ids = (0..n).map(|i| rng.random_bool(0.5).then(|| format!("resp-{i}-a-rather-long-id")));

@@ -2,7 +2,7 @@
 
 use crate::{
     journal::options,
-    overlay::{expected, random_marks, seen},
+    overlay::{assert_seen, expected, random_marks},
     rows::{
         T0, attributes, batch, column_text, evals, read_parquet, rng, spans, text, times, trace_hex, traces, words,
     },
@@ -19,7 +19,10 @@ use parquet::{
 };
 use proto::{Color, Nanos, layout::Table};
 use std::{fs::File, sync::Arc};
-use store::{Layers, LiveBatch, MicroBatch, SealInput, Sealed, Section, Store, TraceId, declared, live, overlay};
+use store::{
+    Layers, LiveBatch, MicroBatch, SealInput, Sealed, Section, Store, TraceId, declared, live,
+    overlay::{self, Depth},
+};
 use tempfile::TempDir;
 
 const HOUR: i64 = 3_600_000_000_000;
@@ -40,7 +43,7 @@ fn rows_of(dir: &TempDir, sealed: &Sealed, table: Table) -> Vec<RecordBatch> {
 fn sealed_rows_equal_live_rows_with_their_marks() {
     for seed in 0..4 {
         let (mut rng, mut next) = (rng(seed), 0);
-        let marks = random_marks(&mut rng, 40);
+        let marks = random_marks(&mut rng, 40, 2_700);
         let (mut input, mut rows) = (
             SealInput {
                 lsn: 30,
@@ -65,7 +68,7 @@ fn sealed_rows_equal_live_rows_with_their_marks() {
             let mut want: Vec<String> = rows
                 .iter()
                 .filter(|(t, _)| *t == table)
-                .flat_map(|(t, rows)| text(*t, &overlay::marked(*t, rows, None, &lookup).unwrap()))
+                .flat_map(|(t, rows)| text(*t, &overlay::marked(*t, rows, None, Depth::Spans, &lookup).unwrap()))
                 .collect();
             let files = rows_of(&dir, &sealed, table);
             let mut got: Vec<String> = files.iter().flat_map(|rows| text(table, rows)).collect();
@@ -87,7 +90,7 @@ fn sealed_rows_equal_live_rows_with_their_marks() {
                     declared(table).fields(),
                     "types as declared"
                 );
-                assert_eq!(seen(table, rows), expected(table, rows, &marks));
+                assert_seen(table, rows, &expected(table, rows, &marks), &format!("seed {seed}"));
             }
         }
         for file in sealed.files.iter() {
@@ -287,7 +290,7 @@ fn events_links_and_texts_survive_journal_and_file() {
                 sections,
             })
             .unwrap();
-        all.push(overlay::marked(Table::Spans, &rows, None, &|_| None).unwrap());
+        all.push(overlay::marked(Table::Spans, &rows, None, Depth::Spans, &|_| None).unwrap());
         // Not joined, so that rows are picked from several batches; joined below.
         input.spans.push(LiveBatch { lsn, rows });
     }
@@ -299,7 +302,7 @@ fn events_links_and_texts_survive_journal_and_file() {
     }
     assert_eq!(joined.len(), 1);
     assert_eq!(
-        overlay::marked(Table::Spans, &joined[0].rows, None, &|_| None).unwrap(),
+        overlay::marked(Table::Spans, &joined[0].rows, None, Depth::Spans, &|_| None).unwrap(),
         all
     );
     let replayed = Store::open_read_only(dir.path()).unwrap();

@@ -244,7 +244,7 @@ impl Bench {
         let mut live_spans = BTreeSet::new();
         for batch in &snapshot.spans {
             let mark = |id: &_| snapshot.marks.get(id).cloned();
-            let rows = overlay::marked(Table::Spans, &batch.rows, None, &mark).unwrap();
+            let rows = overlay::marked(Table::Spans, &batch.rows, None, snapshot.marks.depth(), &mark).unwrap();
             for row in 0..rows.num_rows() {
                 let seen = ["trace_id", "span_id", "color", "route"].map(|c| text(&rows, c, row));
                 assert!(live_spans.insert(seen), "a span twice");
