@@ -56,17 +56,17 @@ pub(super) fn settle(rows: &RecordBatch, spans: &[SpanRow<'_>], columns: &mut [A
         prefer_other_model(column, rows.column_by_name("request_model"), &twins)
     })?;
     for (name, tokens) in TOKENS {
-        change(name, &|column| numbers::<Int64Type>(column, &twins, Some(&tokens)))?;
+        change(name, &|column| numbers::<Int64Type>(column, &twins, tokens))?;
     }
     change("cost_usd", &|column| {
-        numbers::<Decimal128Type>(column, &twins, Some(&|f| f.cost_nano.map(i128::from)))
+        numbers::<Decimal128Type>(column, &twins, |f| f.cost_nano.map(i128::from))
     })?;
     change("emitter_cost_usd", &|column| {
-        numbers::<Decimal128Type>(column, &twins, None)
+        numbers::<Decimal128Type>(column, &twins, |_| None)
     })?;
     change("ttft_ms", &|column| {
         let counted: Vec<_> = twins.iter().copied().filter(|(_, twin)| !repeats(twin)).collect();
-        numbers::<Float64Type>(column, &counted, Some(&|f| f.ttft_ms))
+        numbers::<Float64Type>(column, &counted, |f| f.ttft_ms)
     })
 }
 
@@ -134,18 +134,18 @@ fn word(words: &Words, row: usize) -> Option<&str> {
     words.key(row).map(|key| words.values().as_string::<i32>().value(key))
 }
 
-/// Nulls the numbers of records that repeat, and fills the nulls of those that count with `fill`, if given.
+/// Nulls the numbers of records that repeat, and fills the nulls of those that count with `fill`.
 fn numbers<T: ArrowPrimitiveType>(
     column: &ArrayRef,
     twins: &[(usize, &Twin)],
-    fill: Option<&dyn Fn(&Filling) -> Option<T::Native>>,
+    fill: impl Fn(&Filling) -> Option<T::Native>,
 ) -> Result<ArrayRef, ArrowError> {
     let own = column
         .as_primitive_opt::<T>()
         .ok_or_else(|| mistyped(column, &T::DATA_TYPE.to_string()))?;
     let change = |&(row, twin): &(usize, &Twin)| match twin {
         Twin::Repeats(_) => own.is_valid(row).then_some((row, Number::Void)),
-        Twin::Counts(filling) if own.is_null(row) => Some((row, Number::Else(fill?(filling)?))),
+        Twin::Counts(filling) if own.is_null(row) => Some((row, Number::Else(fill(filling)?))),
         Twin::Counts(_) => None,
     };
     let mut changes = twins.iter().filter_map(change).peekable();

@@ -19,7 +19,10 @@ pub fn random_marks(rng: &mut ChaCha8Rng, traces: u64, spans: u64) -> HashMap<Tr
             continue;
         }
         let of_spans: Arc<[SpanMark]> = (1..=spans)
-            .filter_map(|span| rng.random_bool(0.4).then(|| random_span_mark(rng, span)))
+            .filter_map(|span| match rng.random_bool(0.4) {
+                true => Some(random_span_mark(rng, span)),
+                false => None,
+            })
             .collect();
         let mark = Mark {
             route: any(rng, &["support-chat", "from-mark"]),
