@@ -4,7 +4,8 @@
 //! LiteLLM, unless the key is a source of a column; at last the word that a key ends in, since new dialects come faster
 //! than lists grow.
 
-/// Attributes that carry content, whole names.
+/// Attributes that carry content, whole names. Parameters of requests are among them: they hold tools, and what else the
+/// provider's interface takes.
 pub(super) const CONTENT_KEYS: &[&str] = &[
     "ai.embedding",
     "ai.embeddings",
@@ -34,12 +35,14 @@ pub(super) const CONTENT_KEYS: &[&str] = &[
     "gen_ai.input.messages",
     "gen_ai.output.messages",
     "gen_ai.prompt",
+    "gen_ai.request.parameters",
     "gen_ai.retrieval.documents",
     "gen_ai.retrieval.query.text",
     "gen_ai.system_instructions",
     "gen_ai.tool.call.arguments",
     "gen_ai.tool.call.result",
     "gen_ai.tool.definitions",
+    "gen_ai.tool.description",
     "guardrail_response",
     "http.request.body",
     "http.response.body",
@@ -52,6 +55,7 @@ pub(super) const CONTENT_KEYS: &[&str] = &[
     "llm.completions",
     "llm.functions",
     "llm.input_messages",
+    "llm.invocation_parameters",
     "llm.output_messages",
     "llm.prompt_template.template",
     "llm.prompt_template.variables",
@@ -81,6 +85,7 @@ pub(super) const CONTENT_KEYS: &[&str] = &[
     "response",
     "response_data",
     "system_prompt",
+    "tool.description",
     "tool.parameters",
     "tool_arguments",
     "tool_input",

@@ -1,5 +1,6 @@
 //! Integration tests of the ingest crate: one binary, one module a subject.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod canary;
 mod pipeline;
 mod reader;

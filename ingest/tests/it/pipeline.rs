@@ -1,8 +1,8 @@
 //! The pipeline with real files: what a kill, a seal or a client's retry must not change.
 
-mod bench;
+pub mod bench;
 mod faults;
-mod traffic;
+pub mod traffic;
 
 use bench::{Bench, Picture, T0};
 use ingest::pipeline::PipelineConfig;

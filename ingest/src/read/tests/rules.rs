@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use std::sync::Arc;
 
 /// JSON scalars as attributes.
-fn attributes(of: &Value) -> Vec<KeyValue> {
+pub(super) fn attributes(of: &Value) -> Vec<KeyValue> {
     let any = |value: &Value| match value {
         Value::String(text) => Any::StringValue(text.clone()),
         Value::Bool(flag) => Any::BoolValue(*flag),
@@ -34,7 +34,7 @@ fn attributes(of: &Value) -> Vec<KeyValue> {
     of.as_object().unwrap().iter().map(pair).collect()
 }
 
-fn span(of: &Value) -> Span {
+pub(super) fn span(of: &Value) -> Span {
     Span {
         trace_id: vec![7; 16],
         span_id: vec![9; 8],
@@ -45,7 +45,7 @@ fn span(of: &Value) -> Span {
     }
 }
 
-fn read_as(span: Span, config: ReadConfig) -> (Map<String, Value>, Reader) {
+pub(super) fn read_as(span: Span, config: ReadConfig) -> (Map<String, Value>, Reader) {
     let scope_spans = vec![ScopeSpans {
         spans: vec![span],
         ..ScopeSpans::default()
@@ -61,11 +61,11 @@ fn read_as(span: Span, config: ReadConfig) -> (Map<String, Value>, Reader) {
     (cells::rows(&reader.take()[0].rows).remove(0), reader)
 }
 
-fn read(of: &Value) -> Map<String, Value> {
+pub(super) fn read(of: &Value) -> Map<String, Value> {
     read_as(span(of), ReadConfig::default()).0
 }
 
-fn failed(of: &Value) -> Map<String, Value> {
+pub(super) fn failed(of: &Value) -> Map<String, Value> {
     let status = Some(Status {
         code: 2,
         ..Status::default()
@@ -75,7 +75,7 @@ fn failed(of: &Value) -> Map<String, Value> {
 
 /// Every named column has the given value; null means absent.
 #[track_caller]
-fn check(row: &Map<String, Value>, expected: &Value) {
+pub(super) fn check(row: &Map<String, Value>, expected: &Value) {
     for (column, value) in expected.as_object().unwrap() {
         assert_eq!(row.get(column).unwrap_or(&Value::Null), value, "{column} of {row:#?}");
     }

@@ -18,6 +18,7 @@ use proto::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering::SeqCst},
@@ -51,6 +52,7 @@ pub struct Picture {
 
 pub struct Bench {
     dir: TempDir,
+    read: Arc<ReadConfig>,
     config: PipelineConfig,
     options: StoreOptions,
     now: Arc<AtomicI64>,
@@ -115,8 +117,18 @@ impl Bench {
     }
 
     pub fn open_on(config: PipelineConfig, options: StoreOptions) -> Self {
+        Self::start(ReadConfig::default(), config, options)
+    }
+
+    /// A pipeline that reads in its own way.
+    pub fn reading(read: ReadConfig) -> Self {
+        Self::start(read, Self::config(), StoreOptions::default())
+    }
+
+    fn start(read: ReadConfig, config: PipelineConfig, options: StoreOptions) -> Self {
         let mut bench = Self {
             dir: TempDir::new().unwrap(),
+            read: Arc::new(read),
             config,
             options,
             now: Arc::new(AtomicI64::new((T0 * 1e9) as i64)),
@@ -141,7 +153,7 @@ impl Bench {
                 store,
                 recovered,
                 self.config.clone(),
-                Arc::new(ReadConfig::default()),
+                Arc::clone(&self.read),
                 self.book.subscribe(),
                 Arc::new(move || Nanos(now.load(SeqCst))),
             )
@@ -152,6 +164,11 @@ impl Bench {
     pub fn shutdown(&mut self) {
         self.pipeline.take().unwrap().shutdown().unwrap();
         self.reopen();
+    }
+
+    /// Where everything is written.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     pub fn use_disk(&mut self, options: StoreOptions) {
