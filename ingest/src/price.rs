@@ -6,6 +6,7 @@
 //! ```text
 //! cost = uncached x input + cache_read x cache_read price + cache_write x cache_write price
 //!      + visible x output + reasoning x reasoning price
+//!      + request price
 //! uncached = prompt - cache_read - cache_write        visible = completion - reasoning
 //! ```
 //!
@@ -13,12 +14,16 @@
 //! instead (their sum exceeds the whole), nothing is subtracted. A price that is absent falls back: cache_read and
 //! cache_write to input, reasoning to output. Above a tier's threshold the whole request has the tier's prices.
 
+mod unpriced;
+
 use hashbrown::HashMap;
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
 };
+
+pub use unpriced::{NO_MODEL, OTHER_MODELS, UNPRICED_MAX, Unpriced};
 
 /// The shipped table, as text.
 const SHIPPED: &str = include_str!("../prices.toml");
@@ -46,6 +51,8 @@ const PROVIDER_ALIASES: &[(&str, &str)] = &[
     ("mistral_ai", "mistral"),
     ("mistralai", "mistral"),
     ("together", "together_ai"),
+    ("vertex_ai-anthropic_models", "vertex_ai"),
+    ("vertex_ai-language-models", "vertex_ai"),
     ("vertexai", "vertex_ai"),
     ("x_ai", "xai"),
     ("x.ai", "xai"),
@@ -66,7 +73,7 @@ pub struct Usage {
     pub reasoning: Option<i64>,
 }
 
-/// Prices of one model as they stand in TOML, nano-USD per token.
+/// Prices of one model as they stand in TOML, nano-USD per token; `request` per request.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListedPrice {
@@ -75,6 +82,7 @@ struct ListedPrice {
     cache_read: Option<f64>,
     cache_write: Option<f64>,
     reasoning: Option<f64>,
+    request: Option<f64>,
     tier: Option<ListedTier>,
 }
 
@@ -96,11 +104,12 @@ pub struct PriceList {
     provider: BTreeMap<String, BTreeMap<String, ListedPrice>>,
 }
 
-/// Prices of one model, pico-USD per token.
+/// Prices of one model, pico-USD per token and per request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
     plain: Rates,
     tier: Option<(i64, Rates)>,
+    request: i64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +128,7 @@ pub enum PriceError {
     #[error("the price list cannot be read: {0}")]
     Syntax(String),
     /// A price that is no amount of money.
-    #[error("the price of `{provider}/{model}` must be a finite number of nano-USD per token, not negative")]
+    #[error("the price of `{provider}/{model}` must be a finite number of nano-USD, not negative")]
     Amount {
         /// Provider of the refused entry.
         provider: String,
@@ -224,34 +233,81 @@ impl PriceTable {
         Ok(())
     }
 
-    /// Price of `model`. A model name may carry its provider (`openai/gpt-4o-mini`) and a trailing date, which falls
-    /// back to the undated name. Without a provider a name has a price only if every provider asks the same.
+    /// Price of `model`. A model name may carry its provider (`openai/gpt-4o-mini`), a path as Google writes it
+    /// (`models/gemini-2.5-flash`) and a trailing date, which falls back to the undated name. Without a provider a name
+    /// has a price only if every provider asks the same.
     #[must_use]
     pub fn price(&self, provider: Option<&str>, model: &str) -> Option<&Price> {
         let model = model.trim();
         match provider.map(str::trim).filter(|p| !p.is_empty()) {
-            Some(provider) => {
-                let provider = known_provider(provider);
-                let models = self.by_provider.get(&provider)?;
-                let name = model
-                    .strip_prefix(provider.as_str())
-                    .and_then(|m| m.strip_prefix('/'))
-                    .unwrap_or(model);
-                dated(name, |name| models.get(name))
-            }
+            Some(provider) => self.of_provider(provider, model),
             None => dated(model, |name| self.by_model.get(name).and_then(Option::as_ref)).or_else(|| {
                 let (provider, name) = model.split_once('/')?;
-                let models = self.by_provider.get(&known_provider(provider))?;
-                dated(name, |name| models.get(name))
+                self.of_provider(provider, name)
             }),
         }
+    }
+
+    fn of_provider(&self, provider: &str, model: &str) -> Option<&Price> {
+        let known = known_provider(provider);
+        let models = self.by_provider.get(&known)?;
+        // a provider may sell a model that has its own name in front: the name without it comes first
+        let unprefixed = [known.as_str(), provider]
+            .iter()
+            .find_map(|prefix| model.strip_prefix(prefix)?.strip_prefix('/'));
+        let in_path = model.rsplit_once("models/").map(|(_, name)| name);
+        [unprefixed, Some(model), in_path]
+            .into_iter()
+            .flatten()
+            .find_map(|name| dated(name, |name| models.get(name)))
+    }
+
+    /// Every priced provider and model, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &Price)> {
+        let mut all: Vec<_> = self
+            .by_provider
+            .iter()
+            .flat_map(|(provider, models)| models.iter().map(move |(model, price)| (&**provider, &**model, price)))
+            .collect();
+        all.sort_unstable_by_key(|(provider, model, _)| (*provider, *model));
+        all.into_iter()
     }
 }
 
 impl Price {
-    /// Cost in nano-USD, rounded half up. `None` if a count that has a price is unknown, or the sum is no amount of money.
+    /// Nano-USD per prompt token, per completion token, per cached token read and written, and per reasoning token.
+    #[must_use]
+    pub fn per_token(&self) -> [f64; 5] {
+        let rates = &self.plain;
+        [
+            rates.input,
+            rates.output,
+            rates.cache_read,
+            rates.cache_write,
+            rates.reasoning,
+        ]
+        .map(nano)
+    }
+
+    /// Nano-USD per request.
+    #[must_use]
+    pub fn per_request(&self) -> f64 {
+        nano(self.request)
+    }
+
+    /// Length of a prompt above which other prices count.
+    #[must_use]
+    pub fn tier_above(&self) -> Option<i64> {
+        self.tier.as_ref().map(|(above, _)| *above)
+    }
+
+    /// Cost in nano-USD, rounded half up. `None` if a count that has a price is unknown, if nothing is known and nothing
+    /// is asked per request, or if the sum is no amount of money.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<i64> {
+        if usage.prompt.is_none() && usage.completion.is_none() && self.request == 0 {
+            return None;
+        }
         let prompt = usage.prompt.or(if self.plain.input == 0 { Some(0) } else { None })?;
         let completion = usage
             .completion
@@ -280,9 +336,10 @@ impl Price {
             (reasoning, rates.reasoning),
         ];
         // 2^63 pico-USD are nine million dollars: a call that costs more is none
-        let pico = parts.into_iter().try_fold(500_i64, |sum, (tokens, rate)| {
-            sum.checked_add(tokens.checked_mul(rate)?)
-        })?;
+        let start = self.request.checked_add(500)?;
+        let pico = parts
+            .into_iter()
+            .try_fold(start, |sum, (tokens, rate)| sum.checked_add(tokens.checked_mul(rate)?))?;
         let nano = pico / 1_000;
         (0..=MONEY_NANO_MAX).contains(&nano).then_some(nano)
     }
@@ -295,11 +352,11 @@ impl ListedPrice {
     fn price(&self) -> Option<Price> {
         let rates = |input: f64, output: f64, cache_read: Option<f64>| {
             Some(Rates {
-                input: pico(input)?,
-                output: pico(output)?,
-                cache_read: pico(cache_read.unwrap_or(input))?,
-                cache_write: pico(self.cache_write.unwrap_or(input))?,
-                reasoning: pico(self.reasoning.unwrap_or(output))?,
+                input: pico(input, TOKEN_NANO_MAX)?,
+                output: pico(output, TOKEN_NANO_MAX)?,
+                cache_read: pico(cache_read.unwrap_or(input), TOKEN_NANO_MAX)?,
+                cache_write: pico(self.cache_write.unwrap_or(input), TOKEN_NANO_MAX)?,
+                reasoning: pico(self.reasoning.unwrap_or(output), TOKEN_NANO_MAX)?,
             })
         };
         let plain = rates(self.input, self.output, self.cache_read)?;
@@ -313,14 +370,25 @@ impl ListedPrice {
             }
             None => None,
         };
-        Some(Price { plain, tier })
+        let request = pico(self.request.unwrap_or(0.0), REQUEST_NANO_MAX)?;
+        Some(Price { plain, tier, request })
     }
 }
 
-/// Nano-USD per token as whole pico-USD; at most 1 USD a token.
-fn pico(nano: f64) -> Option<i64> {
+#[allow(clippy::cast_precision_loss)]
+fn nano(pico: i64) -> f64 {
+    pico as f64 / 1_000.0
+}
+
+/// Largest price of a token, nano-USD: one dollar.
+pub const TOKEN_NANO_MAX: f64 = 1e9;
+/// Largest price of a request, nano-USD: a thousand dollars.
+pub const REQUEST_NANO_MAX: f64 = 1e12;
+
+/// Nano-USD as whole pico-USD.
+fn pico(nano: f64, max: f64) -> Option<i64> {
     #[allow(clippy::cast_possible_truncation)]
-    (nano.is_finite() && (0.0..=1e9).contains(&nano)).then(|| (nano * 1_000.0).round() as i64)
+    (nano.is_finite() && (0.0..=max).contains(&nano)).then(|| (nano * 1_000.0).round() as i64)
 }
 
 fn known_provider(name: &str) -> String {

@@ -1,6 +1,6 @@
 //! What the pipeline counts. Plain atomics: the metrics page reads them.
 
-use crate::assemble::Counts;
+use crate::{assemble::Counts, read::ReadCounts};
 use std::{
     sync::{
         Mutex, PoisonError,
@@ -87,6 +87,7 @@ pub struct Counters {
     /// Look-ups that failed because a file could not be read.
     pub lookup_failures: AtomicU64,
     assembly: Mutex<Counts>,
+    reading: Mutex<ReadCounts>,
 }
 
 pub(super) fn add(counter: &AtomicU64, n: u64) {
@@ -98,6 +99,19 @@ impl Counters {
     #[must_use]
     pub fn assembly(&self) -> Counts {
         *self.assembly.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the reader left out, and models without a price.
+    #[must_use]
+    pub fn reading(&self) -> ReadCounts {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_reading(&self, counts: &ReadCounts) {
+        self.reading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(counts);
     }
 
     pub(super) fn set_assembly(&self, counts: Counts) {

@@ -216,6 +216,7 @@ impl Lane {
             sections: self.reader.take(),
             waiting: std::mem::take(&mut self.open.waiting),
         };
+        self.counters.set_reading(self.reader.counts());
         self.open.since = None;
         self.open.closed += 1;
         self.requests.closed(self.open.closed, &group.digests);

@@ -163,3 +163,116 @@ fn absurd_counts_have_no_cost_rather_than_a_wrong_one() {
     let price = table.price(Some("openai"), "gpt-4o-mini").unwrap();
     assert_eq!(price.cost(&usage(i64::MAX, i64::MAX, i64::MAX, i64::MAX)), None);
 }
+
+/// Rows of the list whose model stands in the table with the price of another row of the same name: the dearer counts.
+const SUPERSEDED: [(&str, &str); 1] = [("gemini", "gemini/gemini-exp-1206")];
+
+#[test]
+fn the_shipped_table_holds_every_fact_of_the_list() {
+    let list = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/prices/list.csv")).unwrap();
+    let table = PriceTable::shipped();
+    let (mut rows, mut without_token_price) = (0, 0);
+    for row in list.lines().skip(1) {
+        let cells: Vec<&str> = row.split(',').collect();
+        let [
+            provider,
+            model,
+            _,
+            input,
+            output,
+            read,
+            written,
+            _,
+            reasoning,
+            above,
+            of_tier @ ..,
+        ] = cells.as_slice()
+        else {
+            panic!("{row}");
+        };
+        if input.is_empty() {
+            without_token_price += 1;
+            continue;
+        }
+        rows += 1;
+        if SUPERSEDED.contains(&(*provider, *model)) {
+            continue;
+        }
+        let price = table.price(Some(provider), model).unwrap_or_else(|| panic!("{row}"));
+        for (fact, held) in [input, output, read, written, reasoning].iter().zip(price.per_token()) {
+            if let Ok(fact) = fact.parse::<f64>() {
+                assert!((fact - held).abs() < 1e-9, "{row}: {held}");
+            }
+        }
+        assert_eq!(above.parse().ok(), price.tier_above(), "{row}");
+        if let (Some(above), [input, output, read, ..]) = (price.tier_above(), of_tier) {
+            let tier = |fact: &str, plain: f64| fact.parse::<f64>().unwrap_or(plain);
+            let (input, output) = (tier(input, f64::NAN), tier(output, f64::NAN));
+            let read = tier(read, input);
+            let long = above + 1_000;
+            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)]
+            let expected = ((long - 10) as f64 * input + 10.0 * read + 7.0 * output).round() as i64;
+            assert_eq!(price.cost(&usage(long, 7, 10, 0)), Some(expected), "{row}");
+        }
+    }
+    assert_eq!((rows, without_token_price), (1_730, 13));
+    assert_eq!(table.iter().count(), table.len());
+}
+
+#[test]
+fn a_request_may_have_a_price_of_its_own() {
+    let table = table(
+        r#"
+        [provider.p]
+        "search" = { input = 0, output = 0, request = 5_000_000 }
+        "both" = { input = 10, output = 20, request = 1000.5 }
+        "free" = { input = 0, output = 0 }
+        "#,
+    );
+    let of = |model: &str| table.price(Some("p"), model).unwrap();
+    assert_eq!(of("search").cost(&Usage::default()), Some(5_000_000));
+    assert_eq!(of("both").cost(&usage(1, 1, 0, 0)), Some(1_031), "1030.5 rounds up");
+    assert_eq!(
+        of("both").cost(&Usage::default()),
+        None,
+        "its tokens are unknown, not free"
+    );
+    assert_eq!(of("free").cost(&Usage::default()), None, "nothing is known");
+    assert_eq!(of("free").cost(&usage(1, 1, 0, 0)), Some(0));
+    for wrong in ["-1", "nan", "inf", "1e13"] {
+        let list = format!("[provider.p]\n\"m\" = {{ input = 0, output = 0, request = {wrong} }}");
+        let refused = PriceTable::empty().merge_toml(&list);
+        assert!(matches!(refused, Err(PriceError::Amount { .. })), "{wrong}");
+    }
+}
+
+#[test]
+fn names_are_tried_exactly_then_without_prefix_and_path_then_undated() {
+    let table = table(
+        r#"
+        [provider.gemini]
+        "gemini-x" = { input = 1, output = 1 }
+        "gemini-x-2026-01-31" = { input = 2, output = 2 }
+        [provider.vendor]
+        "vendor/named" = { input = 3, output = 3 }
+        "named" = { input = 4, output = 4 }
+        "vendor/only" = { input = 5, output = 5 }
+        "#,
+    );
+    let input = |provider, model| table.price(provider, model).map(|price| price.per_token()[0]);
+    for (provider, model, expected) in [
+        (Some("gemini"), "gemini-x-2026-01-31", Some(2.0)),
+        (Some("gemini"), "gemini-x-20270131", Some(1.0)),
+        (Some("gemini"), "models/gemini-x", Some(1.0)),
+        (Some("gcp.gemini"), "gcp.gemini/gemini-x", Some(1.0)),
+        (Some("gemini"), "publishers/google/models/gemini-x@20270131", Some(1.0)),
+        (None, "gemini/gemini-x", Some(1.0)),
+        (Some("vendor"), "named", Some(4.0)),
+        (Some("vendor"), "vendor/vendor/named", Some(3.0)),
+        (Some("vendor"), "vendor/only", Some(5.0)),
+        (Some("vendor"), "other", None),
+        (Some("nobody"), "named", None),
+    ] {
+        assert_eq!(input(provider, model), expected, "{provider:?} {model}");
+    }
+}

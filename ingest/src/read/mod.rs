@@ -42,7 +42,7 @@ mod value;
 mod verdict;
 mod wire;
 
-use crate::intake::Accepted;
+use crate::{intake::Accepted, price::Unpriced};
 pub use check::{ANSWER_BYTES_MAX, AnswerSchemas, SCHEMA_BYTES_MAX, SCHEMAS_MAX, SchemaError};
 pub use config::{ATTRIBUTES_MAX, EVENTS_MAX, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX, VALUE_BYTES_MAX, WORD_BYTES_MAX};
 use content::Policies;
@@ -164,6 +164,8 @@ pub struct ReadCounts {
     pub answers_unchecked: u64,
     /// Calls of tools that were not checked: arguments too long, or a definition that cannot be used.
     pub tool_calls_unchecked: u64,
+    /// Calls that used tokens of a model without a price.
+    pub unpriced: Unpriced,
     /// Events and links beyond their limits.
     pub events_and_links_over_max: u64,
     /// Attributes left out because they carry content.

@@ -236,7 +236,9 @@ impl Reader {
                 Err(why) => cells.counts.note(why),
             }
         }
-        if usage.prompt.is_none() && usage.completion.is_none() {
+        let is_used = usage.prompt.is_some() || usage.completion.is_some();
+        // an attempt that failed before any token was used is charged by nobody
+        if !is_used && error {
             return Ok(());
         }
         let called = Called {
@@ -245,11 +247,11 @@ impl Reader {
             response,
             really: slots.text(Slot::PricedModel),
         };
-        if let Some(nano) = self
-            .priced
-            .price(&self.config.prices, names, &called)
-            .and_then(|price| price.cost(&usage))
-        {
+        let price = self.priced.price(&self.config.prices, names, &called);
+        if price.is_none() && is_used {
+            self.counts.unpriced.count(called.really.or(response).or(request));
+        }
+        if let Some(nano) = price.and_then(|price| price.cost(&usage)) {
             rows.cost_usd.set(row, i128::from(nano));
             rows.price_version.set(row, self.config.prices.version().as_bytes())?;
         }

@@ -143,6 +143,11 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
             findings.add(Some(span), error.to_string(), Some(help));
         }
     }
+    if let Some(listed) = root.take("json_schema") {
+        let mut declared = AnswerSchemas::default();
+        schemas::schemas(listed, folder, &mut declared, &mut findings);
+        config.read.schemas = Arc::new(declared);
+    }
     if let Some(rules) = root.take("eval") {
         evals(rules, &mut config.read.evals, &mut findings);
     }

@@ -244,6 +244,26 @@ impl Ingest {
             "requests_unwritten",
             "requests the journal could not take",
             get(&lane.requests_refused),
+        )?;
+        let read = lane.reading();
+        family(
+            out,
+            "unpriced_calls",
+            "calls that used tokens of a model without a price; see `tracegate prices unpriced`",
+            "model",
+            &read.unpriced.by_model(),
+        )?;
+        counter(
+            out,
+            "answers_unchecked",
+            "answers too long to be checked against a schema",
+            read.answers_unchecked,
+        )?;
+        counter(
+            out,
+            "tool_calls_unchecked",
+            "tool calls that could not be checked against their definitions",
+            read.tool_calls_unchecked,
         )
     }
 
