@@ -98,7 +98,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Resume(args) => releases::act("resume", args, out).await,
         Command::Decisions(args) => decisions::list(args, out).await,
         Command::Explain(args) => decisions::explain(args, out).await,
-        Command::Prices(args) => prices::run(&args, out),
+        Command::Prices(args) => prices::run(args, out).await,
         Command::Completions(args) => completions::run(&args, out),
     };
     match done {

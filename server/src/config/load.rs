@@ -3,12 +3,12 @@
 use super::{
     Config, Problem, Problems,
     address::{self, Door},
-    reading,
+    reading, schemas,
     section::{Findings, Section},
 };
 use ingest::{
     price::PriceList,
-    read::{EvalRule, EvalRules},
+    read::{AnswerSchemas, EvalRule, EvalRules},
 };
 use miette::Diagnostic;
 use proto::release::ReleaseSpec;

@@ -194,3 +194,75 @@ fn includes_are_read_relative_to_the_file() {
         wrong.problems[0]
     );
 }
+
+#[test]
+fn schemas_that_cannot_be_used_are_all_shown_at_their_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("good.json"), r#"{"type": "object"}"#).unwrap();
+    std::fs::write(dir.path().join("torn.json"), "{\n  \"type\":").unwrap();
+    let main = dir.path().join("main.toml");
+    let text = r##"
+[[json_schema]]
+route = "chat"
+file = "good.json"
+
+[[json_schema]]
+route = "chat"
+schema = "true"
+
+[[json_schema]]
+route = "torn"
+file = "torn.json"
+
+[[json_schema]]
+route = "gone"
+file = "gone.json"
+
+[[json_schema]]
+route = "remote"
+schema = '''{"$ref": "https://example.com/answer.json"}'''
+
+[[json_schema]]
+route = "both"
+file = "good.json"
+schema = "true"
+
+[[json_schema]]
+route = "none"
+
+[[json_schema]]
+schema = "true"
+
+[[json_schema]]
+route = "slip"
+shema = "true"
+"##;
+    std::fs::write(&main, text).unwrap();
+    let LoadError::Wrong(wrong) = Config::load(&main).unwrap_err() else {
+        panic!("readable")
+    };
+    let expected = [
+        ("\"chat\"", "has a schema already"),
+        ("\"torn.json\"", "`torn.json`: the schema is not JSON"),
+        ("\"gone.json\"", "cannot read the schema `gone.json`"),
+        ("{\"$ref\"", "nothing is fetched"),
+        ("\"true\"", "not in both"),
+        ("[[json_schema]]", "has no schema"),
+        ("[[json_schema]]", "for no route"),
+        ("shema", "unknown key `shema`"),
+    ];
+    assert_eq!(wrong.problems.len(), expected.len(), "{:#?}", wrong.problems);
+    for (problem, (at, says)) in wrong.problems.iter().zip(expected) {
+        assert!(problem.message.contains(says), "{}", problem.message);
+        let span = problem.span.clone().unwrap();
+        assert!(
+            text[span.clone()].contains(at),
+            "{} at {:?}",
+            problem.message,
+            &text[span]
+        );
+    }
+    let good = "[[json_schema]]\nroute = \"chat\"\nfile = \"good.json\"\n";
+    std::fs::write(&main, good).unwrap();
+    assert_eq!(Config::load(&main).unwrap().read.schemas.len(), 1);
+}
