@@ -4,5 +4,6 @@
 mod cli;
 mod kill;
 mod otlp;
+mod prices;
 mod releases;
 mod serve;
