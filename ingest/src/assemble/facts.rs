@@ -5,6 +5,7 @@ use super::{
     evals::{EvalRow, LinkedBy},
     span::{Call, Eval, Labels, Role, Span, Subject, Tri, Word, response_hash},
 };
+use crate::read::FLAG_ATTRIBUTE;
 use ahash::RandomState;
 use arrow::{
     array::{
@@ -316,6 +317,7 @@ struct Seen<'a> {
     split: u64,
     sampling: u64,
     service_version: Option<&'a str>,
+    flag: Option<&'a str>,
     asked: Vec<Option<&'a str>>,
 }
 
@@ -349,7 +351,12 @@ impl LabelPool {
         (0..facts.rows)
             .map(|row| {
                 let (split, sampling) = (value_at!(facts.split, row), value_at!(facts.sampling, row));
+                // a variant is always one of a declared flag, whose key stands in an attribute
+                let is_flagged = word(&facts.words[Word::Variant as usize], row).is_some();
                 let seen = Seen {
+                    flag: is_flagged
+                        .then(|| map_value(facts.attributes, row, FLAG_ATTRIBUTE))
+                        .flatten(),
                     codes: std::array::from_fn(|i| code(&facts.words[i], row)),
                     split: bits(split),
                     sampling: bits(sampling),
@@ -364,6 +371,7 @@ impl LabelPool {
                     words: std::array::from_fn(text),
                     color: word(&facts.words[Word::Color as usize], row).and_then(Color::parse),
                     service_version: seen.service_version.map(Arc::from),
+                    flag: seen.flag.map(Arc::from),
                     split_ppm: split.and_then(ppm),
                     sampling_ppm: sampling.and_then(ppm),
                     attributes: std::iter::zip(asked, &seen.asked)

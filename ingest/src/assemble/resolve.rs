@@ -44,9 +44,12 @@ fn first(spans: &[Span], shape: &Shape, word: Word) -> Option<Arc<str>> {
 /// Route of a trace: an explicit one wherever it stands, then ever weaker names.
 #[must_use]
 pub fn route_of(spans: &[Span], shape: &Shape) -> Option<Arc<str>> {
-    [Word::Route, Word::Workflow, Word::Agent, Word::Service]
+    let flag = || shape.speakers().find_map(|i| spans[i].labels.flag.clone());
+    [Word::Route, Word::Workflow, Word::Agent]
         .into_iter()
         .find_map(|word| first(spans, shape, word))
+        .or_else(flag)
+        .or_else(|| first(spans, shape, Word::Service))
 }
 
 /// Whether a release declares groups of models whose calls are mirrored ones.

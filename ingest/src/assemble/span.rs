@@ -140,6 +140,8 @@ pub struct Labels {
     pub color: Option<Color>,
     /// The last resort for a version: `service.version`.
     pub service_version: Option<Arc<str>>,
+    /// Key of the declared feature flag that gave the variant: a weak name for a route.
+    pub flag: Option<Arc<str>>,
     /// Stamped split, ppm.
     pub split_ppm: Option<u32>,
     /// Probability with which the span was sampled upstream, ppm.

@@ -54,6 +54,7 @@ use proto::{Nanos, layout::Table};
 use rows::{EvalRows, SpanRows};
 use slot::Slot;
 use slots::Slots;
+pub(crate) use sources::FLAG_ATTRIBUTE;
 use std::{fmt::Write as _, sync::Arc};
 use store::Section;
 use value::{key_value, utf8};

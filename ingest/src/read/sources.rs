@@ -332,7 +332,7 @@ pub(super) const FLAG_VARIANT_LEGACY: &str = "feature_flag.variant";
 pub(super) const FLAG_EVENTS: &[&str] = &["feature_flag.evaluation", "feature_flag"];
 
 /// Attribute in which the reader keeps the key of the declared flag whose variant it took: a weak source of the route.
-pub(super) const FLAG_ATTRIBUTE: &str = "tracegate.flag";
+pub(crate) const FLAG_ATTRIBUTE: &str = "tracegate.flag";
 
 /// Span that repeats a request of LiteLLM as the provider got it.
 pub(super) const RAW_REQUEST_SPAN: &str = "raw_gen_ai_request";

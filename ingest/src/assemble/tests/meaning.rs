@@ -336,8 +336,23 @@ fn an_explicit_route_wins_wherever_it_stands_and_weaker_names_follow() {
         ..call(1, 2, 1, 0.1, 0.9)
     };
     let route = |rows: &[S]| outcome(rows).0.mark.route.clone();
+    let flagged = S {
+        variant: Some("b"),
+        flag: Some("support-flag"),
+        ..call(1, 3, 1, 0.2, 0.8)
+    };
+    let unflagged = S {
+        variant: None,
+        ..flagged.clone()
+    };
+    let unnamed = S {
+        workflow: None,
+        ..workflow.clone()
+    };
     assert_eq!(route(&[workflow.clone(), explicit]).as_deref(), Some("chat"));
-    assert_eq!(route(&[workflow, call(1, 2, 1, 0.1, 0.9)]).as_deref(), Some("support"));
+    assert_eq!(route(&[workflow, flagged.clone()]).as_deref(), Some("support"));
+    assert_eq!(route(&[unnamed.clone(), flagged]).as_deref(), Some("support-flag"));
+    assert_eq!(route(&[unnamed, unflagged]).as_deref(), Some("front"));
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub(super) struct S {
     pub answered: Option<&'static str>,
     pub tools: Option<&'static str>,
     pub variant: Option<&'static str>,
+    pub flag: Option<&'static str>,
     pub workflow: Option<&'static str>,
     pub json: Option<&'static str>,
     pub guardrail: Option<&'static str>,
@@ -99,6 +100,10 @@ pub(super) fn spans(rows: &[S]) -> Section {
         if let Some(tier) = row.tier {
             attributes.keys().append_value("tier");
             attributes.values().append_value(tier);
+        }
+        if let Some(flag) = row.flag {
+            attributes.keys().append_value("tracegate.flag");
+            attributes.values().append_value(flag);
         }
         if let Some(group) = row.group {
             attributes.keys().append_value("litellm.model_group");

@@ -15,9 +15,9 @@ use prost::Message;
 use proto::Nanos;
 use std::{path::Path, sync::Arc, time::Instant};
 
-const NOW: Nanos = Nanos(77);
+pub(super) const NOW: Nanos = Nanos(77);
 
-fn reader() -> Reader {
+pub(super) fn reader() -> Reader {
     Reader::new(Arc::new(ReadConfig::default()))
 }
 
@@ -30,7 +30,7 @@ fn capture(name: &str) -> Vec<u8> {
     .unwrap()
 }
 
-fn text(key: &str, value: &str) -> KeyValue {
+pub(super) fn text(key: &str, value: &str) -> KeyValue {
     let value = Some(AnyValue {
         value: Some(Any::StringValue(value.to_owned())),
     });
@@ -41,7 +41,7 @@ fn text(key: &str, value: &str) -> KeyValue {
     }
 }
 
-fn good_span(attributes: Vec<KeyValue>) -> Span {
+pub(super) fn good_span(attributes: Vec<KeyValue>) -> Span {
     Span {
         trace_id: vec![7; 16],
         span_id: vec![9; 8],
@@ -52,7 +52,7 @@ fn good_span(attributes: Vec<KeyValue>) -> Span {
     }
 }
 
-fn request(spans: Vec<Span>, resource: Vec<KeyValue>) -> Vec<u8> {
+pub(super) fn request(spans: Vec<Span>, resource: Vec<KeyValue>) -> Vec<u8> {
     let resource_spans = ResourceSpans {
         resource: Some(Resource {
             attributes: resource,
