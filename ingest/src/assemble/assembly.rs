@@ -251,6 +251,7 @@ impl Assembly {
             self.enqueue(id);
         }
         self.counts.evals_pending = self.unsettled.len() as u64;
+        self.counts.late_wanted = self.late.wanted_len() as u64;
     }
 
     /// Labels of rows.

@@ -148,6 +148,11 @@ impl Late {
         self
     }
 
+    /// Traces that wait for an answer.
+    pub fn wanted_len(&self) -> usize {
+        self.wanted.len()
+    }
+
     /// A trace whose last span came at `touched` is no longer in memory.
     pub fn forgot(&mut self, id: &TraceId, touched: Nanos, forgotten_max: usize) {
         self.forgotten.push_back((short(id), touched));

@@ -150,6 +150,8 @@ pub struct Counts {
     pub evals_unplaced: u64,
     /// Evaluations that wait for their trace.
     pub evals_pending: u64,
+    /// Forgotten traces that are being looked up.
+    pub late_wanted: u64,
     /// Forgotten traces that late rows brought back from files.
     pub revived: u64,
     /// Forgotten traces that could not be brought back as they were counted: their late rows have no effect on cells.

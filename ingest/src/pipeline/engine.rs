@@ -97,6 +97,7 @@ impl Engine {
                     Ok(Event::Tick(now)) => {
                         self.read_book();
                         turn.changed |= self.fold.tick(now)?;
+                        self.counters.set_assembly(self.fold.counts());
                     }
                     Ok(Event::Stop) => return self.finish(&turn),
                     Err(_) => return Ok(()),

@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod faults;
+mod late;
 pub mod traffic;
 
 use bench::{Bench, Picture, T0};

@@ -11,6 +11,7 @@ use ingest::{
     pipeline::{self, Pipeline, PipelineConfig},
     read::ReadConfig,
 };
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proto::{
     CellTable, Metric, Nanos,
     layout::Table,
@@ -234,8 +235,16 @@ impl Bench {
 
     /// Lets everything close and be admitted.
     pub fn settle(&mut self) -> Picture {
-        self.at(T0 + 100_000.0);
-        let open = || self.pipeline().counters.assembly().open;
+        self.settle_at(T0 + 100_000.0)
+    }
+
+    /// The same, some time later.
+    pub fn settle_at(&mut self, seconds: f64) -> Picture {
+        self.at(seconds);
+        let open = || {
+            let counts = self.pipeline().counters.assembly();
+            counts.open + counts.evals_pending + counts.late_wanted
+        };
         // Acks come before the engine has seen the rows: nothing open and no cells would be true too early.
         let durable = || {
             self.pipeline()
@@ -245,6 +254,52 @@ impl Bench {
         };
         self.wait_for(|s| s.lsn >= durable() && open() == 0 && s.cells.iter().all(|(key, _)| key.series.admitted));
         self.picture()
+    }
+
+    /// Lets assembly forget everything.
+    pub fn forget_at(&mut self, seconds: f64) {
+        self.settle_at(seconds);
+        let began = std::time::Instant::now();
+        while self.pipeline().counters.assembly().recent > 0 {
+            assert!(began.elapsed() < PATIENCE, "it must come");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn set_book(&self, change: impl FnOnce(&mut ReleaseBook)) {
+        let mut changed = book();
+        change(&mut changed);
+        self.book.send_replace(Arc::new(changed));
+    }
+
+    /// Rows of a table as a query sees them: trace id and the given columns, as text.
+    pub fn rows(&self, table: Table, columns: &[&str]) -> Vec<Vec<String>> {
+        let snapshot = self.snapshot();
+        let files = snapshot.files.iter().filter(|f| f.table == table);
+        let sealed = files.flat_map(|f| {
+            let file = std::fs::File::open(self.dir.path().join(&f.path)).unwrap();
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
+            reader.map(|rows| (rows.unwrap(), f.lsn_max)).collect::<Vec<_>>()
+        });
+        let live = match table {
+            Table::Spans => &snapshot.spans,
+            Table::Evals => &snapshot.evals,
+            Table::Traces | Table::Cells => &snapshot.traces,
+        };
+        let live = live.iter().map(|b| (b.rows.clone(), b.lsn));
+        let mut seen = Vec::new();
+        for (rows, lsn) in sealed.chain(live) {
+            let rows = match table {
+                Table::Traces => overlay::current(&rows, lsn, &snapshot.replaced).unwrap(),
+                _ => overlay::marked(table, &rows, None, &|id| snapshot.marks.get(id).cloned()).unwrap(),
+            };
+            for row in 0..rows.num_rows() {
+                let cell = |name: &&str| show(rows.column_by_name(name).unwrap(), row);
+                seen.push(columns.iter().map(cell).collect());
+            }
+        }
+        seen.sort_unstable();
+        seen
     }
 
     fn picture(&self) -> Picture {

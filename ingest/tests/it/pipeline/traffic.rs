@@ -40,7 +40,7 @@ fn resource() -> Option<Resource> {
     })
 }
 
-fn traces(spans: Vec<Span>) -> Request {
+pub fn traces(spans: Vec<Span>) -> Request {
     let scope_spans = vec![ScopeSpans {
         spans,
         ..ScopeSpans::default()
@@ -57,14 +57,27 @@ fn traces(spans: Vec<Span>) -> Request {
 }
 
 fn evaluation(trace: u64, label: &str) -> Request {
-    let record = LogRecord {
-        time_unix_nano: ((T0 + 5.0) * 1e9) as u64,
-        trace_id: u128::from(trace).to_be_bytes().to_vec(),
-        event_name: "gen_ai.evaluation.result".to_owned(),
-        attributes: attributes(&[
+    judged(
+        Some(trace),
+        None,
+        5.0,
+        &[
             ("gen_ai.evaluation.name", "TaskCompletion"),
             ("gen_ai.evaluation.score.label", label),
-        ]),
+        ],
+    )
+}
+
+/// An evaluation of a trace, of a span, or of what `pairs` say, made `seconds` after the first moment.
+pub fn judged(trace: Option<u64>, span: Option<u64>, seconds: f64, pairs: &[(&str, &str)]) -> Request {
+    let record = LogRecord {
+        time_unix_nano: ((T0 + seconds) * 1e9) as u64,
+        trace_id: trace
+            .map(|id| u128::from(id).to_be_bytes().to_vec())
+            .unwrap_or_default(),
+        span_id: span.map(|id| id.to_be_bytes().to_vec()).unwrap_or_default(),
+        event_name: "gen_ai.evaluation.result".to_owned(),
+        attributes: attributes(pairs),
         ..LogRecord::default()
     };
     let scope_logs = vec![ScopeLogs {
@@ -82,7 +95,7 @@ fn evaluation(trace: u64, label: &str) -> Request {
     }
 }
 
-fn span(trace: u64, id: u64, parent: Option<u64>, pairs: &[(&str, &str)]) -> Span {
+pub fn span(trace: u64, id: u64, parent: Option<u64>, pairs: &[(&str, &str)]) -> Span {
     let start = ((T0 + trace as f64 * 0.1) * 1e9) as u64 + id * 1_000_000;
     Span {
         trace_id: u128::from(trace).to_be_bytes().to_vec(),
