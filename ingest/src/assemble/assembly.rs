@@ -273,9 +273,15 @@ impl Assembly {
             let now = self.now;
             let spans_max = self.limits.trace_spans_max;
             if !self.traces.contains_key(&trace_id) && self.may_be_late(&trace_id, facts.start(row)) {
-                match self.park(trace_id, facts.span(row, id, Arc::clone(&labels)), lsn) {
+                let span = facts.span(row, id, Arc::clone(&labels));
+                let response = span.response_key();
+                match self.park(trace_id, span, lsn) {
                     Arrival::New => {}
-                    Arrival::Parked => continue,
+                    Arrival::Parked => {
+                        // whichever trace it will be, it has this id
+                        self.met_span(trace_id, id, response);
+                        continue;
+                    }
                     Arrival::Repeats => {
                         effects.drop_spans.push(row);
                         continue;

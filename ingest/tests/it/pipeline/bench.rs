@@ -291,7 +291,10 @@ impl Bench {
         for (rows, lsn) in sealed.chain(live) {
             let rows = match table {
                 Table::Traces => overlay::current(&rows, lsn, &snapshot.replaced).unwrap(),
-                _ => overlay::marked(table, &rows, None, &|id| snapshot.marks.get(id).cloned()).unwrap(),
+                _ => {
+                    let mark = |id: &_| snapshot.marks.get(id).cloned();
+                    overlay::marked(table, &rows, None, snapshot.marks.depth(), &mark).unwrap()
+                }
             };
             for row in 0..rows.num_rows() {
                 let cell = |name: &&str| show(rows.column_by_name(name).unwrap(), row);

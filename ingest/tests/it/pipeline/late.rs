@@ -192,7 +192,7 @@ fn late_spans_change_what_they_change_and_late_copies_nothing() {
 #[test]
 fn kills_and_seals_at_any_moment_change_nothing_of_what_is_late() {
     let in_time = play_in_time(&[chat(TRACES), late()].concat());
-    for seed in 0..12 {
+    for seed in 0..16 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut bench = forgotten(Bench::config());
         let mut now = T0 + 3.0 * DAY;
