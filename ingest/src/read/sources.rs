@@ -185,7 +185,8 @@ pub(super) const SOURCES: &[Source] = &[
         "seconds, `ai.response.msToFirstChunk` and configured keys ms; the event is the first `First Token Stream Event`, \
          `gen_ai.content.completion.chunk` or `ai.stream.firstChunk`",
     ),
-    span(Slot::ToolName, "tool_name", &["gen_ai.tool.name", "tool.name", "ai.toolCall.name"]),
+    span(Slot::ToolName, "tool_name", &["gen_ai.tool.name", "tool.name", "ai.toolCall.name"])
+        .note("on calls, else the first tool that the answer asks for"),
     span(
         Slot::Session, "session_id",
         &[
@@ -229,7 +230,8 @@ pub(super) const SOURCES: &[Source] = &[
     span(Slot::GuardrailResult, "guardrail_result", &["gen_ai.guardrail.result", "guardrail_status"]),
     span(Slot::GuardrailScore, "guardrail_score", &["gen_ai.guardrail.score"]),
     stamp(Slot::Deployment, "deployment", &["release.deployment_id"]).note("else `model_id` in `hidden_params`"),
-    stamp(Slot::ToolsVersion, "tools_version", &["release.tools.version"]),
+    stamp(Slot::ToolsVersion, "tools_version", &["release.tools.version"])
+        .note("on calls, else a hash of the captured definitions (docs/checks.md)"),
     stamp(Slot::GuardrailsVersion, "guardrails_version", &["release.guardrails.version"]),
     stamp(Slot::CacheVersion, "cache_version", &["release.cache.version"]),
     stamp(Slot::FallbackVersion, "fallback_version", &["release.fallback.version"]),

@@ -34,7 +34,9 @@ pub(super) enum Arguments<'a> {
 
 /// The tools that the answer asks for, of the first source that has any.
 pub(super) fn calls<'a>(pieces: &Pieces<'a>, messages: &mut MessagesJson<'a>) -> Vec<Call<'a>> {
-    let mut flat = flat(pieces);
+    let mut flat = flat(pieces, |of| {
+        matches!(of, OfMessage::CallName(_) | OfMessage::CallArguments(_))
+    });
     for source in [Piece::LlmMessage, Piece::GenAiMessage, Piece::Completion] {
         let calls: Vec<Call<'_>> = flat
             .iter_mut()
@@ -68,7 +70,7 @@ pub(super) fn calls<'a>(pieces: &Pieces<'a>, messages: &mut MessagesJson<'a>) ->
 /// The text of an answer that asks for no tools, from its most specific source. `None` if there is none, or it is hidden.
 pub(super) fn text<'a>(pieces: &Pieces<'a>, messages: &mut MessagesJson<'a>) -> Option<Cow<'a, str>> {
     let whole = |piece| pieces.get(piece).and_then(|value| str_of(&value)).map(Cow::Borrowed);
-    let flat = flat(pieces);
+    let flat = flat(pieces, |of| matches!(of, OfMessage::Content | OfMessage::Part(_)));
     let of_flat = |source| {
         let mut of_source = flat.iter().filter(|((of, _), _)| *of == source);
         of_source.find_map(|(_, message)| said(message.text()))
@@ -105,14 +107,15 @@ impl<'a> Flat<'a> {
     }
 }
 
-fn flat<'a>(pieces: &Pieces<'a>) -> BTreeMap<(Piece, usize), Flat<'a>> {
+/// Messages whose fields are attributes of their own, with the wanted fields alone.
+fn flat<'a>(pieces: &Pieces<'a>, is_wanted: fn(OfMessage) -> bool) -> BTreeMap<(Piece, usize), Flat<'a>> {
     let mut messages: BTreeMap<(Piece, usize), Flat<'a>> = BTreeMap::new();
     for (piece, key, value) in pieces.iter() {
         let flat = matches!(piece, Piece::LlmMessage | Piece::GenAiMessage | Piece::Completion);
         let (true, Some(text)) = (flat, str_of(&value)) else {
             continue;
         };
-        let Some((_, number, of)) = message(key) else {
+        let Some((_, number, of)) = message(key).filter(|(.., of)| is_wanted(*of)) else {
             continue;
         };
         let message = messages.entry((piece, number)).or_default();
