@@ -4,7 +4,7 @@ use super::{
     ReadCounts, ReadError, WORD_BYTES_MAX,
     columns::{Amounts, Flags, Texts, Words},
     priced::NO_WORD,
-    value::{BadNumber, Number, Value, Written, first_text, utf8, write_scalar},
+    value::{BadNumber, Number, Value, first_text, utf8, write_scalar},
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type};
 
@@ -96,25 +96,5 @@ impl Cells<'_> {
             Ok(flag) => column.set(self.row, flag),
             Err(why) => self.counts.note(why),
         }
-    }
-}
-
-impl ReadCounts {
-    #[inline]
-    pub(super) fn wrote(&mut self, written: Written) {
-        match written {
-            Written::Whole => {}
-            Written::Cut => self.values_cut += 1,
-            Written::TooDeep => self.values_too_deep += 1,
-        }
-    }
-
-    pub(super) fn note(&mut self, why: BadNumber) {
-        *match why {
-            BadNumber::Unreadable => &mut self.numbers_unreadable,
-            BadNumber::NotFinite => &mut self.numbers_not_finite,
-            BadNumber::Negative => &mut self.numbers_negative,
-            BadNumber::OutOfRange => &mut self.numbers_out_of_range,
-        } += 1;
     }
 }

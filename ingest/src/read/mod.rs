@@ -23,6 +23,7 @@ mod columns;
 mod config;
 mod content;
 mod content_keys;
+mod counts;
 mod entries;
 mod evaluation;
 mod extra;
@@ -42,11 +43,12 @@ mod value;
 mod verdict;
 mod wire;
 
-use crate::{intake::Accepted, price::Unpriced};
+use crate::intake::Accepted;
 pub use check::{ANSWER_BYTES_MAX, AnswerSchemas, SCHEMA_BYTES_MAX, SCHEMAS_MAX, SchemaError};
 pub use config::{ATTRIBUTES_MAX, EVENTS_MAX, LINKS_MAX, ReadConfig, TEXT_BYTES_MAX, VALUE_BYTES_MAX, WORD_BYTES_MAX};
 use content::Policies;
 pub use content::{ContentConfig, ContentPolicy, ContentRule};
+pub use counts::{ReadCounts, Reject};
 use entries::Entries;
 pub use extra::{CONTENT, CONTENT_KEYS_MAX, EXTRA_KEYS_MAX, ExtraKeyError, ExtraKeys, FEATURE_FLAG};
 use keys::KeyTable;
@@ -88,97 +90,6 @@ pub enum ReadError {
     /// The builders are at their limit: take the rows, then read again.
     #[error("the batch being gathered is full, take its rows first")]
     Full,
-}
-
-/// Why a span was rejected alone. Index into [`ReadCounts::rejected`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reject {
-    /// `trace_id` is not 16 bytes, or zero.
-    TraceId,
-    /// `span_id` is not 8 bytes, or zero.
-    SpanId,
-    /// Start time 0, or past the year 2262.
-    StartTime,
-    /// End time before the start, or past the year 2262.
-    EndTime,
-    /// An evaluation that has no name.
-    EvaluationName,
-}
-
-impl Reject {
-    /// All of them, in the order of [`ReadCounts::rejected`].
-    pub const ALL: [Self; 5] = [
-        Self::TraceId,
-        Self::SpanId,
-        Self::StartTime,
-        Self::EndTime,
-        Self::EvaluationName,
-    ];
-
-    /// Short name, for metrics.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::TraceId => "trace_id",
-            Self::SpanId => "span_id",
-            Self::StartTime => "start_time",
-            Self::EndTime => "end_time",
-            Self::EvaluationName => "evaluation_name",
-        }
-    }
-
-    /// What to tell the sender.
-    #[must_use]
-    pub const fn advice(self) -> &'static str {
-        match self {
-            Self::TraceId => "trace_id must be 16 bytes, not all zero",
-            Self::SpanId => "span_id must be 8 bytes, not all zero",
-            Self::StartTime => "start_time_unix_nano must be set and before the year 2262",
-            Self::EndTime => "end_time_unix_nano must not be before the start, and before the year 2262",
-            Self::EvaluationName => "an evaluation must have gen_ai.evaluation.name",
-        }
-    }
-}
-
-/// What the reader has left out since it was made.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ReadCounts {
-    /// Spans and evaluations rejected alone, by [`Reject`].
-    pub rejected: [u64; Reject::ALL.len()],
-    /// Numbers that are NULL because they could not be read as one.
-    pub numbers_unreadable: u64,
-    /// Numbers that are NULL because they were NaN or infinite.
-    pub numbers_not_finite: u64,
-    /// Numbers that are NULL because they were negative.
-    pub numbers_negative: u64,
-    /// Numbers that are NULL because their column cannot hold them.
-    pub numbers_out_of_range: u64,
-    /// Words that are NULL because they were longer than [`WORD_BYTES_MAX`].
-    pub words_too_long: u64,
-    /// Attributes beyond [`ATTRIBUTES_MAX`].
-    pub attributes_over_max: u64,
-    /// Values cut at [`VALUE_BYTES_MAX`] or [`TEXT_BYTES_MAX`].
-    pub values_cut: u64,
-    /// Values that are NULL because they were nested too deep.
-    pub values_too_deep: u64,
-    /// Answers longer than [`ANSWER_BYTES_MAX`], and those of spans with too many attributes: not checked.
-    pub answers_unchecked: u64,
-    /// Calls of tools that were not checked: arguments too long, or a definition that cannot be used.
-    pub tool_calls_unchecked: u64,
-    /// Calls that used tokens of a model without a price.
-    pub unpriced: Unpriced,
-    /// Events and links beyond their limits.
-    pub events_and_links_over_max: u64,
-    /// Attributes left out because they carry content.
-    pub content_dropped: u64,
-    /// Attributes of which only the hash is kept, because they carry content.
-    pub content_hashed: u64,
-    /// Calls whose total of tokens contradicts prompt + completion.
-    pub totals_contradicted: u64,
-    /// Traces states whose sampling threshold cannot be read.
-    pub sampling_unreadable: u64,
-    /// Rows that go without a copy of their resource, since copies came to too much.
-    pub resources_left_out: u64,
 }
 
 /// Reads requests into rows. One per lane; not shared.
