@@ -39,11 +39,45 @@ const _: () = assert!(
     "configured keys of the resource end where those in its metadata begin"
 );
 
+/// Rank of a built-in key. A key that is not listed does not compile where the rank is a constant.
+pub(super) const fn rank_of(slot: Slot, key: &str) -> u8 {
+    let mut at = 0;
+    while at < SOURCES.len() {
+        let keys = SOURCES[at].keys;
+        let mut rank = 0;
+        while SOURCES[at].slot as u8 == slot as u8 && rank < keys.len() {
+            if is_same(keys[rank].as_bytes(), key.as_bytes()) {
+                #[allow(clippy::cast_possible_truncation)]
+                return rank as u8;
+            }
+            rank += 1;
+        }
+        at += 1;
+    }
+    panic!("the slot has no such source")
+}
+
+const fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
 /// One slot a key fills, and how far down in its order of trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Use {
     pub(super) slot: Slot,
     pub(super) rank: u8,
+}
+
+impl Use {
+    /// Of a built-in key.
+    pub(super) const fn of(slot: Slot, key: &str) -> Self {
+        let rank = rank_of(slot, key);
+        Self { slot, rank }
+    }
 }
 
 /// Whether a value is content.

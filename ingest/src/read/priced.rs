@@ -1,7 +1,8 @@
 //! Tokens and money of a call: the sources that need reading of their own, and the price of what was called.
 
 use super::{
-    resolve::{self, rank_of},
+    keys::rank_of,
+    resolve,
     slot::Slot,
     slots::Slots,
     sources::{COST_DETAILS, USAGE_OBJECT},
@@ -82,13 +83,18 @@ fn find(prices: &PriceTable, called: &Called<'_>) -> Option<Price> {
     of(called.response).or_else(|| of(called.request))
 }
 
+// Sources that are texts with the number somewhere in them.
+const CACHE_READ_IN_USAGE: u8 = rank_of(Slot::CacheReadTokens, USAGE_OBJECT);
+const REASONING_IN_USAGE: u8 = rank_of(Slot::ReasoningTokens, USAGE_OBJECT);
+const COST_IN_DETAILS: u8 = rank_of(Slot::EmitterCost, COST_DETAILS);
+
 /// A count of tokens, `None` if no source has one.
 pub(super) fn token_count(slots: &Slots<'_>, slot: Slot) -> Option<Number<i64>> {
     let value = slots.get(slot)?;
     let rank = slots.rank(slot);
     let in_usage = match slot {
-        Slot::CacheReadTokens if rank == rank_of(slot, USAGE_OBJECT) => "cached_tokens",
-        Slot::ReasoningTokens if rank == rank_of(slot, USAGE_OBJECT) => "reasoning_tokens",
+        Slot::CacheReadTokens if rank == CACHE_READ_IN_USAGE => "cached_tokens",
+        Slot::ReasoningTokens if rank == REASONING_IN_USAGE => "reasoning_tokens",
         _ => return Some(value.count()),
     };
     Some(resolve::usage_number(value.text()?, in_usage)?.count())
@@ -97,7 +103,7 @@ pub(super) fn token_count(slots: &Slots<'_>, slot: Slot) -> Option<Number<i64>> 
 /// The emitter's total in nano-USD, `None` if it says none.
 pub(super) fn emitter_cost(slots: &Slots<'_>) -> Option<Number<i64>> {
     let value = match slots.get(Slot::EmitterCost) {
-        Some(value) if slots.rank(Slot::EmitterCost) == rank_of(Slot::EmitterCost, COST_DETAILS) => {
+        Some(value) if slots.rank(Slot::EmitterCost) == COST_IN_DETAILS => {
             resolve::json_number(value.text()?, "total")?
         }
         Some(value) => value,

@@ -4,9 +4,10 @@
 use super::{
     slot::Slot,
     slots::Slots,
-    sources::{EXCEPTION_TYPE, GUARDRAIL_SPAN, RAW_REQUEST_SPAN, SOURCES},
+    sources::{GUARDRAIL_SPAN, RAW_REQUEST_SPAN, SOURCES},
     value::{Value, first_text},
 };
+use memchr::memmem;
 
 /// What a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,11 +267,15 @@ fn contains(text: &[u8], word: &str) -> bool {
             .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
 }
 
+/// How much of an error's text is looked at, bytes: stack traces follow.
+const ERROR_TEXT_LOOKED_AT: usize = 1 << 10;
+
 /// The number in `Error code: NNN`, as OpenAI's client writes it, or in `status_code: NNN`, as pydantic-ai does.
 pub(super) fn error_code(text: &[u8]) -> Option<i32> {
     const BEFORE: [&[u8]; 2] = [b"Error code: ", b"status_code: "];
+    let text = &text[..text.len().min(ERROR_TEXT_LOOKED_AT)];
     let code = |before: &[u8]| {
-        let at = text.windows(before.len()).position(|window| window == before)? + before.len();
+        let at = memmem::find(text, before)? + before.len();
         let digits = text
             .get(at..at + 3)
             .filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
@@ -312,7 +317,7 @@ fn after_name<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
         (quote == b'"' || quote == b'\'') && text.get(at + 1 + name.len()) == Some(&quote)
     };
     let mut from = 0;
-    while let Some(found) = text.get(from..)?.windows(name.len()).position(|window| window == name) {
+    while let Some(found) = memmem::find(text.get(from..)?, name) {
         let at = from + found;
         if at > 0 && quoted(at - 1) {
             let after = text[at + name.len() + 1..].trim_ascii_start();
@@ -323,21 +328,4 @@ fn after_name<'a>(text: &'a [u8], name: &str) -> Option<&'a [u8]> {
         from = at + name.len();
     }
     None
-}
-
-/// Where the exception's type stands in the order of error types.
-pub(super) fn exception_type_rank() -> u8 {
-    rank_of(Slot::ErrorType, EXCEPTION_TYPE)
-}
-
-/// Rank of a built-in key.
-pub(super) fn rank_of(slot: Slot, key: &str) -> u8 {
-    let keys = SOURCES
-        .iter()
-        .find(|source| source.slot == slot)
-        .map_or(&[][..], |source| source.keys);
-    keys.iter()
-        .position(|&k| k == key)
-        .and_then(|at| u8::try_from(at).ok())
-        .unwrap_or(u8::MAX)
 }

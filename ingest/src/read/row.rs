@@ -4,7 +4,7 @@ use super::{
     ReadError, Reader, Tally,
     cells::Cells,
     columns::Amounts,
-    keys::CONFIGURED,
+    keys::{CONFIGURED, rank_of},
     priced::{Called, Names, emitter_cost, token_count},
     resolve::{self, ERROR, Role},
     slot::{SLOTS, Slot},
@@ -17,20 +17,11 @@ use super::{
 use crate::price::Usage;
 use arrow::datatypes::Int64Type;
 use proto::Color;
-use std::sync::LazyLock;
 
-/// Ranks of sources that need reading of their own.
-struct Ranks {
-    ttft_ms: u8,
-    ttft_event: u8,
-    ttft_langfuse: u8,
-}
-
-static RANKS: LazyLock<Ranks> = LazyLock::new(|| Ranks {
-    ttft_ms: resolve::rank_of(Slot::Ttft, "ai.response.msToFirstChunk"),
-    ttft_event: resolve::rank_of(Slot::Ttft, FIRST_TOKEN_EVENT),
-    ttft_langfuse: resolve::rank_of(Slot::Ttft, COMPLETION_START_TIME),
-});
+// Sources that are not a number of seconds.
+const TTFT_IN_MS: u8 = rank_of(Slot::Ttft, "ai.response.msToFirstChunk");
+const TTFT_OF_EVENT: u8 = rank_of(Slot::Ttft, FIRST_TOKEN_EVENT);
+const TTFT_OF_LANGFUSE: u8 = rank_of(Slot::Ttft, COMPLETION_START_TIME);
 
 impl Reader {
     /// Makes a row of what was read.
@@ -280,15 +271,15 @@ impl Reader {
                 Ok(after as f64 / 1e6)
             }
         };
-        let ms = if rank == RANKS.ttft_event {
+        let ms = if rank == TTFT_OF_EVENT {
             match value {
                 Value::Int(time) => since_start(time),
                 _ => Err(BadNumber::Unreadable),
             }
-        } else if rank == RANKS.ttft_langfuse {
+        } else if rank == TTFT_OF_LANGFUSE {
             let time = value.text().and_then(|text| rfc3339(std::str::from_utf8(text).ok()?));
             time.ok_or(BadNumber::Unreadable).and_then(since_start)
-        } else if rank == RANKS.ttft_ms || rank >= CONFIGURED {
+        } else if rank == TTFT_IN_MS || rank >= CONFIGURED {
             value.amount()
         } else {
             value.amount().map(|seconds| seconds * 1e3)

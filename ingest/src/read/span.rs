@@ -197,11 +197,8 @@ impl Reader {
             found.events.push(message);
         }
         if FIRST_TOKEN_EVENTS.iter().any(|first| is(first)) {
-            let of = Use {
-                slot: Slot::Ttft,
-                rank: resolve::rank_of(Slot::Ttft, FIRST_TOKEN_EVENT),
-            };
-            slots.offer(of, Value::Int(time.cast_signed()));
+            const OF: Use = Use::of(Slot::Ttft, FIRST_TOKEN_EVENT);
+            slots.offer(OF, Value::Int(time.cast_signed()));
         }
         let flags = self.config.keys.flags();
         if !flags.is_empty() && FLAG_EVENTS.iter().any(|event| is(event)) {
@@ -213,21 +210,11 @@ impl Reader {
         while let Some(attribute) = attributes.next_len(3)? {
             let (key, value) = key_value(attribute)?;
             if key == EXCEPTION_TYPE.as_bytes() {
-                slots.offer(
-                    Use {
-                        slot: Slot::ErrorType,
-                        rank: resolve::exception_type_rank(),
-                    },
-                    value,
-                );
+                const OF: Use = Use::of(Slot::ErrorType, EXCEPTION_TYPE);
+                slots.offer(OF, value);
             } else if key == EXCEPTION_MESSAGE.as_bytes() {
-                slots.offer(
-                    Use {
-                        slot: Slot::ErrorText,
-                        rank: 0,
-                    },
-                    value,
-                );
+                const OF: Use = Use::of(Slot::ErrorText, EXCEPTION_MESSAGE);
+                slots.offer(OF, value);
             }
             if is_kept {
                 let content = if is_content {
