@@ -29,6 +29,7 @@ pub(super) const CONTENT_KEYS: &[&str] = &[
     "db.query.text",
     "db.statement",
     "document.content",
+    "embedding.invocation_parameters",
     "events",
     "final_result",
     "gen_ai.completion",

@@ -42,15 +42,15 @@ pub(super) const SOURCES: &[Source] = &[
         &["llm.request.model_name", "ai.model.id", "model_name"],
     )
     .note(
-        "after `gen_ai.request.model`, and before `model` in the JSON of `llm.invocation_parameters` or \
-         `gen_ai.request.parameters`; on traceAI spans that JSON comes first; on an ERROR span `llm.model_name` comes last",
+        "after `gen_ai.request.model`, and before `model` in the JSON of `llm.invocation_parameters`, \
+         `embedding.invocation_parameters` or `gen_ai.request.parameters`; on traceAI spans that JSON comes first; on an ERROR span `llm.model_name` comes last",
     ),
     span(
         Slot::ResponseModel, "response_model",
         &["gen_ai.response.model", "llm.response.model_name", "ai.response.model"],
     )
     .note("`llm.model_name` comes before `ai.response.model`, and never counts on an ERROR span"),
-    helper(Slot::LlmModelName, &["llm.model_name"]).note("response model; on an ERROR span the request model"),
+    helper(Slot::LlmModelName, &["llm.model_name", "embedding.model_name"]).note("response model; on an ERROR span the request model"),
     helper(Slot::PricedModel, &["litellm.provider.model"]).note("the model that is priced, before the response model"),
     span(
         Slot::PromptTokens, "prompt_tokens",
@@ -305,7 +305,11 @@ pub(super) const SOURCES: &[Source] = &[
     helper(Slot::TraceAiKind, &["gen_ai.span.kind"]).note("marks a traceAI span"),
     helper(
         Slot::Parameters,
-        &["llm.invocation_parameters", "gen_ai.request.parameters"],
+        &[
+            "llm.invocation_parameters",
+            "embedding.invocation_parameters",
+            "gen_ai.request.parameters",
+        ],
     )
     .note("JSON text with the request's `model`"),
     helper(Slot::HiddenParams, &["hidden_params"]).note("JSON text of LiteLLM with `model_id` and `response_cost`"),

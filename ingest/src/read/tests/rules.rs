@@ -194,6 +194,11 @@ fn models_follow_the_dialect() {
             Value::Null,
         ),
         (
+            json!({"embedding.model_name": "b", "embedding.invocation_parameters": "{\"model\": \"a\"}"}),
+            json!("a"),
+            json!("b"),
+        ),
+        (
             json!({"ai.model.id": "a", "ai.response.model": "b"}),
             json!("a"),
             json!("b"),
