@@ -4,3 +4,4 @@
 mod canary;
 mod pipeline;
 mod reader;
+mod twins;
