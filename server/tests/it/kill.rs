@@ -25,14 +25,16 @@ pub fn tracegate(dir: &Path) -> Command {
     command
 }
 
-struct Served {
+/// A running `tracegate serve`; dropping it kills it as a power cut would.
+pub struct Served {
     child: Child,
-    otlp_http: SocketAddr,
-    http: SocketAddr,
+    pub otlp_grpc: SocketAddr,
+    pub otlp_http: SocketAddr,
+    pub http: SocketAddr,
 }
 
 impl Served {
-    fn start(dir: &Path) -> Self {
+    pub fn start(dir: &Path) -> Self {
         let mut child = tracegate(dir)
             .args([
                 "serve",
@@ -54,9 +56,9 @@ impl Served {
                 .map_while(Result::ok)
                 .for_each(|line| _ = lines_in.send(line))
         });
-        let (mut otlp_http, mut http) = (None, None);
+        let (mut otlp_grpc, mut otlp_http, mut http) = (None, None, None);
         let begun = Instant::now();
-        while otlp_http.is_none() || http.is_none() {
+        while otlp_grpc.is_none() || otlp_http.is_none() || http.is_none() {
             let line = lines
                 .recv_timeout(READY_WITHIN.saturating_sub(begun.elapsed()))
                 .unwrap();
@@ -64,11 +66,13 @@ impl Served {
                 let rest = line.split_once(word)?.1;
                 rest.split([',', ' ']).next()?.parse().ok()
             };
+            otlp_grpc = otlp_grpc.or_else(|| after("OTLP gRPC "));
             otlp_http = otlp_http.or_else(|| after("OTLP HTTP "));
             http = http.or_else(|| after("API http://"));
         }
         Self {
             child,
+            otlp_grpc: otlp_grpc.unwrap(),
             otlp_http: otlp_http.unwrap(),
             http: http.unwrap(),
         }
