@@ -250,6 +250,7 @@ impl Assembly {
             self.review(id, lsn, effects);
             self.enqueue(id);
         }
+        self.settle_certain(effects);
         self.counts.evals_pending = self.unsettled.len() as u64;
         self.counts.late_wanted = self.late.wanted_len() as u64;
     }

@@ -29,7 +29,7 @@ use arrow::{
     datatypes::Int32Type,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use hashbrown::HashSet;
+use hashbrown::{HashMap, hash_map::Entry};
 use proto::Nanos;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -126,8 +126,9 @@ struct Parked {
 pub(super) struct Late {
     /// Hash of the id and last arrival of forgotten traces, oldest first.
     forgotten: VecDeque<(u64, Nanos)>,
+    /// How often an id stands there.
     #[serde(skip)]
-    forgotten_ids: HashSet<u64, ahash::RandomState>,
+    forgotten_ids: HashMap<u64, u32, ahash::RandomState>,
     /// Traces that ended by then may have been forgotten without a trace.
     before: Option<Nanos>,
     wanted: BTreeMap<TraceId, Parked>,
@@ -141,7 +142,9 @@ fn short(id: &TraceId) -> u64 {
 impl Late {
     /// What a restored value does not carry along.
     pub fn restored(mut self) -> Self {
-        self.forgotten_ids = self.forgotten.iter().map(|(id, _)| *id).collect();
+        for (id, _) in &self.forgotten {
+            *self.forgotten_ids.entry(*id).or_default() += 1;
+        }
         for parked in self.wanted.values_mut() {
             parked.asked = None;
         }
@@ -156,24 +159,22 @@ impl Late {
     /// A trace whose last span came at `touched` is no longer in memory.
     pub fn forgot(&mut self, id: &TraceId, touched: Nanos, forgotten_max: usize) {
         self.forgotten.push_back((short(id), touched));
-        self.forgotten_ids.insert(short(id));
+        *self.forgotten_ids.entry(short(id)).or_default() += 1;
         while self.forgotten.len() > forgotten_max
             && let Some((id, touched)) = self.forgotten.pop_front()
         {
-            self.forgotten_ids.remove(&id);
+            if let Entry::Occupied(mut times) = self.forgotten_ids.entry(id) {
+                *times.get_mut() -= 1;
+                if *times.get() == 0 {
+                    times.remove();
+                }
+            }
             self.before = self.before.max(Some(touched));
         }
     }
 
     fn is_candidate(&self, id: &TraceId, start: Nanos) -> bool {
-        self.before.is_some_and(|before| start <= before) || self.forgotten_ids.contains(&short(id))
-    }
-
-    /// A trace that was brought back is in memory again.
-    fn remembered(&mut self, id: &TraceId) {
-        if self.forgotten_ids.remove(&short(id)) {
-            self.forgotten.retain(|(known, _)| *known != short(id));
-        }
+        self.before.is_some_and(|before| start <= before) || self.forgotten_ids.contains_key(&short(id))
     }
 }
 
@@ -282,7 +283,10 @@ impl Assembly {
             None => Revived::Refused,
         };
         match revived {
-            Revived::Nothing if parked.spans.is_empty() => return Ok(()),
+            Revived::Nothing if parked.spans.is_empty() => {
+                self.give_up_trace(id);
+                return Ok(());
+            }
             Revived::Nothing => {
                 let first_lsn = parked.spans.iter().map(|(_, lsn)| *lsn).min().unwrap_or(lsn);
                 self.trace(id, first_lsn);
@@ -421,7 +425,6 @@ impl Assembly {
             waiting.add(charged, false, -1);
             trace.admitted = false;
         }
-        self.late.remembered(&id);
         Revived::Done
     }
 

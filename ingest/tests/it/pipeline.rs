@@ -1,6 +1,7 @@
 //! The pipeline with real files: what a kill, a seal or a client's retry must not change.
 
 pub mod bench;
+mod evaluations;
 mod faults;
 mod late;
 pub mod traffic;

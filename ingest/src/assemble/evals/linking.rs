@@ -91,6 +91,7 @@ impl Assembly {
                 continue;
             };
             let (eval, counted_in) = (pending.eval.clone(), pending.counted_in);
+            let is_certain = matches!(pending.keys.first(), Some(Key::Trace(_)));
             let target = self.unsettled.target(pending).map(|(trace, _)| trace);
             if let Some(old) = counted_in {
                 let Some(trace) = self.traces.get_mut(&old) else {
@@ -123,6 +124,9 @@ impl Assembly {
                     }
                     touched.push(target);
                     self.set_counted(number, Some(target));
+                    if is_certain {
+                        self.unsettled.certain.push(number);
+                    }
                 }
                 Some(_) => self.give_up(number),
                 None => self.want(target),
@@ -132,14 +136,14 @@ impl Assembly {
 
     fn set_counted(&mut self, number: u64, trace: Option<TraceId>) {
         if let Some(pending) = self.unsettled.pending.get_mut(&number) {
-            pending.counted_in = trace;
+            Arc::make_mut(pending).counted_in = trace;
             self.unsettled.changed_chunks.insert(number / super::CHUNK);
         }
     }
 
     fn give_up(&mut self, number: u64) {
         if let Some(pending) = self.unsettled.pending.get_mut(&number) {
-            pending.given_up = true;
+            Arc::make_mut(pending).given_up = true;
             self.unsettled.changed_chunks.insert(number / super::CHUNK);
         }
     }
@@ -147,7 +151,7 @@ impl Assembly {
     /// Evaluations that wait for a trace that could not be brought back count nowhere.
     pub(in crate::assemble) fn give_up_trace(&mut self, id: TraceId) {
         let unsettled = &self.unsettled;
-        let concerned = |(number, pending): (&u64, &Pending)| {
+        let concerned = |(number, pending): (&u64, &Arc<Pending>)| {
             let wants = unsettled.target(pending).is_some_and(|(target, _)| target == id);
             (wants || pending.counted_in == Some(id)).then_some(*number)
         };
@@ -160,7 +164,7 @@ impl Assembly {
 
     /// Evaluations that `id` counted when it was forgotten.
     pub(in crate::assemble) fn evals_counted_in(&self, id: TraceId) -> Vec<Eval> {
-        let counted = |pending: &&Pending| pending.counted_in == Some(id);
+        let counted = |pending: &&Arc<Pending>| pending.counted_in == Some(id);
         let pending = self.unsettled.pending.values();
         pending.filter(counted).map(|pending| pending.eval.clone()).collect()
     }
@@ -169,7 +173,7 @@ impl Assembly {
     pub(in crate::assemble) fn came_back(&mut self, id: TraceId) {
         self.unsettled.meet(Key::Trace(id), id);
         let unsettled = &self.unsettled;
-        let concerned = |(number, pending): (&u64, &Pending)| {
+        let concerned = |(number, pending): (&u64, &Arc<Pending>)| {
             let wants = unsettled.target(pending).is_some_and(|(target, _)| target == id);
             (wants || pending.counted_in == Some(id)).then_some(*number)
         };
@@ -241,24 +245,33 @@ impl Assembly {
             if !is_over && !is_due {
                 return;
             }
-            let row = self.unsettled.shown(pending);
-            let Some(pending) = self.unsettled.remove(number) else {
-                return;
-            };
-            let mut is_repeated = false;
-            match pending.counted_in {
-                None => self.counts.evals_unplaced += 1,
-                Some(id) => {
-                    if let Some(trace) = self.traces.get_mut(&id) {
-                        is_repeated = Eval::settle(&mut Arc::make_mut(trace).evals, number);
-                    }
-                }
-            }
-            if is_repeated {
-                self.counts.duplicate_evals += 1;
-            } else {
-                effects.evals.push(row);
-            }
+            self.settle_one(number, effects);
+        }
+    }
+
+    /// Evaluations that named their trace need not wait once it is there.
+    pub(in crate::assemble) fn settle_certain(&mut self, effects: &mut Effects) {
+        for number in std::mem::take(&mut self.unsettled.certain) {
+            self.settle_one(number, effects);
+        }
+    }
+
+    /// Writes an evaluation as it is known now.
+    fn settle_one(&mut self, number: u64, effects: &mut Effects) {
+        let Some(pending) = self.unsettled.pending.get(&number) else {
+            return;
+        };
+        let (row, counted_in) = (self.unsettled.shown(pending), pending.counted_in);
+        self.unsettled.remove(number);
+        if counted_in.is_none() {
+            self.counts.evals_unplaced += 1;
+        }
+        if let Some(trace) = counted_in.and_then(|id| self.traces.get_mut(&id))
+            && Eval::settle(&mut Arc::make_mut(trace).evals, number)
+        {
+            self.counts.duplicate_evals += 1;
+        } else {
+            effects.evals.push(row);
         }
     }
 

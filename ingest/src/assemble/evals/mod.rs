@@ -122,11 +122,11 @@ struct Pending {
 /// Rows of the snapshot that are made anew together.
 const CHUNK: u64 = 512;
 
-/// Evaluations that wait, and what they wait for.
+/// Evaluations that wait, and what they wait for. Captures share the rows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Unsettled {
     /// By number; numbers grow, so the oldest is first.
-    pending: BTreeMap<u64, Pending>,
+    pending: BTreeMap<u64, Arc<Pending>>,
     targets: BTreeMap<Key, Target>,
     next: u64,
     bytes: usize,
@@ -134,6 +134,9 @@ pub(super) struct Unsettled {
     /// Evaluations whose trace is to be found out again.
     #[serde(skip)]
     moved: BTreeSet<u64>,
+    /// Evaluations that named their trace, which is there now.
+    #[serde(skip)]
+    certain: Vec<u64>,
     #[serde(skip)]
     to_scan: Vec<Key>,
     #[serde(skip)]
@@ -193,7 +196,7 @@ impl Unsettled {
                 if known.keys == keys && known.eval.repeats(&eval) {
                     let wider = known.eval.widened(&eval);
                     if wider != known.eval {
-                        known.eval = wider;
+                        Arc::make_mut(known).eval = wider;
                         self.moved.insert(*number);
                     }
                     return Added::Repeats;
@@ -228,7 +231,7 @@ impl Unsettled {
             counted_in: None,
             given_up: false,
         };
-        self.pending.insert(number, pending);
+        self.pending.insert(number, Arc::new(pending));
         Added::Waits
     }
 
@@ -280,8 +283,10 @@ impl Unsettled {
     }
 
     /// Forgets an evaluation and the keys that only it waited for.
-    fn remove(&mut self, number: u64) -> Option<Pending> {
-        let pending = self.pending.remove(&number)?;
+    fn remove(&mut self, number: u64) {
+        let Some(pending) = self.pending.remove(&number) else {
+            return;
+        };
         self.bytes = self.bytes.saturating_sub(pending.row.bytes() + size_of::<Pending>());
         self.changed_chunks.insert(number / CHUNK);
         for key in &pending.keys {
@@ -292,7 +297,6 @@ impl Unsettled {
                 }
             }
         }
-        Some(pending)
     }
 
     /// The row as it is to be shown now.
@@ -324,7 +328,7 @@ impl Unsettled {
             if let Some(pending) = self.pending.get_mut(&number)
                 && pending.row.mark.as_ref() != Some(mark)
             {
-                pending.row.mark = Some(Arc::clone(mark));
+                Arc::make_mut(pending).row.mark = Some(Arc::clone(mark));
                 self.changed_chunks.insert(number / CHUNK);
             }
         }

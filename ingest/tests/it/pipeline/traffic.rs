@@ -151,17 +151,22 @@ pub fn chat(count: u64) -> Vec<Request> {
 
 /// Every request of every captured client; bodies that bring no rows are left out.
 pub fn captured() -> Vec<Request> {
+    captured_of("traces")
+}
+
+/// Every request of one signal, `traces` or `logs`.
+pub fn captured_of(signal: &str) -> Vec<Request> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/captures");
     let mut files: Vec<_> = fs::read_dir(root)
         .unwrap()
         .map(|client| client.unwrap().path())
         .filter(|path| path.is_dir())
         .flat_map(|client| fs::read_dir(client).unwrap().map(|file| file.unwrap().path()))
-        .filter(|path| path.to_string_lossy().ends_with(".traces.otlp.pb"))
+        .filter(|path| path.to_string_lossy().ends_with(&format!(".{signal}.otlp.pb")))
         .collect();
     files.sort();
     let request = |path| Request {
-        signal: Signal::Traces,
+        signal: if signal == "logs" { Signal::Logs } else { Signal::Traces },
         body: fs::read(path).unwrap().into(),
     };
     files.into_iter().map(request).collect()
