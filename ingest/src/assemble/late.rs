@@ -119,6 +119,8 @@ struct Parked {
     spans: Vec<(Span, u64)>,
     /// The last record of the snapshot that is searched.
     asked: Option<u64>,
+    /// It is not asked for before.
+    not_before: Nanos,
 }
 
 /// What was forgotten, and what waits to be brought back.
@@ -236,7 +238,9 @@ impl Assembly {
     /// ask again only after the answer.
     pub fn asks(&mut self, lsn: u64) -> Asks {
         let keys = self.keys_to_ask();
-        let due = self.late.wanted.iter_mut().filter(|(_, parked)| parked.asked.is_none());
+        let now = self.now;
+        let is_due = |parked: &Parked| parked.asked.is_none() && parked.not_before <= now;
+        let due = self.late.wanted.iter_mut().filter(|(_, parked)| is_due(parked));
         let traces = due.take(ASKED_MAX).map(|(id, parked)| {
             parked.asked = Some(lsn);
             *id
@@ -263,7 +267,9 @@ impl Assembly {
             };
             self.late.parked_spans -= parked.spans.len();
             self.take_back(id, parked, found, lsn, &mut touched, &mut effects)?;
-            self.looked_everywhere(Key::Trace(id));
+            if !self.late.wanted.contains_key(&id) {
+                self.looked_everywhere(Key::Trace(id));
+            }
         }
         self.finish(touched, lsn, &mut effects);
         Ok(effects)
@@ -294,6 +300,16 @@ impl Assembly {
             Revived::Refused => {
                 self.counts.revive_refused += 1;
                 self.give_up_trace(id);
+                return Ok(());
+            }
+            Revived::Later(not_before) => {
+                self.late.parked_spans += parked.spans.len();
+                let again = Parked {
+                    asked: None,
+                    not_before,
+                    ..parked
+                };
+                self.late.wanted.insert(id, again);
                 return Ok(());
             }
             Revived::Done => self.counts.revived += 1,
@@ -420,8 +436,16 @@ impl Assembly {
         }
         // Forgotten early, for want of room: its counts wait to be admitted, and now it waits itself.
         if let (Some(charged), Some(at)) = (&trace.charged, trace.admit_at)
-            && let Some(waiting) = self.waiting.get_mut(&Self::admission_second(at))
+            && let second = Self::admission_second(at)
+            && let Some(waiting) = self.waiting.get_mut(&second)
         {
+            if at <= self.now {
+                // admitted before it was forgotten, or with the others of this second? A moment later both are the same
+                self.counts.recent -= 1;
+                self.recent.pop_back();
+                self.forget(id);
+                return Revived::Later(Nanos::from_secs(second));
+            }
             waiting.add(charged, false, -1);
             trace.admitted = false;
         }
@@ -442,6 +466,8 @@ enum Revived {
     Nothing,
     /// It was, and cannot be counted anew.
     Refused,
+    /// It is asked for again at that time.
+    Later(Nanos),
     /// It is in memory again.
     Done,
 }

@@ -7,6 +7,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use ingest::{
+    assemble::Counts,
     intake::{Accepted, Refusal},
     pipeline::{self, Pipeline, PipelineConfig},
     read::ReadConfig,
@@ -259,9 +260,18 @@ impl Bench {
     /// Lets assembly forget everything.
     pub fn forget_at(&mut self, seconds: f64) {
         self.settle_at(seconds);
+        self.wait_for_counts(|counts| counts.recent == 0);
+    }
+
+    /// Counts of assembly change with every tick, also where there is nothing to publish.
+    pub fn wait_for_counts(&self, holds: impl Fn(&Counts) -> bool) {
         let began = std::time::Instant::now();
-        while self.pipeline().counters.assembly().recent > 0 {
-            assert!(began.elapsed() < PATIENCE, "it must come");
+        loop {
+            let counts = self.pipeline().counters.assembly();
+            if holds(&counts) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "it must come: {counts:?}");
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -246,3 +246,41 @@ fn what_cannot_be_counted_as_it_was_is_left_alone() {
         (before.span_rows + 1, before.eval_rows + 1)
     );
 }
+
+#[test]
+fn a_trace_that_was_forgotten_for_want_of_room_comes_back_before_and_after_it_is_admitted() {
+    let chat = chat(TRACES);
+    let in_time = play_in_time(&[chat.as_slice(), &[new_call(3), new_call(11)]].concat());
+    for seal in [false, true] {
+        let mut config = Bench::config();
+        config.assembly.recent_traces_max = 0;
+        config.assembly.quiet = std::time::Duration::from_millis(100);
+        let mut bench = Bench::open_with(config);
+        bench.at(T0 + 1.0);
+        for request in &chat {
+            bench.send(request);
+        }
+        // timeout and grace are three seconds: trace 3 is admitted at 3.3 s, trace 11 at 4.1 s
+        bench.at(T0 + 1.5);
+        bench.wait_for(|s| s.lsn >= chat.len() as u64);
+        bench.wait_for_counts(|counts| counts.open == 0 && counts.recent == 0);
+        if seal {
+            bench.seal();
+        }
+        bench.send(&old_call(3));
+        bench.send(&new_call(3));
+        bench.wait_for_counts(|counts| counts.late_wanted == 0 && counts.revived > 0);
+        bench.at(T0 + 4.2);
+        bench.send(&new_call(11));
+        bench.wait_for_counts(|counts| counts.late_wanted == 1 || counts.revived > 2);
+        let picture = bench.settle();
+        let counts = bench.pipeline().counters.assembly();
+        assert_eq!(counts.revive_refused, 0, "seal {seal}");
+        assert_eq!(
+            (picture.cells, picture.span_rows),
+            (in_time.clone(), TRACES as usize * 3 + 2),
+            "seal {seal}"
+        );
+        assert_eq!(bench.rows(Table::Traces, &["trace_id"]).len(), TRACES as usize);
+    }
+}
