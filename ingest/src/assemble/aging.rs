@@ -11,8 +11,11 @@ impl Assembly {
         self.now = self.now.max(now);
         let mut effects = Effects::default();
         if std::mem::take(&mut self.rebooked) {
-            let mut open: Vec<TraceId> = self.opened.iter().map(|(_, id)| *id).collect();
-            open.retain(|id| self.traces.get(id).is_some_and(|t| t.closed.is_none()));
+            let mut open: Vec<TraceId> = self
+                .traces
+                .iter()
+                .filter_map(|(id, trace)| trace.closed.is_none().then_some(id))
+                .collect();
             open.sort_unstable();
             for id in open {
                 self.review(id, lsn, &mut effects);
@@ -51,6 +54,7 @@ impl Assembly {
         {
             effects.cells.admit(entry.remove());
         }
+        self.traces.settle(self.limits.awake_max);
         effects
     }
 
@@ -67,7 +71,7 @@ impl Assembly {
                 return;
             }
             Arc::make_mut(trace).closed = Some((closes_at, by));
-            self.recent.push_back(id);
+            self.recent.push_back((closes_at, id));
             self.counts.open -= 1;
             self.counts.recent += 1;
             self.counts.closed += 1;
@@ -91,9 +95,8 @@ impl Assembly {
     }
 
     fn forget_old(&mut self, lsn: u64, effects: &mut Effects) {
-        while let Some(&id) = self.recent.front() {
-            let closed_at = self.traces.get(&id).and_then(|t| t.closed).map(|(at, _)| at);
-            let expired = closed_at.is_none_or(|at| at.plus(self.limits.recent_age) <= self.now);
+        while let Some(&(closed_at, id)) = self.recent.front() {
+            let expired = closed_at.plus(self.limits.recent_age) <= self.now;
             if !expired && self.recent.len() <= self.limits.recent_traces_max {
                 break;
             }
@@ -104,35 +107,43 @@ impl Assembly {
 
     /// Keeps within the limits: first the oldest closed traces go, then the oldest open ones.
     pub(super) fn make_room(&mut self, lsn: u64, effects: &mut Effects) {
-        while self.counts.bytes > self.limits.bytes_max as u64
-            && let Some(&id) = self.recent.front()
+        while self.traces.bytes() > self.limits.bytes_max as u64
+            && let Some(&(_, id)) = self.recent.front()
         {
             self.forget_closed(id);
         }
-        while (self.counts.open > self.limits.open_traces_max as u64
-            || self.counts.bytes > self.limits.bytes_max as u64)
-            && let Some((at, id)) = self.opened.pop_front()
+        let is_full = |this: &Self, parts: u64| {
+            let of = |max: usize| max as u64 - max as u64 / 64 * parts;
+            this.counts.open > of(this.limits.open_traces_max) || this.traces.bytes() > of(this.limits.bytes_max)
+        };
+        if !is_full(self, 0) {
+            return;
+        }
+        // a little more than needed, so that this is not done for every row; those that wait for their admission stay
+        let mut waiting = Vec::new();
+        while is_full(self, 1)
+            && let Some(Reverse((at, id))) = self.queue.pop()
         {
-            let Some(trace) = self
-                .traces
-                .get_mut(&id)
-                .filter(|t| t.closed.is_none() && t.opened == at)
-            else {
+            let Some(trace) = self.traces.get_mut(&id) else {
                 continue;
             };
-            Arc::make_mut(trace).closed = Some((self.now, ClosedBy::Evicted));
+            let trace = Arc::make_mut(trace);
+            if trace.queued == Some(at) {
+                trace.queued = None;
+            }
+            if trace.closed.is_some() {
+                waiting.push(id);
+                continue;
+            }
+            trace.closed = Some((self.now, ClosedBy::Evicted));
             self.counts.evicted += 1;
             self.counts.closed += 1;
             self.counts.open -= 1;
             self.charge(id, lsn, effects);
             self.forget(id);
         }
-        if self.opened.len() > 2 * self.counts.open as usize + 1_024 {
-            self.opened.retain(|(at, id)| {
-                self.traces
-                    .get(id)
-                    .is_some_and(|t| t.closed.is_none() && t.opened == *at)
-            });
+        for id in waiting {
+            self.enqueue(id);
         }
     }
 
@@ -149,7 +160,6 @@ impl Assembly {
         };
         self.links.forget(id);
         self.late.forgot(&id, trace.touched, self.limits.late.forgotten_max);
-        self.counts.bytes = self.counts.bytes.saturating_sub(trace.weighed);
         if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
             let second = Self::admission_second(at);
             self.waiting.entry(second).or_default().add(charged, false, 1);

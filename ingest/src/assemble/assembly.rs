@@ -4,6 +4,7 @@ use super::{
     Counts, Effects, Limits,
     evals::{EvalRow, Unsettled},
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
+    hold::{Held, Traces, record},
     late::{Arrival, Late},
     link::Links,
     marks::MarkPool,
@@ -15,8 +16,6 @@ use super::{
     tally::{Tally, minute_of},
     trace::Trace,
 };
-use ahash::RandomState;
-use hashbrown::{HashMap, hash_map::Entry};
 use proto::{Nanos, layout::Table, release::ReleaseBook};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -30,7 +29,8 @@ use store::{MicroBatch, Patch, TraceId};
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct AssemblyState {
     now: Nanos,
-    traces: Vec<(TraceId, Arc<Trace>)>,
+    #[serde(with = "record")]
+    traces: Vec<(TraceId, Held)>,
     waiting: BTreeMap<i64, Tally>,
     names: Names,
     counts: Counts,
@@ -52,13 +52,11 @@ pub struct Assembly {
     restored: bool,
     /// Rows up to this record are sealed or being sealed, with the marks of that time.
     captured_lsn: u64,
-    pub(super) traces: HashMap<TraceId, Arc<Trace>, RandomState>,
+    pub(super) traces: Traces,
     /// Times to look at a trace. Never later than its due time; often earlier, because arrivals move that on.
     pub(super) queue: BinaryHeap<Reverse<(Nanos, TraceId)>>,
-    /// In order of opening; entries of traces that closed since are skipped.
-    pub(super) opened: VecDeque<(Nanos, TraceId)>,
     /// In order of closing.
-    pub(super) recent: VecDeque<TraceId>,
+    pub(super) recent: VecDeque<(Nanos, TraceId)>,
     /// Counts of traces that were forgotten before they were admitted, by the second (unix) they will be.
     pub(super) waiting: BTreeMap<i64, Tally>,
     labels: LabelPool,
@@ -84,9 +82,8 @@ impl Assembly {
             restored: false,
             now: Nanos::ZERO,
             captured_lsn: 0,
-            traces: HashMap::default(),
+            traces: Traces::default(),
             queue: BinaryHeap::new(),
-            opened: VecDeque::new(),
             recent: VecDeque::new(),
             waiting: BTreeMap::new(),
             labels: LabelPool::default(),
@@ -106,36 +103,39 @@ impl Assembly {
         this.restore_late(&mut state);
         (this.now, this.captured_lsn) = (state.now, captured_lsn);
         (this.waiting, this.names, this.counts) = (state.waiting, state.names, state.counts);
-        (this.counts.open, this.counts.recent, this.counts.bytes) = (0, 0, 0);
-        this.restored = true;
+        (this.counts.open, this.restored) = (0, true);
         let mut closed = Vec::new();
-        for (id, mut trace) in state.traces {
-            for span in &mut Arc::make_mut(&mut trace).spans {
+        let awake_max = this.limits.awake_max;
+        for (id, held) in state.traces {
+            let Some(mut trace) = held.wake() else {
+                tracing::error!("a trace of another version cannot be read; it is forgotten");
+                continue;
+            };
+            let inner = Arc::make_mut(&mut trace);
+            inner.queued = None;
+            for span in &mut inner.spans {
                 span.labels = this.labels.share((*span.labels).clone());
             }
-            this.counts.bytes += trace.weighed;
             match trace.closed {
                 Some((at, _)) => closed.push((at, id)),
-                None => this.opened.push_back((trace.opened, id)),
+                None => this.counts.open += 1,
             }
             this.traces.insert(id, trace);
             this.enqueue(id);
+            this.traces.settle(awake_max);
         }
         closed.sort_unstable();
-        this.opened.make_contiguous().sort_unstable();
-        (this.counts.open, this.counts.recent) = (this.opened.len() as u64, closed.len() as u64);
-        this.recent = closed.into_iter().map(|(_, id)| id).collect();
+        this.counts.recent = closed.len() as u64;
+        this.recent = closed.into();
         this
     }
 
     /// What [`Assembly::restore`] takes.
     #[must_use]
     pub fn capture(&self) -> AssemblyState {
-        let mut traces: Vec<_> = self.traces.iter().map(|(id, trace)| (*id, Arc::clone(trace))).collect();
-        traces.sort_unstable_by_key(|(id, _)| *id);
         AssemblyState {
             now: self.now,
-            traces,
+            traces: self.traces.capture(),
             waiting: self.waiting.clone(),
             names: self.names.clone(),
             counts: self.counts,
@@ -144,23 +144,18 @@ impl Assembly {
         }
     }
 
-    /// Marks of traces whose root has not been seen, as patches for rows up to record `lsn`.
+    /// Marks of traces whose root has not been seen, as patches for rows up to record `lsn`; of traces that had rows
+    /// after record `since`.
     #[must_use]
-    pub fn provisional(&self, lsn: u64) -> Vec<(TraceId, Patch)> {
-        let open = self
-            .opened
-            .iter()
-            .filter_map(|(_, id)| Some((id, self.traces.get(id)?)));
-        open.filter(|(_, trace)| trace.closed.is_none() && !trace.rooted)
-            .filter_map(|(id, trace)| {
-                let (mark, _) = trace.mark.as_ref()?;
-                let patch = Patch {
-                    mark: Arc::clone(mark),
-                    first_lsn: trace.first_lsn,
-                    last_lsn: lsn,
-                };
-                Some((*id, patch))
-            })
+    pub fn provisional(&self, since: u64, lsn: u64) -> Vec<(TraceId, Patch)> {
+        let patch = |mark, first_lsn| Patch {
+            mark,
+            first_lsn,
+            last_lsn: lsn,
+        };
+        let marks = self.traces.provisional(since);
+        marks
+            .map(|(id, mark, first_lsn)| (id, patch(mark, first_lsn)))
             .collect()
     }
 
@@ -188,12 +183,11 @@ impl Assembly {
         self.rebooked |= *book != *self.book;
         self.book = book;
         if std::mem::take(&mut self.restored) {
-            let book = Arc::clone(&self.book);
-            for (id, trace) in &mut self.traces {
-                let trace = Arc::make_mut(trace);
-                if let Some(view) = trace.view(&book) {
+            for (id, mut trace) in self.traces.iter() {
+                let trace = Arc::make_mut(&mut trace);
+                if let Some(view) = trace.view(&self.book) {
                     let (subject, member) = trace.member(&view);
-                    self.links.note(*id, &subject, &member);
+                    self.links.note(id, &subject, &member);
                 }
             }
         }
@@ -202,7 +196,10 @@ impl Assembly {
     /// What was counted.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.counts
+        Counts {
+            bytes: self.traces.bytes(),
+            ..self.counts
+        }
     }
 
     /// Time of the last batch or tick.
@@ -238,6 +235,7 @@ impl Assembly {
         }
         self.finish(touched, batch.lsn, &mut effects);
         self.make_room(batch.lsn, &mut effects);
+        self.traces.settle(self.limits.awake_max);
         Ok(effects)
     }
 
@@ -273,7 +271,7 @@ impl Assembly {
             };
             let now = self.now;
             let spans_max = self.limits.trace_spans_max;
-            if !self.traces.contains_key(&trace_id) && self.may_be_late(&trace_id, facts.start(row)) {
+            if !self.traces.contains(&trace_id) && self.may_be_late(&trace_id, facts.start(row)) {
                 let span = facts.span(row, id, Arc::clone(&labels));
                 let response = span.response_key();
                 match self.park(trace_id, span, lsn) {
@@ -301,7 +299,7 @@ impl Assembly {
                     let span = facts.span(row, id, labels);
                     let response = span.response_key();
                     trace.insert(at, span);
-                    trace.touched = now;
+                    (trace.touched, trace.last_lsn) = (now, lsn);
                     if touched.last() != Some(&trace_id) {
                         touched.push(trace_id);
                     }
@@ -312,25 +310,21 @@ impl Assembly {
     }
 
     pub(super) fn trace(&mut self, id: TraceId, lsn: u64) -> &mut Arc<Trace> {
-        match self.traces.entry(id) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let trace = Trace::new(self.now, lsn);
-                self.opened.push_back((self.now, id));
-                self.counts.open += 1;
-                entry.insert(Arc::new(trace))
-            }
+        if !self.traces.contains(&id) {
+            self.traces.insert(id, Arc::new(Trace::new(self.now, lsn)));
+            self.counts.open += 1;
         }
+        self.traces.get_mut(&id).expect("it was just put there")
     }
 
     /// Looks at a trace again after its spans, its evaluations or the book changed.
     pub(super) fn review(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
         let book = Arc::clone(&self.book);
+        self.traces.reweigh(&id);
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
         let trace = Arc::make_mut(trace);
-        self.counts.bytes = self.counts.bytes.saturating_add_signed(trace.weigh());
         let Some(view) = trace.view(&book) else {
             return;
         };
@@ -379,22 +373,18 @@ impl Assembly {
     /// Brings the tie of a trace to what is known now, and counts it anew.
     fn tie(&mut self, id: TraceId, lsn: u64, effects: &mut Effects) {
         let link = self.links.link(id);
-        let Some(before) = self.traces.get(&id).map(|trace| &trace.link) else {
+        let Some(before) = self.traces.get_mut(&id).map(|trace| trace.link.clone()) else {
             return;
         };
         // what was tied to a trace that is forgotten stays so
-        let is_lost = link.is_none() && before.as_ref().is_some_and(|tie| !self.traces.contains_key(&tie.other));
-        if *before != link
-            && !is_lost
-            && let Some(trace) = self.traces.get_mut(&id)
-        {
+        let is_lost = link.is_none() && before.as_ref().is_some_and(|tie| !self.traces.contains(&tie.other));
+        let Some(trace) = self.traces.get_mut(&id) else {
+            return;
+        };
+        if before != link && !is_lost {
             Arc::make_mut(trace).link = link;
         }
-        if self
-            .traces
-            .get(&id)
-            .is_some_and(|trace| trace.closed.is_some() || trace.admitted)
-        {
+        if trace.closed.is_some() || trace.admitted {
             self.charge(id, lsn, effects);
         }
     }

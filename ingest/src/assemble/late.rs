@@ -410,7 +410,7 @@ impl Assembly {
         trace.admitted = true;
         trace.row_lsn = written.map(|_| WRITTEN_LONG_AGO);
         self.traces.insert(id, Arc::new(trace));
-        self.recent.push_back(id);
+        self.recent.push_back((self.now, id));
         self.counts.recent += 1;
         let late_before = self.counts.changed_late;
         self.review(id, lsn, effects);

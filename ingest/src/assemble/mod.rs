@@ -15,6 +15,7 @@ mod assembly;
 mod evals;
 mod facts;
 mod feedback;
+mod hold;
 mod late;
 mod link;
 mod marks;
@@ -68,6 +69,8 @@ pub struct Limits {
     pub recent_traces_max: usize,
     /// For how long they can.
     pub recent_age: Duration,
+    /// Of the traces held, as many stand unpacked; the others are packed until their next span or due time.
+    pub awake_max: usize,
     /// Estimated memory of open and recent traces, bytes.
     pub bytes_max: usize,
     /// Spans of one trace that are assembled; further ones are rows only.
@@ -91,10 +94,11 @@ impl Default for Limits {
             deadline: Duration::from_secs(600),
             timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
-            open_traces_max: 100_000,
+            open_traces_max: 1_000_000,
             recent_traces_max: 100_000,
             recent_age: Duration::from_secs(3_600),
-            bytes_max: 256 << 20,
+            awake_max: 32_768,
+            bytes_max: 336 << 20,
             trace_spans_max: 10_000,
             trace_evals_max: 1_000,
             evals: EvalLimits::default(),

@@ -256,6 +256,7 @@ pub struct Span {
     /// Retries.
     pub retries: Option<i32>,
     /// Words.
+    #[serde(with = "labels_or_none")]
     pub labels: Arc<Labels>,
     /// Names.
     pub subject: Option<Box<Subject>>,
@@ -276,6 +277,20 @@ impl Span {
     pub(super) fn response_key(&self) -> Option<Key> {
         let call = Some(self).filter(|span| span.role == Role::Call)?;
         call.response.map(Key::Response)
+    }
+}
+
+/// Labels that say nothing are one byte: so do those of packed spans, whose words stand beside.
+mod labels_or_none {
+    use super::{Arc, Deserialize, Labels, Serialize};
+    use serde::{Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(labels: &Arc<Labels>, s: S) -> Result<S::Ok, S::Error> {
+        (**labels != Labels::default()).then_some(labels).serialize(s)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Arc<Labels>, D::Error> {
+        Ok(Option::deserialize(d)?.unwrap_or_default())
     }
 }
 

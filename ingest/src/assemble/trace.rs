@@ -59,6 +59,8 @@ pub(super) struct Trace {
     pub evals: Vec<Eval>,
     /// Record that brought the first row.
     pub first_lsn: u64,
+    /// Record that brought the last span.
+    pub last_lsn: u64,
     /// When the first row came.
     pub opened: Nanos,
     /// When the last span came.
@@ -86,7 +88,6 @@ pub(super) struct Trace {
     /// Its memory as last counted, bytes.
     pub weighed: u64,
     /// Earliest time for which it stands in the queue.
-    #[serde(skip)]
     pub queued: Option<Nanos>,
 }
 
@@ -96,6 +97,7 @@ impl Trace {
             spans: Vec::new(),
             evals: Vec::new(),
             first_lsn: lsn,
+            last_lsn: lsn,
             opened: now,
             touched: now,
             rooted: false,

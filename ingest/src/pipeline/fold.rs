@@ -130,6 +130,8 @@ pub(super) struct Fold {
     /// Version of the last rows of `traces`, see [`Fold::next_row_version`].
     row_version: u64,
     sealed_lsn: u64,
+    /// Last record whose rows are in files for sure.
+    committed_lsn: u64,
     /// When the oldest change that is not being sealed came.
     dirty_since: Option<Nanos>,
 }
@@ -171,6 +173,7 @@ impl Fold {
             replaced_live: HashSet::default(),
             row_version,
             sealed_lsn: lsn,
+            committed_lsn: lsn,
             dirty_since: None,
         };
         fold.show_pending()?;
@@ -403,7 +406,7 @@ impl Fold {
         let lsn = self.view.lsn;
         // A mark that may still be corrected is not folded into the rows for good: it goes along as a patch, and the
         // rows are sealed as if nothing were known.
-        let provisional = self.assembly.provisional(lsn);
+        let provisional = self.assembly.provisional(self.committed_lsn, lsn);
         let mut marks = self.view.marks.clone();
         let unknown = Arc::new(Mark::default());
         marks.push(provisional.iter().map(|(id, _)| (*id, Arc::clone(&unknown))));
@@ -446,6 +449,7 @@ impl Fold {
             return;
         };
         self.view.files = Arc::clone(&sealed.files);
+        self.committed_lsn = sealed.lsn;
         self.view.marks = self.marks_since.clone();
         if !in_flight.settled.is_empty() {
             let gone = |id: &TraceId, from: u64| from <= in_flight.row_version && in_flight.settled.contains(id);

@@ -45,7 +45,7 @@ impl Assembly {
     ) -> bool {
         let eval = facts.eval(row);
         if let Some(id) = facts.trace_id(row) {
-            if self.traces.contains_key(&id) {
+            if self.traces.contains(&id) {
                 return self.take_direct(id, eval, touched);
             }
             return self.let_wait(facts.row(row), eval, vec![Key::Trace(id)]);
@@ -220,14 +220,14 @@ impl Assembly {
             wanted.insert(key);
         }
         let mut met = Vec::new();
-        for (id, trace) in &self.traces {
+        for (id, trace) in self.traces.iter() {
             for span in &trace.spans {
                 let keys = [Some(Key::Span(span.id)), span.response_key()];
                 met.extend(
                     keys.into_iter()
                         .flatten()
                         .filter(|key| wanted.contains(key))
-                        .map(|key| (key, *id)),
+                        .map(|key| (key, id)),
                 );
             }
         }

@@ -1,5 +1,6 @@
-//! Whatever the order of arrival, however it is cut into records, however often rows are sent again, and wherever a
-//! restart falls: the same marks, the same rows, the same cells. The oracle is one record with everything, in order.
+//! Whatever the order of arrival, however it is cut into records, however often rows are sent again, wherever a restart
+//! falls, and however many of the traces are asleep: the same marks, the same rows, the same cells. The oracle is one
+//! record with everything, in order.
 
 use super::{
     super::Limits,
@@ -137,7 +138,11 @@ fn check(seed: u64) {
     let mut sent = rows.clone();
     sent.extend(rows.choose_multiple_owned(&mut rng));
     sent.shuffle(&mut rng);
-    let mut bench = Bench::new(Limits::default());
+    let limits = Limits {
+        awake_max: pick(&mut rng, &[0, 2, 1_000]),
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(limits.clone());
     let mut now = 0.5;
     while !sent.is_empty() {
         let size = rng.random_range(1..=sent.len().min(9));
@@ -148,7 +153,7 @@ fn check(seed: u64) {
         }
         send(&mut bench, now, &batch);
         if rng.random_bool(0.2) {
-            bench.restart(Limits::default());
+            bench.restart(limits.clone());
         }
         if rng.random_bool(0.5) {
             bench.tick(at(now + 0.02));
