@@ -97,6 +97,27 @@ pub struct ReadCounts {
 }
 
 impl ReadCounts {
+    /// What was left out of rows that were kept, by reason.
+    #[must_use]
+    pub fn left_out(&self) -> [(&'static str, u64); 14] {
+        [
+            ("number_unreadable", self.numbers_unreadable),
+            ("number_not_finite", self.numbers_not_finite),
+            ("number_negative", self.numbers_negative),
+            ("number_out_of_range", self.numbers_out_of_range),
+            ("word_too_long", self.words_too_long),
+            ("value_cut", self.values_cut),
+            ("value_too_deep", self.values_too_deep),
+            ("attribute_over_max", self.attributes_over_max),
+            ("event_or_link_over_max", self.events_and_links_over_max),
+            ("content_dropped", self.content_dropped),
+            ("content_hashed", self.content_hashed),
+            ("total_contradicted", self.totals_contradicted),
+            ("sampling_unreadable", self.sampling_unreadable),
+            ("resource_left_out", self.resources_left_out),
+        ]
+    }
+
     #[inline]
     pub(super) fn wrote(&mut self, written: Written) {
         match written {

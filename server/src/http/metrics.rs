@@ -13,6 +13,7 @@ use http::header;
 use ingest::{
     door::Door,
     pipeline::{Counters, Durations},
+    read::Reject,
 };
 use prometheus_client::{
     collector::Collector,
@@ -246,6 +247,21 @@ impl Ingest {
             get(&lane.requests_refused),
         )?;
         let read = lane.reading();
+        family(
+            out,
+            "left_out",
+            "values and attributes that rows are without, or that contradict others, by reason",
+            "reason",
+            &read.left_out(),
+        )?;
+        let rejected = Reject::ALL.map(|why| (why.name(), read.rejected[why as usize]));
+        family(
+            out,
+            "rejected_by_reason",
+            "spans and evaluations rejected alone, by reason",
+            "reason",
+            &rejected,
+        )?;
         family(
             out,
             "unpriced_calls",
