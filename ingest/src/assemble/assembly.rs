@@ -430,7 +430,12 @@ impl Assembly {
             running_for: trace.closed.is_none().then_some(timeout + grace),
         }
         .outcome()
-        .map(Arc::new);
+        .map(|mut outcome| {
+            let names_max = self.limits.names_max;
+            outcome.verdicts = self.names.verdicts(outcome.verdicts, names_max);
+            outcome.split_ppm = self.names.split(outcome.split_ppm, names_max);
+            Arc::new(outcome)
+        });
         let changed = trace.charged != outcome;
         if changed {
             if let Some(before) = &trace.charged {

@@ -81,7 +81,8 @@ pub struct Limits {
     pub evals: EvalLimits,
     /// Traces that are brought back from files.
     pub late: LateLimits,
-    /// Routes, and cohort values, with cells of their own; those of further ones go under [`OTHER`].
+    /// Routes, cohort values, evaluators and splits with cells of their own; those of further ones go under [`OTHER`], or
+    /// have no split.
     pub names_max: usize,
 }
 

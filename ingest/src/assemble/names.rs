@@ -1,7 +1,10 @@
 //! Which routes and cohorts have cells of their own. A sender may name a million; memory holds the first so many.
 
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use store::Mark;
 
 /// Where the counts of further names go.
@@ -14,6 +17,8 @@ pub const NO_ROUTE: &str = "__none__";
 pub(super) struct Names {
     routes: BTreeSet<Arc<str>>,
     cohorts: BTreeSet<Arc<str>>,
+    evaluators: BTreeSet<Arc<str>>,
+    splits: BTreeSet<u32>,
 }
 
 impl Names {
@@ -28,6 +33,29 @@ impl Names {
             .as_ref()
             .map(|cohort| listed(&mut self.cohorts, cohort, names_max));
         (route, cohort)
+    }
+
+    /// Verdicts under the names of evaluators that have cells.
+    pub fn verdicts(&mut self, verdicts: BTreeMap<Arc<str>, bool>, names_max: usize) -> BTreeMap<Arc<str>, bool> {
+        let mut counted = BTreeMap::new();
+        for (name, failed) in verdicts {
+            *counted
+                .entry(listed(&mut self.evaluators, &name, names_max))
+                .or_insert(false) |= failed;
+        }
+        counted
+    }
+
+    /// The split under which a trace is counted; of a sender that names too many, further ones are unknown.
+    pub fn split(&mut self, split_ppm: Option<u32>, names_max: usize) -> Option<u32> {
+        let split = split_ppm?;
+        if self.splits.contains(&split) {
+            return Some(split);
+        }
+        (self.splits.len() < names_max).then(|| {
+            self.splits.insert(split);
+            split
+        })
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Outcome {
     pub route: Arc<str>,
     /// Cohort under which it is counted.
     pub cohort: Option<Arc<str>>,
+    /// Split under which it is counted, ppm.
+    pub split_ppm: Option<u32>,
     /// Stamped color and declared version contradict each other.
     pub conflict: bool,
     /// False for traces that no user saw (all of it mirrored): a row, but no cells.
@@ -205,6 +207,7 @@ impl Trial<'_> {
             mark: Arc::clone(self.mark),
             route: Arc::clone(&self.counted_as.0),
             cohort: self.counted_as.1.clone(),
+            split_ppm: self.mark.split_ppm,
             conflict: self.conflict,
             visible: !self.shape.shadow(root_at),
             assigned: self.link.map_or(self.mark.color, |link| link.assigned),

@@ -105,7 +105,7 @@ impl Tally {
             },
             minute: outcome.minute,
             cohort: outcome.cohort.clone(),
-            split_ppm: mark.split_ppm,
+            split_ppm: outcome.split_ppm,
             color,
             admitted,
         };

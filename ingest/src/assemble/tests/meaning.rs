@@ -1,9 +1,9 @@
 //! What a trace means: calls recorded twice, tries and requests apart, ties between traces, quality.
 
 use super::{
-    super::{Limits, LinkedBy, Outcome, rows_to_batch},
+    super::{Limits, LinkedBy, OTHER, Outcome, rows_to_batch},
     Bench, at,
-    rows::{S, call, root, spans},
+    rows::{E, S, call, evals, root, spans},
 };
 use arrow::array::AsArray;
 use proto::{Color, Grain, Metric};
@@ -404,4 +404,28 @@ fn an_answer_along_an_undeclared_path_is_a_mixed_manifest() {
     assert_eq!(answered(Some("tools@8")), (1, 1));
     assert_eq!(answered(None), (0, 0), "what nobody says contradicts nothing");
     assert_eq!(answered(Some("sha256:0123456789abcdef")), (0, 0), "a hash is no name");
+}
+
+#[test]
+fn evaluators_beyond_the_limit_are_counted_under_one_name() {
+    let limits = Limits {
+        names_max: 2,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(limits);
+    let judged = |name| E {
+        trace: 1,
+        span: None,
+        response: None,
+        time: 1.0,
+        name,
+        passed: Some(name != "c"),
+    };
+    bench.apply(
+        at(1.0),
+        vec![spans(&[green(1, 0.0, 1.0)]), evals(&["a", "b", "c", "d"].map(judged))],
+    );
+    bench.tick(at(700.0));
+    let cell = |name: &str| cell(&bench, Color::Green, Metric::EvalFail(name.into()), Grain::Trace);
+    assert_eq!((cell("a"), cell("b"), cell(OTHER)), ((1, 0), (1, 0), (1, 1)));
 }
