@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod canary;
+mod fuzzed;
 mod pipeline;
 mod reader;
 mod twins;

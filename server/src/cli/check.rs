@@ -17,6 +17,10 @@ pub struct CheckArgs {
 pub(super) fn run(args: &CheckArgs, out: &mut (dyn Write + Send)) -> miette::Result<()> {
     let config = Config::load(&args.file)?;
     let mut text = format!("{}: no problems\n", args.file.display());
+    let schemas = config.read.schemas.len();
+    if schemas > 0 {
+        text.push_str(&format!("  answers of {schemas} routes are checked against a schema\n"));
+    }
     for release in &config.releases {
         let steps: Vec<String> = release.steps.iter().map(|s| format!("{} %", s.green * 100.0)).collect();
         let ramp = if steps.is_empty() {

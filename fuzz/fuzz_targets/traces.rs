@@ -1,0 +1,6 @@
+//! OTLP protobuf traces from anywhere.
+#![no_main]
+
+use ingest::intake::Signal;
+
+libfuzzer_sys::fuzz_target!(|body: &[u8]| fuzz::read(Signal::Traces, body));
