@@ -16,19 +16,14 @@
 //! asks again. A span that starts long after its forgotten trace ended opens a new one: nothing tells it from others.
 
 use super::{
-    AssemblyState, ClosedBy, Effects, TraceRow,
+    AssemblyState, Effects,
     assembly::Assembly,
     evals::{Ask, Key},
-    facts::{EvalFacts, FactsError, SpanFacts},
-    row::rows_to_batch,
-    span::{Eval, Span},
-    trace::Trace,
+    facts::FactsError,
+    revive::Revived,
+    span::Span,
 };
-use arrow::{
-    array::{Array, AsArray, RecordBatch},
-    datatypes::Int32Type,
-    util::display::{ArrayFormatter, FormatOptions},
-};
+use arrow::array::RecordBatch;
 use hashbrown::{HashMap, hash_map::Entry};
 use proto::Nanos;
 use serde::{Deserialize, Serialize};
@@ -59,8 +54,6 @@ impl Default for LateLimits {
     }
 }
 
-/// Record of a row that may be in a file already: it stays hidden for good once it is replaced.
-const WRITTEN_LONG_AGO: u64 = 0;
 /// Traces that are asked for in one go.
 const ASKED_MAX: usize = 500;
 
@@ -114,11 +107,11 @@ pub struct Answer {
 
 /// Spans of a trace that is looked up.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Parked {
+pub(super) struct Parked {
     /// With the record they came with, sorted by id.
-    spans: Vec<(Span, u64)>,
+    pub(super) spans: Vec<(Span, u64)>,
     /// The last record of the snapshot that is searched.
-    asked: Option<u64>,
+    pub(super) asked: Option<u64>,
     /// It is not asked for before.
     not_before: Nanos,
 }
@@ -341,170 +334,9 @@ impl Assembly {
         Ok(())
     }
 
-    /// Makes the trace of its rows, as it was when it was forgotten, with what cells hold of it.
-    fn revive(
-        &mut self,
-        id: TraceId,
-        parked: &Parked,
-        found: &FoundTrace,
-        lsn: u64,
-        effects: &mut Effects,
-    ) -> Result<Revived, FactsError> {
-        let mut trace = Trace::new(self.now, lsn);
-        let mut seen: BTreeMap<u64, (u32, Span)> = BTreeMap::new();
-        for part in &found.spans {
-            let facts = SpanFacts::new(&part.rows)?;
-            let labels = self.labels_of(&facts);
-            for (row, labels) in labels.into_iter().enumerate() {
-                if let (Some(of), Some(span)) = (facts.trace_id(row), facts.span_id(row))
-                    && of == id
-                {
-                    trace.first_lsn = trace.first_lsn.min(part.lsn_min);
-                    seen.entry(span).or_insert_with(|| (0, facts.span(row, span, labels))).0 += 1;
-                }
-            }
-        }
-        // Rows of the late spans themselves are among them, once each, if they came before the snapshot.
-        for (span, lsn) in &parked.spans {
-            if parked.asked.is_some_and(|asked| *lsn <= asked)
-                && let Some((times, _)) = seen.get_mut(&span.id)
-            {
-                *times -= 1;
-            }
-        }
-        for (_, span) in seen.into_values().filter(|(times, _)| *times > 0) {
-            trace.insert(trace.spans.len(), span);
-        }
-        if trace.spans.is_empty() {
-            return Ok(Revived::Nothing);
-        }
-        for part in &found.evals {
-            let facts = EvalFacts::new(&part.rows)?;
-            for row in (0..facts.len()).filter(|row| facts.trace_id(*row) == Some(id)) {
-                Eval::put(&mut trace.evals, &facts.eval(row), self.limits.trace_evals_max);
-            }
-        }
-        trace.evals.extend(self.evals_counted_in(id));
-        let written = found.traces.last();
-        let closed_by = written
-            .and_then(|row| closed_by(&row.rows))
-            .unwrap_or(ClosedBy::RootEnded);
-        if found.cut || trace.spans.len() > self.limits.trace_spans_max {
-            return Ok(Revived::Refused);
-        }
-        Ok(self.recount(id, trace, closed_by, written, lsn, effects))
-    }
-
-    /// Puts a trace in memory and has it counted; then takes out of `effects` what that counted, because cells hold it
-    /// already. Refused unless the row that comes out is the one that was written.
-    fn recount(
-        &mut self,
-        id: TraceId,
-        mut trace: Trace,
-        closed_by: ClosedBy,
-        written: Option<&FoundRows>,
-        lsn: u64,
-        effects: &mut Effects,
-    ) -> Revived {
-        trace.closed = Some((self.now, closed_by));
-        trace.admitted = true;
-        trace.row_lsn = written.map(|_| WRITTEN_LONG_AGO);
-        self.traces.insert(id, Arc::new(trace));
-        self.recent.push_back((self.now, id));
-        self.counts.recent += 1;
-        let late_before = self.counts.changed_late;
-        self.review(id, lsn, effects);
-        self.counts.changed_late = late_before;
-        effects.patches.retain(|(patched, _)| *patched != id);
-        let row = effects
-            .rows
-            .iter()
-            .rposition(|row| row.trace_id == id)
-            .map(|at| effects.rows.remove(at));
-        let Some(trace) = self.traces.get_mut(&id).map(Arc::make_mut) else {
-            return Revived::Refused;
-        };
-        trace.row_lsn = written.map(|_| WRITTEN_LONG_AGO);
-        if let Some(charged) = &trace.charged {
-            effects.cells.add(charged, true, -1);
-        }
-        if !is_as_written(row.as_ref(), written) {
-            self.counts.recent -= 1;
-            self.recent.pop_back();
-            self.forget(id);
-            return Revived::Refused;
-        }
-        // Forgotten early, for want of room: its counts wait to be admitted, and now it waits itself.
-        if let (Some(charged), Some(at)) = (&trace.charged, trace.admit_at)
-            && let second = Self::admission_second(at)
-            && let Some(waiting) = self.waiting.get_mut(&second)
-        {
-            if at <= self.now {
-                // admitted before it was forgotten, or with the others of this second? A moment later both are the same
-                self.counts.recent -= 1;
-                self.recent.pop_back();
-                self.forget(id);
-                return Revived::Later(Nanos::from_secs(second));
-            }
-            waiting.add(charged, false, -1);
-            trace.admitted = false;
-        }
-        Revived::Done
-    }
-
     /// What a restart needs of the late.
     pub(super) fn restore_late(&mut self, state: &mut AssemblyState) {
         self.late = std::mem::take(&mut state.late).restored();
         self.unsettled = std::mem::take(&mut state.unsettled).restored();
     }
-}
-
-/// What became of a forgotten trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Revived {
-    /// It was never there.
-    Nothing,
-    /// It was, and cannot be counted anew.
-    Refused,
-    /// It is asked for again at that time.
-    Later(Nanos),
-    /// It is in memory again.
-    Done,
-}
-
-fn closed_by(rows: &RecordBatch) -> Option<ClosedBy> {
-    let words = rows.column_by_name("closed_by")?.as_dictionary_opt::<Int32Type>()?;
-    let values = words.values().as_string_opt::<i32>()?;
-    ClosedBy::parse(values.value(words.key(rows.num_rows().checked_sub(1)?)?))
-}
-
-/// Whether the row that was computed says what the row that was written says, in all columns that it had then.
-fn is_as_written(computed: Option<&TraceRow>, written: Option<&FoundRows>) -> bool {
-    let computed = computed.filter(|row| row.outcome.is_some());
-    let (computed, written) = match (computed, written) {
-        (None, None) => return true,
-        (Some(computed), Some(written)) => (computed, &written.rows),
-        _ => return false,
-    };
-    let Ok(computed) = rows_to_batch(std::slice::from_ref(computed)) else {
-        return false;
-    };
-    let Some(last) = written.num_rows().checked_sub(1) else {
-        return false;
-    };
-    let text = |column: &dyn Array, row: usize| {
-        let format = FormatOptions::new().with_null("\0");
-        let shown = ArrayFormatter::try_new(column, &format).ok()?;
-        shown.value(row).try_to_string().ok()
-    };
-    written
-        .schema_ref()
-        .fields()
-        .iter()
-        .zip(written.columns())
-        .all(|(field, column)| {
-            computed
-                .column_by_name(field.name())
-                .is_some_and(|ours| text(ours.as_ref(), 0) == text(column.as_ref(), last))
-        })
 }

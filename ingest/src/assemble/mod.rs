@@ -23,6 +23,7 @@ mod names;
 mod outcome;
 mod path;
 mod resolve;
+mod revive;
 mod row;
 mod shape;
 mod span;

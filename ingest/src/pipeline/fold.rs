@@ -1,15 +1,15 @@
 //! All that the engine holds, as a value: records and ticks go in, snapshots and captures for sealing come out. No
 //! threads, no IO; a restart feeds it the journal's records and gets where it was.
 
-use super::{config::PipelineConfig, error::PipelineError};
+use super::{
+    config::PipelineConfig,
+    error::PipelineError,
+    rows::{Live, after, without},
+};
 use crate::assemble::{
     Answer, Asks, Assembly, AssemblyState, Counts, Effects, EvalRow, Tally, evals_to_batch, rows_to_batch,
 };
 use ahash::RandomState;
-use arrow::{
-    array::{AsArray, BooleanArray, RecordBatch},
-    compute::filter_record_batch,
-};
 use hashbrown::HashSet;
 use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
-use store::{Layers, LiveBatch, Mark, Marks, MicroBatch, SealInput, Sealed, Snapshot, TraceId, live};
+use store::{LiveBatch, Mark, Marks, MicroBatch, SealInput, Sealed, Snapshot, TraceId};
 
 /// Form of [`EngineState`]; goes up when it changes.
 const STATE_VERSION: u8 = 2;
@@ -47,42 +47,6 @@ impl EngineState {
             )),
         }
     }
-}
-
-/// Unsealed rows.
-#[derive(Debug, Default)]
-struct Live {
-    spans: Vec<LiveBatch>,
-    evals: Vec<LiveBatch>,
-    traces: Vec<LiveBatch>,
-    rows: usize,
-    bytes: usize,
-}
-
-impl Live {
-    /// Adds rows. `replaced` are all replacements of rows of `traces` so far.
-    fn push(
-        &mut self,
-        table: Table,
-        lsn: u64,
-        rows: RecordBatch,
-        replaced: &Layers<TraceId, u64>,
-    ) -> Result<(), PipelineError> {
-        self.rows += rows.num_rows();
-        self.bytes += rows.get_array_memory_size();
-        let batch = LiveBatch { lsn, rows };
-        match table {
-            Table::Spans => live::push(table, &mut self.spans, batch)?,
-            Table::Evals => live::push(table, &mut self.evals, batch)?,
-            Table::Traces => live::push_traces(&mut self.traces, batch, replaced)?,
-            Table::Cells => {}
-        }
-        Ok(())
-    }
-}
-
-fn after(first: &[LiveBatch], then: &[LiveBatch]) -> Vec<LiveBatch> {
-    [first, then].concat()
 }
 
 /// What is being sealed, until it is known whether that worked.
@@ -271,36 +235,11 @@ impl Fold {
         self.row_version
     }
 
-    /// Removes the newest live row of every late span that had come before.
-    fn drop_repeated(&mut self, repeated: &[(TraceId, u64, u64)]) -> Result<(), PipelineError> {
-        let live = repeated.iter().filter(|(_, _, lsn)| *lsn > self.sealed_lsn);
-        let mut gone: HashSet<(String, String), RandomState> = live
-            .map(|(trace, span, _)| (hex::encode(trace), format!("{span:016x}")))
-            .collect();
-        for batch in self.live.spans.iter_mut().rev() {
-            let ids = |name| batch.rows.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
-            let (Some(traces), Some(spans)) = (ids("trace_id"), ids("span_id")) else {
-                continue;
-            };
-            let found = (0..batch.rows.num_rows())
-                .rev()
-                .filter(|&row| gone.remove(&(traces.value(row).to_owned(), spans.value(row).to_owned())));
-            let found: Vec<usize> = found.collect();
-            if !found.is_empty() {
-                batch.rows = without(batch.rows.clone(), &found)?;
-                self.live.rows -= found.len();
-            }
-            if gone.is_empty() {
-                break;
-            }
-        }
-        self.live.spans.retain(|batch| batch.rows.num_rows() > 0);
-        Ok(())
-    }
-
     fn absorb(&mut self, effects: Effects, lsn: u64) -> Result<(), PipelineError> {
         if !effects.repeated.is_empty() {
-            self.drop_repeated(&effects.repeated)?;
+            let unsealed = effects.repeated.iter().filter(|(_, _, lsn)| *lsn > self.sealed_lsn);
+            self.live
+                .drop_newest(unsealed.map(|(trace, span, _)| (*trace, *span)))?;
         }
         if !effects.evals.is_empty() {
             let rows = evals_to_batch::<'_>(&effects.evals as &[EvalRow])?;
@@ -491,16 +430,4 @@ impl Fold {
     pub fn live_rows(&self) -> usize {
         self.live.rows
     }
-}
-
-/// `rows` without those at the given indices.
-fn without(rows: RecordBatch, drop: &[usize]) -> Result<RecordBatch, PipelineError> {
-    if drop.is_empty() {
-        return Ok(rows);
-    }
-    let mut keep = vec![true; rows.num_rows()];
-    for &row in drop {
-        keep[row] = false;
-    }
-    Ok(filter_record_batch(&rows, &BooleanArray::from(keep))?)
 }

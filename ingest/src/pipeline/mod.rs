@@ -19,6 +19,7 @@ mod fold;
 mod journal;
 mod lane;
 mod lookup;
+mod rows;
 mod seal;
 
 pub use config::PipelineConfig;
