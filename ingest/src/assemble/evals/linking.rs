@@ -199,7 +199,9 @@ impl Assembly {
             return;
         }
         let limits = self.limits.evals.clone();
-        if !self.unsettled.to_scan.is_empty() && self.unsettled.scanned_at.plus(limits.scan_every) <= self.now {
+        let traces = u32::try_from(self.counts.open + self.counts.recent).unwrap_or(u32::MAX);
+        let scan_every = limits.scan_every.max(limits.scan_pause_per_trace * traces);
+        if !self.unsettled.to_scan.is_empty() && self.unsettled.scanned_at.plus(scan_every) <= self.now {
             self.unsettled.scanned_at = self.now;
             self.scan();
         }

@@ -46,6 +46,9 @@ pub struct EvalLimits {
     pub settle_after: Duration,
     /// Traces in memory are searched for new keys at most this often.
     pub scan_every: Duration,
+    /// The more traces there are, the longer a scan takes and the rarer it is: a pause of this for each of them, about
+    /// ten times what it takes to unpack one.
+    pub scan_pause_per_trace: Duration,
     /// Spans may still come for this long before files are asked.
     pub ask_after: Duration,
     /// Evaluations that wait; beyond, the oldest are settled.
@@ -59,6 +62,7 @@ impl Default for EvalLimits {
         Self {
             settle_after: Duration::from_secs(600),
             scan_every: Duration::from_millis(250),
+            scan_pause_per_trace: Duration::from_micros(20),
             ask_after: Duration::from_secs(2),
             pending_max: 100_000,
             pending_bytes_max: 64 << 20,
@@ -207,10 +211,20 @@ impl Unsettled {
         let number = self.next;
         for key in &keys {
             let target = self.targets.entry(*key).or_insert_with(|| {
-                self.to_scan.push(*key);
+                // a trace id needs no search: it is not in memory, or nobody would wait
+                let is_trace = matches!(key, Key::Trace(_));
+                if is_trace {
+                    self.to_ask.push_back(*key);
+                } else {
+                    self.to_scan.push(*key);
+                }
                 Target {
                     found: Vec::new(),
-                    looked: Looked::New(now),
+                    looked: if is_trace {
+                        Looked::Memory(now)
+                    } else {
+                        Looked::New(now)
+                    },
                     text: match key {
                         Key::Response(_) => row.response_id.clone(),
                         _ => None,
