@@ -263,18 +263,26 @@ impl Assembly {
         let Some(pending) = self.unsettled.pending.get(&number) else {
             return;
         };
-        let (row, counted_in) = (self.unsettled.shown(pending), pending.counted_in);
+        let (mut row, counted_in) = (self.unsettled.shown(pending), pending.counted_in);
         self.unsettled.remove(number);
         if counted_in.is_none() {
             self.counts.evals_unplaced += 1;
         }
-        if let Some(trace) = counted_in.and_then(|id| self.traces.get_mut(&id))
-            && Eval::settle(&mut Arc::make_mut(trace).evals, number)
+        if let Some(id) = counted_in
+            && let Some(trace) = self.traces.get_mut(&id)
         {
-            self.counts.duplicate_evals += 1;
-        } else {
-            effects.evals.push(row);
+            let trace = Arc::make_mut(trace);
+            if Eval::settle(&mut trace.evals, number) {
+                self.counts.duplicate_evals += 1;
+                return;
+            }
+            if let Some((mark, _)) = &trace.mark {
+                // What is written stays, and this trace may yet come to know better: its mark fills the row.
+                row.mark = None;
+                effects.marks.push((id, Arc::clone(mark)));
+            }
         }
+        effects.evals.push(row);
     }
 
     /// Keys that are to be looked for in files now, and from then on count as asked.
