@@ -103,7 +103,6 @@ async fn every_transport_and_coding_tells_the_truth() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "an evaluation that waited for its trace, and came again once that was there, is shown as two rows of evals (traces.evals is right)"]
 async fn any_order_any_cut_and_any_copies_tell_the_truth() {
     for seed in seeds(3) {
         eprintln!("TRUTH_SEED={seed}");
@@ -122,7 +121,6 @@ async fn any_order_any_cut_and_any_copies_tell_the_truth() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "an evaluation that waited for its trace, and came again once that was there, is shown as two rows of evals (traces.evals is right)"]
 async fn a_kill_in_the_middle_changes_nothing_of_the_truth() {
     for seed in seeds(1) {
         eprintln!("TRUTH_SEED={seed}");
