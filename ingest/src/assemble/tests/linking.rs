@@ -79,7 +79,10 @@ fn a_span_id_alone_finds_its_trace_before_and_after_it_came() {
             (row.trace_id, row.linked_by.unwrap().as_str()),
             (Some(id(1)), "target_span")
         );
-        assert!(row.mark.is_none(), "written values are final, and a trace may come to know better");
+        assert!(
+            row.mark.is_none(),
+            "written values are final, and a trace may come to know better"
+        );
         let mark = &bench.marks[&id(1)];
         assert_eq!((mark.color, mark.version.as_deref()), (Color::Green, Some("42")));
         assert_eq!(bench.assembly.counts().evals_pending, 0);
