@@ -6,8 +6,9 @@
 
 use crate::QueryError;
 use datafusion::{
+    common::tree_node::{TreeNode, TreeNodeRecursion},
     execution::context::SQLOptions,
-    logical_expr::LogicalPlan,
+    logical_expr::{Expr, LogicalPlan},
     sql::{
         parser::{DFParserBuilder, Statement},
         sqlparser::{
@@ -26,6 +27,8 @@ pub const SQL_BYTES_MAX: usize = 256 * 1024;
 const NESTING_MAX: usize = 50;
 /// Most keywords and operators; see [`STACK_BYTES`].
 const OPERATORS_MAX: usize = 1_000;
+/// Most columns that a window is partitioned by: DataFusion 55 holds every order of them, and 12! would end the process.
+const PARTITION_COLUMNS_MAX: usize = 6;
 /// Stack of the threads that parse, plan and run: enough for a chain of [`OPERATORS_MAX`] in an unoptimized build.
 pub const STACK_BYTES: usize = 64 << 20;
 
@@ -162,12 +165,38 @@ fn check_body(body: &SetExpr) -> ControlFlow<String> {
     }
 }
 
-/// Refuses a plan that would write, define or set anything.
+/// Refuses a plan that would write, define or set anything, and windows that cannot be planned.
 pub fn check_plan(plan: &LogicalPlan) -> Result<(), QueryError> {
+    check_windows(plan)?;
     SQLOptions::new()
         .with_allow_ddl(false)
         .with_allow_dml(false)
         .with_allow_statements(false)
         .verify_plan(plan)
         .map_err(|e| QueryError::Forbidden(e.strip_backtrace()))
+}
+
+fn check_windows(plan: &LogicalPlan) -> Result<(), QueryError> {
+    let mut widest = 0;
+    let seen = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::Window(window) = node {
+            for expr in &window.window_expr {
+                expr.apply(|inner| {
+                    if let Expr::WindowFunction(function) = inner {
+                        widest = widest.max(function.params.partition_by.len());
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })?;
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    seen.map_err(QueryError::planning)?;
+    if widest > PARTITION_COLUMNS_MAX {
+        return Err(QueryError::Invalid(format!(
+            "a window is partitioned by {widest} columns, at most {PARTITION_COLUMNS_MAX} can be planned; \
+             join them into one with concat_ws('|', a, b, ...)"
+        )));
+    }
+    Ok(())
 }

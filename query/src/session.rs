@@ -40,6 +40,7 @@ pub fn base(runtime: Arc<RuntimeEnv>, partitions: usize) -> SessionState {
     let scalar = SessionStateDefaults::default_scalar_functions()
         .into_iter()
         .filter(|f| !AMPLIFIERS.contains(&f.name()))
+        .chain(functions::scalar())
         .collect();
     let aggregate = SessionStateDefaults::default_aggregate_functions()
         .into_iter()

@@ -4,6 +4,10 @@
 //! weight of six digits). Those
 //! over `cells` are read from merged histograms (at most 0.1 % above the true value): the numbers that gates judge.
 
+mod wanted;
+
+pub(crate) use wanted::{EVALS_WANTED, evals_wanted_by};
+
 /// A view, or a table function that narrows one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ViewDoc {
@@ -56,15 +60,16 @@ GROUP BY name, route, version, release, color, cohort",
     },
     ViewDoc {
         name: "route_health",
-        doc: "health of a route by color: shares of traces with an error, timeout, retry, fallback, cache hit; exact latency quantiles in ms; failed and rate-limited attempts",
+        doc: "health of a route by color: shares of traces with an error, timeout, retry, fallback, cache hit; exact latency quantiles in ms; failed and rate-limited attempts. The error and timeout of a trace that another trace's fallback made good (superseded) count among the attempts alone",
         sql: "
 SELECT t.route, t.color, t.n, t.last_seen, t.error_rate, t.timeout_rate, t.retry_rate, t.fallback_rate,
        t.cache_hit_rate, t.priced_share, t.p50_ms, t.p99_ms, t.avg_cost_usd,
-       a.attempts, a.attempt_error_rate, a.rate_limited_rate
+       a.attempts, a.attempt_error_rate, a.rate_limited_rate, t.superseded
 FROM (
   SELECT route, color, count(*) AS n, max(start_time) AS last_seen,
-         avg(CASE WHEN error THEN 1.0 ELSE 0.0 END) AS error_rate,
-         avg(CASE WHEN timed_out THEN 1.0 ELSE 0.0 END) AS timeout_rate,
+         count(*) FILTER (WHERE superseded) AS superseded,
+         avg(CASE WHEN superseded THEN NULL WHEN error THEN 1.0 ELSE 0.0 END) AS error_rate,
+         avg(CASE WHEN superseded THEN NULL WHEN timed_out THEN 1.0 ELSE 0.0 END) AS timeout_rate,
          avg(CASE WHEN retries > 0 THEN 1.0 ELSE 0.0 END) AS retry_rate,
          avg(CASE WHEN fallback THEN 1.0 ELSE 0.0 END) AS fallback_rate,
          avg(CASE WHEN cache_hit THEN 1.0 ELSE 0.0 END) AS cache_hit_rate,
@@ -82,14 +87,17 @@ FROM (
     },
     ViewDoc {
         name: "user_impact",
-        doc: "how many traces, users and sessions were hurt (error, timeout or failed evaluation) by release, route, color and cohort",
+        doc: "how many traces, users and sessions were hurt (error, timeout or failed evaluation) by release, route, color and cohort; the error or timeout of a trace that another trace's fallback made good (superseded) hurt nobody",
         sql: "
 SELECT release, route, color, cohort,
        count(*) AS traces, count(DISTINCT user_id) AS users, count(DISTINCT session_id) AS sessions,
-       count(*) FILTER (WHERE error OR timed_out OR evals_failed > 0) AS traces_hurt,
-       count(DISTINCT user_id) FILTER (WHERE error OR timed_out OR evals_failed > 0) AS users_hurt,
-       count(DISTINCT session_id) FILTER (WHERE error OR timed_out OR evals_failed > 0) AS sessions_hurt
-FROM traces
+       count(*) FILTER (WHERE hurt) AS traces_hurt,
+       count(DISTINCT user_id) FILTER (WHERE hurt) AS users_hurt,
+       count(DISTINCT session_id) FILTER (WHERE hurt) AS sessions_hurt
+FROM (
+  SELECT *, CASE WHEN superseded THEN evals_failed > 0
+                 ELSE error OR timed_out OR evals_failed > 0 END AS hurt FROM traces
+)
 GROUP BY release, route, color, cohort",
     },
     ViewDoc {
@@ -102,7 +110,107 @@ GROUP BY release, route, color, cohort",
         doc: "the 20 worst traces of every release and color, rank 1 the worst: errors, then failed evaluations, timeouts, failed attempts, duration; also worst_traces('id'), and worst_traces('id', 'latency') by one metric",
         sql: WORST_TRACES,
     },
+    ViewDoc {
+        name: "manifests_seen",
+        doc: "what the calls of every route and version really were: provider, model asked for, prompt (name@version), and the tools, guardrails, cache, fallback and policy that any span of the trace was stamped with; generations and embeddings apart; up to 3 traces as examples, the newest among them. mixed: the version has more than one such tuple (what is not known differs from nothing)",
+        sql: MANIFESTS_SEEN,
+    },
+    ViewDoc {
+        name: "evals_wanted",
+        doc: "what an evaluator should judge next, rank 1 first: within a route and release equally many of every color, drawn without regard to time or outcome, both sides of a mirrored pair under one rank; take `WHERE rank <= n ORDER BY rank, route, mirror_key`. evaluations: those it has; also evals_wanted('TaskCompletion'): those without that one",
+        sql: EVALS_WANTED,
+    },
+    ViewDoc {
+        name: "unresolved",
+        doc: "traces without a color by route, one row a reason: traces and unmarked of the route, unmarked as a share, how many for this reason, and color conflicts of the route; traces without a route are a row of their own",
+        sql: UNRESOLVED,
+    },
 ];
+
+/// Groups are put together and taken apart again instead of windows: nothing is sorted, and DataFusion 55 cannot plan
+/// groups by eleven columns over windows (it holds every order of them). Rows of a trace are first counted by what they
+/// say of their call, so that a group is a few rows. (`nullif` hides from the optimizer that route, version and kind were
+/// a key before `unnest`; it would leave out what else a query orders by.)
+const MANIFESTS_SEEN: &str = "
+SELECT nullif(route, '') AS route, version, kind, m['provider'] AS provider, m['model'] AS model, m['prompt'] AS prompt, m['tools'] AS tools,
+       m['guardrails'] AS guardrails, m['cache'] AS cache, m['fallback'] AS fallback, m['policy'] AS policy,
+       m['traces'] AS traces, m['calls'] AS calls, m['first_seen'] AS first_seen, m['last_seen'] AS last_seen,
+       array_sort(array_distinct(make_array(m['newest'], m['least'], m['greatest']))) AS examples, mixed
+FROM (
+  SELECT route, version, kind, unnest(manifests) AS m, mixed
+  FROM (
+    SELECT route, version, kind,
+           array_agg(named_struct('provider', provider, 'model', model, 'prompt', prompt, 'tools', tools,
+             'guardrails', guardrails, 'cache', cache, 'fallback', fallback, 'policy', policy, 'traces', traces,
+             'calls', calls, 'first_seen', first_seen, 'last_seen', last_seen, 'newest', newest, 'least', least,
+             'greatest', greatest)) AS manifests,
+           version IS NOT NULL AND coalesce(greatest(
+             count(DISTINCT provider), count(DISTINCT model), count(DISTINCT prompt), count(DISTINCT tools),
+             count(DISTINCT guardrails), count(DISTINCT cache), count(DISTINCT fallback), count(DISTINCT policy)
+           ) > 1, false) AS mixed
+    FROM (
+      SELECT route, version, c['kind'] AS kind, c['provider'] AS provider, c['model'] AS model, c['prompt'] AS prompt,
+             tools, guardrails, cache, fallback, policy,
+             count(*) AS traces, sum(c['calls']) AS calls,
+             min(c['first_seen']) AS first_seen, max(c['last_seen']) AS last_seen,
+             right(max(concat(CAST(CAST(c['first_seen'] AS BIGINT) AS VARCHAR), trace_id)), 32) AS newest,
+             min(trace_id) AS least, max(trace_id) AS greatest
+      FROM (
+        SELECT route, version, trace_id, tools, guardrails, cache, fallback, policy, unnest(calls) AS c
+        FROM (
+          SELECT route, version, trace_id,
+                 max(tools) AS tools, max(guardrails) AS guardrails, max(cache) AS cache,
+                 max(fallback) AS fallback, max(policy) AS policy,
+                 array_agg(named_struct('kind', kind, 'provider', provider, 'model', request_model, 'prompt', prompt,
+                   'calls', calls, 'first_seen', first_seen, 'last_seen', last_seen))
+                   FILTER (WHERE kind IS NOT NULL) AS calls
+          FROM (
+            SELECT route, version, trace_id, kind, provider, request_model, prompt,
+                   count(*) AS calls, min(start_time) AS first_seen, max(start_time) AS last_seen,
+                   max(tools_version) AS tools, max(guardrails_version) AS guardrails, max(cache_version) AS cache,
+                   max(fallback_version) AS fallback, max(policy_version) AS policy
+            FROM (
+        SELECT CAST(route AS VARCHAR) AS route, CAST(version AS VARCHAR) AS version, trace_id, start_time,
+               CAST(provider AS VARCHAR) AS provider, CAST(request_model AS VARCHAR) AS request_model,
+               CASE WHEN prompt_version IS NULL THEN CAST(prompt_name AS VARCHAR)
+                    ELSE concat(prompt_name, '@', prompt_version) END AS prompt,
+               CAST(tools_version AS VARCHAR) AS tools_version,
+               CAST(guardrails_version AS VARCHAR) AS guardrails_version,
+               CAST(cache_version AS VARCHAR) AS cache_version,
+               CAST(fallback_version AS VARCHAR) AS fallback_version,
+               CAST(policy_version AS VARCHAR) AS policy_version,
+               CASE WHEN role <> 'call' OR repeats_span_id IS NOT NULL THEN NULL
+                    WHEN lower(name) LIKE '%embed%' OR lower(request_model) LIKE '%embed%' THEN 'embedding'
+                    ELSE 'generation' END AS kind
+              FROM spans
+            )
+            GROUP BY route, version, trace_id, kind, provider, request_model, prompt
+          )
+          GROUP BY route, version, trace_id
+        )
+      )
+      GROUP BY route, version, c['kind'], c['provider'], c['model'], c['prompt'], tools, guardrails, cache, fallback, policy
+    )
+    GROUP BY route, version, kind
+  )
+)";
+
+const UNRESOLVED: &str = "
+SELECT route, traces, unmarked, CAST(unmarked AS DOUBLE) / traces AS share, reason, n, color_conflicts
+FROM (
+  SELECT route, reason, CASE WHEN is_unmarked THEN n ELSE 0 END AS n, is_unmarked,
+         sum(n) OVER r AS traces,
+         sum(CASE WHEN is_unmarked THEN n ELSE 0 END) OVER r AS unmarked,
+         sum(conflicts) OVER r AS color_conflicts
+  FROM (
+    SELECT route, is_unmarked, CASE WHEN is_unmarked THEN unmarked_reason END AS reason,
+           count(*) AS n, count(*) FILTER (WHERE color_conflict) AS conflicts
+    FROM (SELECT *, color = 'unmarked' AS is_unmarked FROM traces)
+    GROUP BY 1, 2, 3
+  )
+  WINDOW r AS (PARTITION BY route)
+)
+WHERE is_unmarked OR unmarked = 0";
 
 /// Cells keep integers: us and nano-USD become ms and USD.
 pub(crate) const RELEASE_COMPARE: &str = "

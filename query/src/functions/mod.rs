@@ -1,14 +1,23 @@
 //! Functions that SQL gets beyond DataFusion's own.
 
+mod draw_of;
 mod hdr_quantile;
 mod narrowed;
 
-use datafusion::{catalog::TableFunction, logical_expr::AggregateUDF};
+use datafusion::{
+    catalog::TableFunction,
+    logical_expr::{AggregateUDF, ScalarUDF},
+};
 use std::sync::Arc;
 
 /// Aggregate functions.
 pub fn aggregate() -> Vec<Arc<AggregateUDF>> {
     vec![Arc::new(AggregateUDF::from(hdr_quantile::HdrQuantile::new()))]
+}
+
+/// Scalar functions.
+pub fn scalar() -> Vec<Arc<ScalarUDF>> {
+    vec![Arc::new(ScalarUDF::from(draw_of::DrawOf::new()))]
 }
 
 /// Table functions.

@@ -1,4 +1,5 @@
-//! Table functions that narrow a view to one release: `release_compare('id')`, `worst_traces('id', 'latency')`.
+//! Table functions that narrow a view to one release: `release_compare('id')`, `worst_traces('id', 'latency')`; or to what
+//! one evaluator has not judged: `evals_wanted('TaskCompletion')`.
 
 use crate::views::{self, WORST_BY};
 use datafusion::{
@@ -6,16 +7,17 @@ use datafusion::{
     common::{ScalarValue, plan_err},
     error::{DataFusionError, Result},
     execution::SessionState,
-    logical_expr::{Expr, LogicalPlanBuilder, col, lit},
+    logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, col, lit},
 };
 use futures::FutureExt;
 use std::sync::Arc;
 
 /// All of them.
-pub fn all() -> [TableFunction; 2] {
+pub fn all() -> [TableFunction; 3] {
     [
         TableFunction::new("release_compare".to_owned(), Arc::new(ReleaseCompare)),
         TableFunction::new("worst_traces".to_owned(), Arc::new(WorstTraces)),
+        TableFunction::new("evals_wanted".to_owned(), Arc::new(EvalsWanted)),
     ]
 }
 
@@ -47,19 +49,38 @@ impl TableFunctionImpl for WorstTraces {
     }
 }
 
+#[derive(Debug)]
+struct EvalsWanted;
+
+impl TableFunctionImpl for EvalsWanted {
+    fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
+        match texts_of(args.exprs()).as_slice() {
+            [Some(evaluation)] => {
+                let plan = plan_of(args.session(), &views::evals_wanted_by(evaluation))?;
+                Ok(Arc::new(ViewTable::new(plan, None)))
+            }
+            _ => plan_err!("evals_wanted takes one text: evals_wanted('evaluation name')"),
+        }
+    }
+}
+
 /// The rows of `sql` that belong to `release`.
 fn of_release(session: &dyn Session, sql: &str, release: &str) -> Result<Arc<dyn TableProvider>> {
+    let plan = LogicalPlanBuilder::from(plan_of(session, sql)?)
+        .filter(col("release").eq(lit(release)))?
+        .build()?;
+    Ok(Arc::new(ViewTable::new(plan, None)))
+}
+
+fn plan_of(session: &dyn Session, sql: &str) -> Result<LogicalPlan> {
     let Some(state) = session.as_any().downcast_ref::<SessionState>() else {
         return plan_err!("table functions need a session of this engine");
     };
     // Tables are in memory, so planning never waits.
-    let Some(view) = state.create_logical_plan(sql).now_or_never() else {
-        return Err(DataFusionError::Internal("planning a view waited".to_owned()));
-    };
-    let plan = LogicalPlanBuilder::from(view?)
-        .filter(col("release").eq(lit(release)))?
-        .build()?;
-    Ok(Arc::new(ViewTable::new(plan, None)))
+    match state.create_logical_plan(sql).now_or_never() {
+        Some(plan) => plan,
+        None => Err(DataFusionError::Internal("planning a view waited".to_owned())),
+    }
 }
 
 fn worst_by(metric: &str) -> Result<&'static str> {

@@ -49,6 +49,10 @@ const QUERIES: &[&str] = &[
     "SELECT * FROM user_impact ORDER BY release, route, color, cohort",
     "SELECT * FROM release_compare('r1') ORDER BY route, metric",
     "SELECT * FROM worst_traces('r1') ORDER BY color, rank",
+    "SELECT * FROM manifests_seen ORDER BY route, version, kind, prompt, tools",
+    "SELECT * FROM evals_wanted ORDER BY rank, route, release, color, trace_id",
+    "SELECT * FROM evals_wanted('TaskCompletion') ORDER BY rank, route, release, color, trace_id",
+    "SELECT * FROM unresolved ORDER BY route, reason",
     "SELECT * FROM worst_traces('r1', 'latency') ORDER BY color, rank",
 ];
 

@@ -192,3 +192,20 @@ async fn hostile_text_is_an_error_and_never_a_panic() {
         let _ = engine.run(View::default(), &sql).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_over_more_columns_than_can_be_planned_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Engine::new(EngineOptions::new(dir.path())).unwrap();
+    let window = |columns: &str| {
+        format!("SELECT * FROM (SELECT count(*) OVER (PARTITION BY {columns}) AS n FROM spans) WHERE n > 0")
+    };
+    let six = "route, version, release, cohort, name, kind";
+    assert!(rows(&engine, View::default(), &window(six)).await.is_empty());
+    let eight = format!("{six}, scope, agent");
+    let refused = error(&engine, View::default(), &window(&eight)).await;
+    assert!(
+        matches!(&refused, QueryError::Invalid(why) if why.contains("8 columns") && why.contains("concat_ws")),
+        "{refused}"
+    );
+}

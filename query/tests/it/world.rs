@@ -81,6 +81,16 @@ impl Trace {
         self.0 % 4 == 1
     }
 
+    /// Traces 2 and 3, 10 and 11, ... are two sides of one request; of the second pair one side has no color.
+    fn mirror_key(self) -> Option<String> {
+        matches!(self.0 % 8, 2 | 3).then(|| format!("pair-{}", self.0 / 8))
+    }
+
+    /// A failed primary whose fallback is another trace.
+    fn is_superseded(self) -> bool {
+        self.0 == 10
+    }
+
     fn span(self, kind: Kind) -> u64 {
         match kind {
             Kind::Root => self.0 as u64 * 2,
@@ -428,6 +438,23 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
             words(each().map(|(_, kind)| is_call(kind).then_some("m"))),
         ),
         (
+            "provider",
+            words(each().map(|(_, kind)| is_call(kind).then_some("openai"))),
+        ),
+        (
+            "prompt_name",
+            words(each().map(|(_, kind)| is_call(kind).then_some("support"))),
+        ),
+        (
+            "prompt_version",
+            words(each().map(|(t, kind)| is_call(kind).then_some(["12", "13"][usize::from(t.0 == 2)]))),
+        ),
+        // Stamped on the root, for its calls.
+        (
+            "tools_version",
+            words(each().map(|(t, kind)| (!is_call(kind) && t.0 % 3 == 0).then_some("tools@7"))),
+        ),
+        (
             "response_model",
             words(each().map(|(_, kind)| is_call(kind).then_some("m"))),
         ),
@@ -489,6 +516,16 @@ fn trace_rows(traces: &[Trace], changed: bool) -> RecordBatch {
         ("version", words(each().map(Trace::version))),
         ("release", words(each().map(|t| t.color().is_marked().then_some("r1")))),
         ("cohort", words(each().map(Trace::cohort))),
+        (
+            "mirror_key",
+            Arc::new(each().map(Trace::mirror_key).collect::<StringViewArray>()),
+        ),
+        (
+            "unmarked_reason",
+            words(each().map(|t| (!t.color().is_marked()).then_some("no rule"))),
+        ),
+        ("color_conflict", flag(&|t| t.0 == 6)),
+        ("superseded", flag(&Trace::is_superseded)),
         (
             "user_id",
             Arc::new(StringViewArray::from_iter_values(
