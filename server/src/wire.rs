@@ -106,6 +106,8 @@ impl App {
             hosts: Hosts::new(config.hosts.iter().cloned().chain(config.public_host())),
             engine,
             desk: desk.clone(),
+            intake: pipeline.intake.clone(),
+            clock: Arc::clone(&clock),
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
             metrics,

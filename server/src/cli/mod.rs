@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod decisions;
 pub mod demo;
+mod import;
 mod prices;
 mod releases;
 mod serve;
@@ -74,6 +75,8 @@ pub enum Command {
     Decisions(decisions::DecisionsArgs),
     /// Show why a decision was taken: its gates, counts and evidence
     Explain(decisions::ExplainArgs),
+    /// Take recorded OTLP from files: Collector JSON lines, captured requests
+    Import(import::ImportArgs),
     /// List the prices that costs are computed from
     Prices(prices::PricesArgs),
     /// Print a completion script for a shell
@@ -88,6 +91,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
     let done = match cli.command {
         Command::Serve(args) => return serve::run(args).await,
         Command::Demo(args) => return demo::run(&args).await,
+        Command::Import(args) => return import::run(args, out).await,
         Command::Check(args) => check::run(&args, out),
         Command::Sql(args) => sql::run(args, out).await,
         Command::Status(args) => releases::status(args, out).await,

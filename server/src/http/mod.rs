@@ -1,8 +1,9 @@
-//! The API: health, metrics, SQL, releases, decisions, and what each route should be on.
+//! The API: health, metrics, SQL, evaluations, releases, decisions, and what each route should be on.
 
 mod decisions;
 mod desired;
 mod error;
+mod evals;
 mod health;
 mod host;
 mod ledger;
@@ -26,6 +27,8 @@ use axum::{
 };
 use gates::desk::DeskHandle;
 use http::{HeaderValue, StatusCode, header};
+use ingest::intake::Intake;
+use proto::clock::Clock;
 use query::Engine;
 use std::{sync::Arc, time::Duration};
 use store::Snapshot;
@@ -47,6 +50,10 @@ pub struct Api {
     pub engine: Engine,
     /// Releases, verdicts, decisions.
     pub desk: DeskHandle,
+    /// Where evaluations go in.
+    pub intake: Intake,
+    /// Now.
+    pub clock: Clock,
     /// Rows and cells.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Why ingest has stopped, if it has.
@@ -65,6 +72,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::page))
         .route("/api/v1/sql", post(sql::ask))
+        .route("/api/v1/evals", post(evals::evals))
+        .route("/api/v1/feedback", post(evals::feedback))
         .route("/api/v1/releases", get(releases::list).post(releases::declare))
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/releases/{id}/verdict", get(releases::verdict))

@@ -16,6 +16,7 @@ fn every_command_has_help_with_an_example() {
     for command in [
         "serve",
         "check",
+        "import",
         "sql",
         "status",
         "promote",

@@ -3,6 +3,8 @@
 
 mod captures;
 mod cli;
+mod evals;
+mod import;
 mod kill;
 mod otlp;
 mod prices;
