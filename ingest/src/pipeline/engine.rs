@@ -135,10 +135,11 @@ impl Engine {
 
     fn publish(&mut self) {
         let snapshot = self.fold.publish();
+        // Who sees the record's number sees its counts.
+        self.counters.set_assembly(self.fold.counts());
         self.counters.published_lsn.store(snapshot.lsn, Relaxed);
         self.counters.publications.fetch_add(1, Relaxed);
         self.counters.live_rows.store(self.fold.live_rows() as u64, Relaxed);
-        self.counters.set_assembly(self.fold.counts());
         _ = self.snapshots.send_replace(snapshot);
     }
 

@@ -16,7 +16,7 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 use store::{Store, StoreError, StoreOptions};
@@ -96,10 +96,17 @@ impl Local {
         format!("http://{}", self.address)
     }
 
+    /// Whether everything acknowledged is assembled, and every trace closed.
+    fn is_settled(&self) -> bool {
+        let counters = &self.pipeline.counters;
+        let durable = counters.durable_lsn.load(Relaxed);
+        counters.published_lsn.load(Relaxed) >= durable && counters.assembly().open == 0
+    }
+
     /// Waits until the traces have closed, if they shall, and seals everything.
     pub async fn close(self, settle: bool) -> Result<(), LocalError> {
         let begun = Instant::now();
-        while settle && self.pipeline.counters.assembly().open > 0 && begun.elapsed() < self.settles_in {
+        while settle && !self.is_settled() && begun.elapsed() < self.settles_in {
             tokio::time::sleep(LOOK).await;
         }
         self.stop.cancel();
