@@ -329,6 +329,16 @@ impl BookEntry {
         i.checked_sub(1).and_then(|i| self.splits[i].1)
     }
 
+    /// Manifest of a color; none of `unmarked`.
+    #[must_use]
+    pub const fn manifest_of(&self, color: Color) -> Option<&Manifest> {
+        match color {
+            Color::Blue => Some(&self.blue),
+            Color::Green => Some(&self.green),
+            Color::Unmarked => None,
+        }
+    }
+
     /// Color of a declared version.
     #[must_use]
     pub fn color_of_version(&self, version: &str) -> Option<Color> {

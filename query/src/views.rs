@@ -47,7 +47,7 @@ GROUP BY route, version, release, color, cohort",
     },
     ViewDoc {
         name: "eval_fail_rate",
-        doc: "failed evaluations by evaluator, route, version, release, color and cohort; n counts those with a result, errors those where the evaluator itself failed",
+        doc: "failed evaluations by evaluator (what users reported is feedback, and not here), route, version, release, color and cohort; n counts those with a result, errors those where the evaluator itself failed",
         sql: "
 SELECT name, route, version, release, color, cohort,
        count(passed) AS n,
@@ -56,6 +56,7 @@ SELECT name, route, version, release, color, cohort,
             THEN CAST(count(*) FILTER (WHERE NOT passed) AS DOUBLE) / count(passed) END AS rate,
        count(error_type) AS errors
 FROM evals
+WHERE name NOT IN ('user_feedback', 'thumbs_down', 'escalation', 'abandoned', 'override')
 GROUP BY name, route, version, release, color, cohort",
     },
     ViewDoc {

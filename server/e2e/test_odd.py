@@ -206,7 +206,6 @@ def test_a_deployment_is_known_by_the_release(trace):
     assert trace.row("color") == ("green",)
 
 
-@pytest.mark.xfail(strict=True, reason="a match of the manifest gives the color, and leaves the version NULL")
 def test_a_deployment_gives_the_version_of_its_manifest(trace):
     served_by_deployment(trace)
     assert trace.row("version") == ("8",)

@@ -344,12 +344,7 @@ impl Trial<'_> {
             tools_failed: (!tools.is_empty()).then(|| count(tools.iter().filter(|&&failed| failed).count())),
             guardrail_blocks: count(own().filter(|span| is_blocked(span)).count()),
             off_path: answer.and_then(|i| {
-                let entry = self.entry?;
-                let manifest = match self.colors.get(i) {
-                    Color::Blue => &entry.blue,
-                    Color::Green => &entry.green,
-                    Color::Unmarked => return None,
-                };
+                let manifest = self.entry?.manifest_of(self.colors.get(i))?;
                 path::is_off(manifest, self.spans, self.shape, i)
             }),
             thumbs_down: None,

@@ -83,6 +83,8 @@ pub fn resolve(spans: &[Span], shape: &Shape, start: Nanos, book: &ReleaseBook) 
         (version.as_deref() == Some(winner)).then_some(Color::Blue)
     };
     let color = color.or_else(settled).unwrap_or(Color::Unmarked);
+    // a color that a stamp or a match gave says which manifest it is
+    let version = version.or_else(|| Some(entry?.manifest_of(color)?.version.as_str().into()));
     let unmarked_reason = (!color.is_marked()).then(|| {
         match (&route, entry, &version) {
             (None, _, _) => reason::NO_ROUTE,

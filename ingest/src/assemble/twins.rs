@@ -9,6 +9,8 @@ use super::{
     shape::{Shape, Walk},
     span::{Call, Role, Span, Word},
 };
+use ahash::RandomState;
+use hashbrown::HashMap;
 use std::{cmp::Reverse, sync::Arc};
 use store::Filling;
 
@@ -55,14 +57,15 @@ impl Twins {
             )
         });
         let mut pairs: Vec<(usize, usize)> = Vec::new();
+        let mut is_inner = vec![false; spans.len()];
+        // scopes of the records that repeat a call; not empty on one that counts
+        let mut scopes: HashMap<usize, Vec<Option<&Arc<str>>>, RandomState> = HashMap::default();
         for (_, outer, inner) in found {
-            let is_taken = pairs.iter().any(|&(repeats, counts)| {
-                repeats == inner
-                    || repeats == outer
-                    || counts == inner
-                    || (counts == outer && scope(repeats) == scope(inner))
-            });
-            if !is_taken {
+            let repeating = scopes.get(&outer).map_or(&[][..], Vec::as_slice);
+            let is_free = !is_inner[outer] && !is_inner[inner] && !scopes.contains_key(&inner);
+            if is_free && !repeating.contains(&scope(inner)) {
+                is_inner[inner] = true;
+                scopes.entry(outer).or_default().push(scope(inner));
                 pairs.push((inner, outer));
             }
         }

@@ -70,6 +70,9 @@ fn late() -> Vec<Request> {
     ]
 }
 
+/// Which of [`late`] are an evaluation by response id and the two calls that have that id.
+const BY_RESPONSE: [usize; 3] = [3, 4, 6];
+
 fn play_in_time(requests: &[Request]) -> CellTable {
     let mut bench = Bench::open();
     bench.at(T0 + 1.0);
@@ -196,10 +199,16 @@ fn kills_and_seals_at_any_moment_change_nothing_of_what_is_late() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut bench = forgotten(Bench::config());
         let mut now = T0 + 3.0 * DAY;
-        let mut requests = late();
+        let mut requests: Vec<(usize, Request)> = late().into_iter().enumerate().collect();
         while !requests.is_empty() {
-            let request = requests.remove(rng.random_range(0..requests.len()));
-            now += [0.0, 1.0, 3.0, 300.0][rng.random_range(0..4)];
+            // an evaluation waits minutes for what names its response, and as long for a second one that does
+            let is_waiting = |requests: &[(usize, Request)]| {
+                let left = requests.iter().filter(|(n, _)| BY_RESPONSE.contains(n)).count();
+                left != 0 && left != BY_RESPONSE.len()
+            };
+            let longest = if is_waiting(&requests) { 3 } else { 4 };
+            now += [0.0, 1.0, 3.0, 300.0][rng.random_range(0..longest)];
+            let (_, request) = requests.remove(rng.random_range(0..requests.len()));
             bench.at(now);
             bench.send(&request);
             match rng.random_range(0..6) {
@@ -209,7 +218,7 @@ fn kills_and_seals_at_any_moment_change_nothing_of_what_is_late() {
                     bench.pipeline().seal_now();
                     bench.reopen();
                 }
-                3 => {
+                3 if !is_waiting(&requests) => {
                     now += 50_000.0;
                     bench.settle_at(now);
                 }
