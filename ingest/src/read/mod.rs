@@ -59,7 +59,7 @@ use slots::Slots;
 pub(crate) use sources::FLAG_ATTRIBUTE;
 use std::{fmt::Write as _, sync::Arc};
 use store::Section;
-use value::{key_value, utf8};
+use value::{check_utf8, key_value};
 pub use verdict::{EVAL_RULES_MAX, EvalRule, EvalRuleError, EvalRules};
 use wire::Cursor;
 
@@ -325,8 +325,8 @@ impl Kept<'_> {
             } else {
                 &mut counts.attributes_over_max
             }) += 1;
-            utf8(key)?;
-            return value.text().map_or(Ok(()), |text| utf8(text).map(drop));
+            check_utf8(key)?;
+            return value.text().map_or(Ok(()), check_utf8);
         }
         let written = if self.policy == ContentPolicy::Hash {
             counts.content_hashed += 1;

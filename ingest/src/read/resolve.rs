@@ -8,6 +8,7 @@ use super::{
     value::{Value, first_text},
 };
 use memchr::memmem;
+use std::sync::LazyLock;
 
 /// What a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +228,11 @@ pub(super) fn failure<'a>(error_type: Option<Value<'a>>, http_status: Option<i32
         Some(Value::Int(code)) => (None, i32::try_from(code).ok()),
         _ => (None, None),
     };
-    let says = |words: &[&str]| text.is_some_and(|text| words.iter().any(|word| contains(text, word)));
+    let lower = text.map(|text| text[..text.len().min(ERROR_TEXT_LOOKED_AT)].to_ascii_lowercase());
+    let says = |words: &[&str]| {
+        let lower = lower.as_deref().unwrap_or_default();
+        words.iter().any(|word| memmem::find(lower, word.as_bytes()).is_some())
+    };
     let is = |status: Option<i32>, of: &[i32]| status.is_some_and(|status| of.contains(&status));
     let rate_limited = says(&[
         "ratelimit",
@@ -259,30 +264,26 @@ pub(super) fn failure<'a>(error_type: Option<Value<'a>>, http_status: Option<i32
     }
 }
 
-/// Whether `text` contains the lower-case `word`, ignoring ASCII case.
-fn contains(text: &[u8], word: &str) -> bool {
-    text.len() >= word.len()
-        && text
-            .windows(word.len())
-            .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
-}
-
 /// How much of an error's text is looked at, bytes: stack traces follow.
 const ERROR_TEXT_LOOKED_AT: usize = 1 << 10;
 
 /// The number in `Error code: NNN`, as OpenAI's client writes it, or in `status_code: NNN`, as pydantic-ai does.
 pub(super) fn error_code(text: &[u8]) -> Option<i32> {
-    const BEFORE: [&[u8]; 2] = [b"Error code: ", b"status_code: "];
+    static BEFORE: LazyLock<[memmem::Finder<'static>; 2]> =
+        LazyLock::new(|| ["Error code: ", "status_code: "].map(memmem::Finder::new));
+    if text.is_empty() {
+        return None;
+    }
     let text = &text[..text.len().min(ERROR_TEXT_LOOKED_AT)];
-    let code = |before: &[u8]| {
-        let at = memmem::find(text, before)? + before.len();
+    let code = |before: &memmem::Finder<'_>| {
+        let at = before.find(text)? + before.needle().len();
         let digits = text
             .get(at..at + 3)
             .filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
         let code: i32 = std::str::from_utf8(digits).ok()?.parse().ok()?;
         (100..600).contains(&code).then_some(code)
     };
-    BEFORE.into_iter().find_map(code)
+    BEFORE.iter().find_map(code)
 }
 
 /// A whole number in LiteLLM's usage, a Python repr: `'cached_tokens': 1024`.

@@ -137,6 +137,16 @@ pub(super) fn first_text(array: &[u8]) -> Result<Option<&[u8]>, ReadError> {
     }
 }
 
+/// Only whether it is text. Short ASCII, which most is, costs a few words.
+#[inline]
+pub(super) fn check_utf8(bytes: &[u8]) -> Result<(), ReadError> {
+    if bytes.is_ascii() {
+        Ok(())
+    } else {
+        utf8(bytes).map(drop)
+    }
+}
+
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, ReadError> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| ReadError::Utf8)
 }

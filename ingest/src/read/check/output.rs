@@ -110,9 +110,9 @@ impl<'a> Flat<'a> {
 /// Messages whose fields are attributes of their own, with the wanted fields alone.
 fn flat<'a>(pieces: &Pieces<'a>, is_wanted: fn(OfMessage) -> bool) -> BTreeMap<(Piece, usize), Flat<'a>> {
     let mut messages: BTreeMap<(Piece, usize), Flat<'a>> = BTreeMap::new();
-    for (piece, key, value) in pieces.iter() {
-        let flat = matches!(piece, Piece::LlmMessage | Piece::GenAiMessage | Piece::Completion);
-        let (true, Some(text)) = (flat, str_of(&value)) else {
+    let is_flat = |piece| matches!(piece, Piece::LlmMessage | Piece::GenAiMessage | Piece::Completion);
+    for (piece, key, value) in pieces.of(is_flat) {
+        let Some(text) = str_of(&value) else {
             continue;
         };
         let Some((_, number, of)) = message(key).filter(|(.., of)| is_wanted(*of)) else {

@@ -195,10 +195,10 @@ impl<'a> Pieces<'a> {
         self.is_over
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Piece, &'a str, Value<'a>)> {
-        self.list
-            .iter()
-            .filter_map(|(piece, key, value)| Some((*piece, std::str::from_utf8(key).ok()?, *value)))
+    /// Pieces of some kinds, in the order they came; their keys are text.
+    pub(super) fn of(&self, is_wanted: impl Fn(Piece) -> bool) -> impl Iterator<Item = (Piece, &'a str, Value<'a>)> {
+        let wanted = self.list.iter().filter(move |(piece, ..)| is_wanted(*piece));
+        wanted.filter_map(|(piece, key, value)| Some((*piece, std::str::from_utf8(key).ok()?, *value)))
     }
 
     /// First value of a piece that stands alone.

@@ -161,7 +161,7 @@ impl Toolsets {
         for source in FLAT {
             let mut digest = Xxh3::new();
             let mut bytes = 0;
-            for (_, key, value) in pieces.iter().filter(|(piece, ..)| *piece == source) {
+            for (_, key, value) in pieces.of(|piece| piece == source) {
                 let text = value.text().unwrap_or_default();
                 for part in [key.as_bytes(), text] {
                     digest.update(&part.len().to_le_bytes());
@@ -224,7 +224,7 @@ fn mentions_tools(parameters: &[u8]) -> bool {
 fn flat(pieces: &Pieces<'_>, source: Piece) -> BTreeMap<String, Tool> {
     let mut listed: BTreeMap<usize, serde_json::Map<String, Json>> = BTreeMap::new();
     let mut tools = BTreeMap::new();
-    for (_, key, value) in pieces.iter().filter(|(piece, ..)| *piece == source) {
+    for (_, key, value) in pieces.of(|piece| piece == source) {
         let Some((_, number, of)) = tool(key) else {
             continue;
         };
