@@ -75,6 +75,8 @@ impl Assembly {
             self.counts.open -= 1;
             self.counts.recent += 1;
             self.counts.closed += 1;
+            self.counts.closed_at_deadline += u64::from(by == ClosedBy::Deadline);
+            self.counts.closed_quiet += u64::from(by == ClosedBy::Quiet);
             self.charge(id, lsn, effects);
         }
         let Some(trace) = self.traces.get_mut(&id) else {

@@ -144,6 +144,10 @@ pub struct Counts {
     pub closed: u64,
     /// Of these, for want of room.
     pub evicted: u64,
+    /// Of these, because they had been open for too long.
+    pub closed_at_deadline: u64,
+    /// Of these, because nothing came for long, their root not seen.
+    pub closed_quiet: u64,
     /// Changes of closed traces.
     pub changed_late: u64,
     /// Span rows dropped because they had come before.

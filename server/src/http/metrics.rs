@@ -329,6 +329,60 @@ impl Ingest {
             "evals_unplaced",
             "evaluations whose trace never came",
             traces.evals_unplaced,
+        )?;
+        counter(
+            out,
+            "traces_closed_at_deadline",
+            "traces closed because they had been open for too long",
+            traces.closed_at_deadline,
+        )?;
+        counter(
+            out,
+            "traces_closed_quiet",
+            "traces closed without their root, because nothing came for long",
+            traces.closed_quiet,
+        )?;
+        gauge(
+            out,
+            "evals_pending",
+            "evaluations that wait for their trace",
+            traces.evals_pending,
+        )?;
+        gauge(
+            out,
+            "late_traces_wanted",
+            "forgotten traces that are being looked up",
+            traces.late_wanted,
+        )?;
+        counter(
+            out,
+            "late_traces_revived",
+            "forgotten traces that late rows brought back from files",
+            traces.revived,
+        )?;
+        counter(
+            out,
+            "late_traces_refused",
+            "forgotten traces whose late rows have no effect on cells",
+            traces.revive_refused,
+        )?;
+        counter(
+            out,
+            "late_over_limit",
+            "late spans and forgotten traces beyond the limits",
+            traces.late_over_limit,
+        )?;
+        counter(
+            out,
+            "lookup_failures",
+            "look-ups of late rows that failed because a file could not be read",
+            get(&self.pipeline.lookup_failures),
+        )?;
+        durations(
+            out,
+            "lookup_seconds",
+            "time of a look-up of late rows",
+            &self.pipeline.lookup_time,
         )
     }
 
