@@ -31,6 +31,7 @@ const SHIPPED: &str = include_str!("../prices.toml");
 /// Names by which conventions call a provider of the table.
 const PROVIDER_ALIASES: &[(&str, &str)] = &[
     ("amazon-bedrock", "bedrock"),
+    ("aws", "bedrock"),
     ("aws.bedrock", "bedrock"),
     ("aws_bedrock", "bedrock"),
     ("az.ai.inference", "azure_ai"),

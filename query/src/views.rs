@@ -180,7 +180,7 @@ FROM (
                CAST(cache_version AS VARCHAR) AS cache_version,
                CAST(fallback_version AS VARCHAR) AS fallback_version,
                CAST(policy_version AS VARCHAR) AS policy_version,
-               CASE WHEN role <> 'call' OR repeats_span_id IS NOT NULL THEN NULL
+               CASE WHEN role <> 'call' OR shadow OR repeats_span_id IS NOT NULL THEN NULL
                     WHEN lower(name) LIKE '%embed%' OR lower(request_model) LIKE '%embed%' THEN 'embedding'
                     ELSE 'generation' END AS kind
               FROM spans

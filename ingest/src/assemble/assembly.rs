@@ -432,8 +432,9 @@ impl Assembly {
         .outcome()
         .map(|mut outcome| {
             let names_max = self.limits.names_max;
-            outcome.verdicts = self.names.verdicts(outcome.verdicts, names_max);
-            outcome.split_ppm = self.names.split(outcome.split_ppm, names_max);
+            let declared = view.entry.and_then(|entry| entry.split_at(view.start));
+            outcome.verdicts = self.names.verdicts(&outcome.route, outcome.verdicts, names_max);
+            outcome.split_ppm = self.names.split(outcome.split_ppm, declared, names_max);
             Arc::new(outcome)
         });
         let changed = trace.charged != outcome;

@@ -1,7 +1,8 @@
 //! A failed try and its fallback that a client recorded as two root traces: one request of one user.
 //!
-//! They are tied where something in common allows it: the same request id; or the same session, if the later one says
-//! that it is a fallback and starts within [`SESSION_WITHIN`] of the failure. The failed one is then superseded: no user
+//! They are tied where they are of one route, the later one starts after the failure, and something in common allows it:
+//! the same request id, within [`REQUEST_WITHIN`]; or the same session, within [`SESSION_WITHIN`], if the later one says
+//! that it is a fallback. The failed one is then superseded: no user
 //! saw its error, so it counts at attempt grain only, and the later one counts under the color that was tried first.
 //! A fallback that cannot be tied says so: `linked_by` reads `none`.
 
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use store::TraceId;
 
+/// How long after a failure a trace of the same request may start and still be its next try.
+pub const REQUEST_WITHIN: Duration = Duration::from_secs(600);
 /// How long after a failure a trace of the same session may start and still be its fallback.
 pub const SESSION_WITHIN: Duration = Duration::from_secs(60);
 /// Traces of one request id or session that are compared; of more, none are tied.
@@ -54,6 +57,8 @@ pub struct Link {
 /// What the ties of a trace depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
+    /// Its route: a fallback is on the route of the failed try.
+    pub route: Option<Arc<str>>,
     /// Start of its root.
     pub start: Nanos,
     /// End of its root.
@@ -72,7 +77,8 @@ type Key = (LinkedBy, Arc<str>);
 #[derive(Debug, Default)]
 struct Group {
     traces: Vec<(TraceId, Member)>,
-    is_crowded: bool,
+    /// How many there are, once they are too many.
+    crowd: usize,
 }
 
 /// Traces that may belong together, by what they have in common.
@@ -104,10 +110,12 @@ impl Links {
             if group.traces.len() == MEMBERS_MAX {
                 *group = Group {
                     traces: Vec::new(),
-                    is_crowded: true,
+                    crowd: MEMBERS_MAX,
                 };
             }
-            if !group.is_crowded {
+            if group.crowd > 0 {
+                group.crowd += 1;
+            } else {
                 let at = group
                     .traces
                     .partition_point(|(other, known)| (known.start, other) < (member.start, &id));
@@ -129,9 +137,10 @@ impl Links {
             let Some(group) = self.members.get_mut(&key) else {
                 continue;
             };
+            group.crowd = group.crowd.saturating_sub(1);
             group.traces.retain(|(other, _)| *other != id);
             touched.extend(group.traces.iter().map(|(other, _)| *other));
-            if group.traces.is_empty() && !group.is_crowded {
+            if group.traces.is_empty() && group.crowd == 0 {
                 self.members.remove(&key);
             }
         }
@@ -164,7 +173,9 @@ impl Links {
                 other,
                 by,
                 superseded: next.is_some(),
-                assigned: members[first].1.color,
+                assigned: Some(members[first].1.color)
+                    .filter(|color| color.is_marked())
+                    .unwrap_or(members[at].1.color),
             })
         })
     }
@@ -181,9 +192,13 @@ fn keys_of(subject: &Subject, member: &Member) -> Vec<Key> {
 
 /// Whether `next` is the try after the failure of `before`.
 fn follows(by: LinkedBy, before: &Member, next: &Member) -> bool {
+    let within = match by {
+        LinkedBy::RequestId => REQUEST_WITHIN,
+        LinkedBy::SessionId => SESSION_WITHIN,
+    };
     before.failed
-        && match by {
-            LinkedBy::RequestId => true,
-            LinkedBy::SessionId => next.is_fallback && next.start <= before.end.plus(SESSION_WITHIN),
-        }
+        && before.route == next.route
+        && before.end <= next.start
+        && next.start <= before.end.plus(within)
+        && (by == LinkedBy::RequestId || next.is_fallback)
 }

@@ -82,8 +82,8 @@ pub struct Limits {
     pub evals: EvalLimits,
     /// Traces that are brought back from files.
     pub late: LateLimits,
-    /// Routes, cohort values, evaluators and splits with cells of their own; those of further ones go under [`OTHER`], or
-    /// have no split.
+    /// Undeclared routes, the cohort values and evaluators of each route, and undeclared splits with cells of their own;
+    /// those of further ones go under [`OTHER`], or have no split.
     pub names_max: usize,
 }
 

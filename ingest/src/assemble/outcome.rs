@@ -261,7 +261,9 @@ impl Trial<'_> {
         }
         for eval in Eval::distinct(self.evals) {
             out.evals += 1;
-            let Some(passed) = eval.passed else { continue };
+            let Some(passed) = eval.passed.filter(|_| !self.is_of_another(eval)) else {
+                continue;
+            };
             let quality = &mut out.quality;
             match feedback::metric_of(&eval.name) {
                 Some(Metric::ThumbsDown) => *quality.thumbs_down.get_or_insert(false) |= !passed,
@@ -275,6 +277,19 @@ impl Trial<'_> {
         }
         out.quality.reported.sort_unstable();
         Some(out)
+    }
+
+    /// Whether an evaluation is about a mirrored span of a trace that a user saw, or about a judge's own.
+    fn is_of_another(&self, eval: &Eval) -> bool {
+        let about = eval
+            .span
+            .and_then(|id| self.spans.binary_search_by_key(&id, |span| span.id).ok());
+        let is_mirrored = |i| {
+            self.shape
+                .root()
+                .is_some_and(|root| self.shape.shadow(i) && !self.shape.shadow(root))
+        };
+        about.is_some_and(|i| is_mirrored(i) || self.shape.judged(i))
     }
 
     /// Calls that count for the user, earliest first. Calls of judges and mirrors don't, nor does the second record of

@@ -73,12 +73,7 @@ fn add_quality(cells: &mut Vec<(Metric, Grain, Cell)>, quality: &Quality, sign: 
         }
     }
     // of all traces: silence means that it did not happen
-    for metric in [
-        Metric::ThumbsDown,
-        Metric::Escalation,
-        Metric::Abandoned,
-        Metric::Override,
-    ] {
+    for metric in [Metric::Escalation, Metric::Abandoned, Metric::Override] {
         let event = quality.reported.contains(&metric);
         rate(cells, &metric, Grain::Trace, event, sign);
     }

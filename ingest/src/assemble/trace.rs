@@ -197,6 +197,7 @@ impl Trace {
             ..Subject::default()
         };
         let member = Member {
+            route: self.mark.as_ref().and_then(|(mark, _)| mark.route.clone()),
             start: root.start,
             end: root.end,
             failed: root.error,

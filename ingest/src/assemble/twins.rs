@@ -11,6 +11,7 @@ use super::{
 };
 use ahash::RandomState;
 use hashbrown::HashMap;
+use proto::Nanos;
 use std::{cmp::Reverse, sync::Arc};
 use store::Filling;
 
@@ -38,7 +39,9 @@ impl Twins {
         let mut found: Vec<(Kinship, usize, usize)> = Vec::new();
         for (n, &a) in calls.iter().enumerate() {
             for &b in &calls[n + 1..] {
+                let is_of_one_path = shape.shadow(a) == shape.shadow(b) && shape.judged(a) == shape.judged(b);
                 if scope(a) != scope(b)
+                    && is_of_one_path
                     && let Some((outer, inner)) = outer_first(spans, shape, &walk, a, b)
                     && let Some(kinship) = kinship(&spans[outer], &spans[inner])
                 {
@@ -56,17 +59,38 @@ impl Twins {
                 key(inner),
             )
         });
+        // groups of records of one call, each of a scope of its own; a group of two grows to three where it fits
+        let mut group: HashMap<usize, usize, RandomState> = HashMap::default();
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        for (_, a, b) in found {
+            let [a, b] = [a, b].map(|i| {
+                *group.entry(i).or_insert_with(|| {
+                    groups.push(vec![i]);
+                    groups.len() - 1
+                })
+            });
+            let is_disjoint = || {
+                groups[a]
+                    .iter()
+                    .all(|&i| groups[b].iter().all(|&j| scope(i) != scope(j)))
+            };
+            if a != b && is_disjoint() {
+                let joined = std::mem::take(&mut groups[b]);
+                for &i in &joined {
+                    group.insert(i, a);
+                }
+                groups[a].extend(joined);
+            }
+        }
         let mut pairs: Vec<(usize, usize)> = Vec::new();
-        let mut is_inner = vec![false; spans.len()];
-        // scopes of the records that repeat a call; not empty on one that counts
-        let mut scopes: HashMap<usize, Vec<Option<&Arc<str>>>, RandomState> = HashMap::default();
-        for (_, outer, inner) in found {
-            let repeating = scopes.get(&outer).map_or(&[][..], Vec::as_slice);
-            let is_free = !is_inner[outer] && !is_inner[inner] && !scopes.contains_key(&inner);
-            if is_free && !repeating.contains(&scope(inner)) {
-                is_inner[inner] = true;
-                scopes.entry(outer).or_default().push(scope(inner));
-                pairs.push((inner, outer));
+        for records in groups.iter().filter(|records| records.len() > 1) {
+            let is_topmost = |&&i: &&usize| !records.iter().any(|&other| walk.below(other, i));
+            let outermost = records
+                .iter()
+                .filter(is_topmost)
+                .min_by_key(|&&i| longest_first(&spans[i]));
+            if let Some(&outer) = outermost {
+                pairs.extend(records.iter().filter(|&&i| i != outer).map(|&inner| (inner, outer)));
             }
         }
         pairs.sort_unstable();
@@ -136,6 +160,10 @@ fn contains(outer: &Span, inner: &Span) -> bool {
     outer.start <= inner.start && inner.end <= outer.end
 }
 
+fn longest_first(span: &Span) -> (Reverse<i64>, Nanos, u64) {
+    (Reverse(span.end.0 - span.start.0), span.start, span.id)
+}
+
 /// The two with the outer record first, if they are nested or siblings.
 fn outer_first(spans: &[Span], shape: &Shape, walk: &Walk, a: usize, b: usize) -> Option<(usize, usize)> {
     if walk.below(a, b) {
@@ -145,9 +173,8 @@ fn outer_first(spans: &[Span], shape: &Shape, walk: &Walk, a: usize, b: usize) -
         return Some((b, a));
     }
     let are_siblings = spans[a].parent == spans[b].parent && shape.above(a) == shape.above(b);
-    let longest_first = |i: usize| (Reverse(spans[i].end.0 - spans[i].start.0), spans[i].start, spans[i].id);
     are_siblings.then(|| {
-        if longest_first(a) <= longest_first(b) {
+        if longest_first(&spans[a]) <= longest_first(&spans[b]) {
             (a, b)
         } else {
             (b, a)

@@ -15,6 +15,8 @@ use super::{
 
 /// Slots that one key may fill.
 const USES_MAX: usize = 3;
+/// Longest unknown key that is remembered, bytes.
+const LEARNED_BYTES_MAX: usize = 256;
 /// Unknown keys that are remembered.
 pub(super) const LEARNED_MAX: usize = 1_024;
 /// Cells of the table; a power of two, and sparse even when all that can be learned is.
@@ -353,7 +355,9 @@ impl KeyTable {
         if self.gathers {
             meaning.piece = Piece::of(key);
         }
-        if self.learned < LEARNED_MAX && self.insert(key, meaning) {
+        // a long key is judged each time: what is remembered is remembered for good
+        let is_short = key.len() <= LEARNED_BYTES_MAX;
+        if is_short && self.learned < LEARNED_MAX && self.insert(key, meaning) {
             self.learned += 1;
         }
         meaning

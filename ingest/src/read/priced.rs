@@ -5,7 +5,7 @@ use super::{
     resolve,
     slot::Slot,
     slots::Slots,
-    sources::{COST_DETAILS, USAGE_OBJECT},
+    sources::{COST_DETAILS, USAGE_DETAILS, USAGE_OBJECT},
     value::{BadNumber, Number},
 };
 use crate::price::{MONEY_NANO_MAX, Price, PriceTable};
@@ -86,6 +86,8 @@ fn find(prices: &PriceTable, called: &Called<'_>) -> Option<Price> {
 // Sources that are texts with the number somewhere in them.
 const CACHE_READ_IN_USAGE: u8 = rank_of(Slot::CacheReadTokens, USAGE_OBJECT);
 const REASONING_IN_USAGE: u8 = rank_of(Slot::ReasoningTokens, USAGE_OBJECT);
+const PROMPT_IN_DETAILS: u8 = rank_of(Slot::PromptTokens, USAGE_DETAILS);
+const COMPLETION_IN_DETAILS: u8 = rank_of(Slot::CompletionTokens, USAGE_DETAILS);
 const COST_IN_DETAILS: u8 = rank_of(Slot::EmitterCost, COST_DETAILS);
 
 /// A count of tokens, `None` if no source has one.
@@ -95,6 +97,8 @@ pub(super) fn token_count(slots: &Slots<'_>, slot: Slot) -> Option<Number<i64>> 
     let in_usage = match slot {
         Slot::CacheReadTokens if rank == CACHE_READ_IN_USAGE => "cached_tokens",
         Slot::ReasoningTokens if rank == REASONING_IN_USAGE => "reasoning_tokens",
+        Slot::PromptTokens if rank == PROMPT_IN_DETAILS => "input",
+        Slot::CompletionTokens if rank == COMPLETION_IN_DETAILS => "output",
         _ => return Some(value.count()),
     };
     Some(resolve::usage_number(value.text()?, in_usage)?.count())

@@ -17,6 +17,7 @@ pub(super) const SOURCES: &[Source] = &[
             "ai.operationId",
             "traceloop.span.kind",
             "llm.request.type",
+            "langfuse.observation.type",
         ],
     )
     .note(
@@ -39,7 +40,7 @@ pub(super) const SOURCES: &[Source] = &[
         .note("request model; on traceAI spans the response model"),
     span(
         Slot::RequestModel, "request_model",
-        &["llm.request.model_name", "ai.model.id", "model_name"],
+        &["llm.request.model_name", "ai.model.id", "model_name", "langfuse.observation.model.name"],
     )
     .note(
         "after `gen_ai.request.model`, and before `model` in the JSON of `llm.invocation_parameters`, \
@@ -61,9 +62,10 @@ pub(super) const SOURCES: &[Source] = &[
             "ai.usage.inputTokens",
             "ai.usage.promptTokens",
             "ai.usage.tokens",
+            USAGE_DETAILS,
         ],
     )
-    .note("calls only; cached tokens are part of it"),
+    .note("calls only; of `langfuse.observation.usage_details` its `input`; cached tokens are part of it"),
     span(
         Slot::CompletionTokens, "completion_tokens",
         &[
@@ -72,9 +74,10 @@ pub(super) const SOURCES: &[Source] = &[
             "llm.token_count.completion",
             "ai.usage.outputTokens",
             "ai.usage.completionTokens",
+            USAGE_DETAILS,
         ],
     )
-    .note("calls only; reasoning tokens are part of it"),
+    .note("calls only; of `langfuse.observation.usage_details` its `output`; reasoning tokens are part of it"),
     helper(
         Slot::TotalTokens,
         &[
@@ -95,6 +98,7 @@ pub(super) const SOURCES: &[Source] = &[
             "ai.usage.inputTokenDetails.cacheReadTokens",
             "ai.usage.cachedInputTokens",
             "gen_ai.usage.details.cache_read_tokens",
+            "gen_ai.usage.cache_read_input_tokens",
             USAGE_OBJECT,
         ],
     )
@@ -107,6 +111,8 @@ pub(super) const SOURCES: &[Source] = &[
             "llm.token_count.prompt_details.cache_write",
             "gen_ai.usage.cache_write_tokens",
             "ai.usage.inputTokenDetails.cacheWriteTokens",
+            "gen_ai.usage.cache_creation_input_tokens",
+            "gen_ai.usage.cache_write_input_tokens",
         ],
     )
     .note("calls only"),
@@ -321,6 +327,8 @@ pub(super) const EXCEPTION_TYPE: &str = "exception.type";
 pub(super) const EXCEPTION_MESSAGE: &str = "exception.message";
 /// LiteLLM's usage as a Python repr.
 pub(super) const USAGE_OBJECT: &str = "metadata.usage_object";
+/// Langfuse's usage as a JSON text.
+pub(super) const USAGE_DETAILS: &str = "langfuse.observation.usage_details";
 /// Langfuse's cost as a JSON text.
 pub(super) const COST_DETAILS: &str = "langfuse.observation.cost_details";
 /// Langfuse's time of the first token, RFC 3339.

@@ -245,7 +245,9 @@ fn happened(name: &str, said: &Said<'_>) -> Option<bool> {
     }
     match said.score() {
         Some(score) if score >= 1.0 => Some(true),
-        Some(score) if score <= 0.0 => Some(false),
+        Some(0.0) => Some(false),
+        // how many a client writes a thumb down; of anything else it says nothing
+        Some(score) if score < 0.0 && name == "thumbs_down" => Some(true),
         Some(_) => None,
         None if said.passed.is_some() || said.is_feedback => Some(true),
         None => None,

@@ -154,6 +154,85 @@ fn three_records_of_one_call_are_one_call() {
         record(4, 3, "c", 0.2, 0.8),
     ];
     assert_eq!(outcome(&rows).0.prompt, Some(5));
+    let mut without_id = rows.clone();
+    without_id[1].response = None;
+    assert_eq!(
+        outcome(&without_id).0.prompt,
+        Some(5),
+        "the outermost names no response"
+    );
+    let siblings = [
+        green(1, 0.0, 1.0),
+        record(2, 1, "a", 0.1, 1.0),
+        record(3, 1, "b", 0.0, 0.5),
+        record(4, 1, "c", 0.1, 0.4),
+    ];
+    assert_eq!(outcome(&siblings).0.attempts.len(), 1);
+}
+
+#[test]
+fn a_mirrored_call_is_no_second_record_of_the_users_call() {
+    let rows = [
+        green(1, 0.0, 1.0),
+        by("sdk", call(1, 2, 1, 0.1, 0.5)),
+        S {
+            shadow: true,
+            ..by("gateway", call(1, 3, 1, 0.0, 0.6))
+        },
+    ];
+    assert_eq!(outcome(&rows).0.attempts.len(), 1);
+}
+
+#[test]
+fn an_evaluation_of_a_mirrored_call_is_not_charged_to_the_user() {
+    let mut bench = Bench::new(Limits::default());
+    let judged = |span| E {
+        trace: 1,
+        span: Some(span),
+        response: None,
+        time: 1.0,
+        name: "Tone",
+        passed: Some(span == 2),
+    };
+    let mirrored = S {
+        shadow: true,
+        ..call(1, 3, 1, 0.0, 0.6)
+    };
+    let rows = [green(1, 0.0, 1.0), call(1, 2, 1, 0.1, 0.5), mirrored];
+    bench.apply(at(1.0), vec![spans(&rows), evals(&[judged(2), judged(3)])]);
+    bench.tick(at(1_500.0));
+    assert_eq!(
+        cell(&bench, Color::Green, Metric::EvalFail("tone".into()), Grain::Trace),
+        (1, 0)
+    );
+}
+
+#[test]
+fn an_opinion_is_counted_among_opinions_and_an_escalation_among_all() {
+    let mut bench = Bench::new(Limits::default());
+    let told = |trace, name, passed| E {
+        trace,
+        span: None,
+        response: None,
+        time: 1.0,
+        name,
+        passed: Some(passed),
+    };
+    let roots = [1, 2, 3].map(|trace| green(trace, 0.0, 1.0));
+    let said = [
+        told(1, "user_feedback", false),
+        told(2, "user_feedback", true),
+        told(3, "Escalation", false),
+    ];
+    bench.apply(at(1.0), vec![spans(&roots), evals(&said)]);
+    bench.tick(at(1_500.0));
+    let seen = |metric| cell(&bench, Color::Green, metric, Grain::Trace);
+    assert_eq!((seen(Metric::ThumbsDown), seen(Metric::Escalation)), ((2, 1), (3, 1)));
+    assert_eq!(
+        bench.rows[&id(1)].outcome.clone().unwrap().evals_failed,
+        0,
+        "feedback is no failed evaluation"
+    );
 }
 
 #[test]
@@ -289,6 +368,27 @@ fn a_session_ties_a_failure_only_to_what_says_that_it_is_a_fallback() {
         ..green(2, 0.0, 1.0)
     };
     assert_eq!(linked(&[green(1, 0.0, 1.0), alone]), Some("none"));
+}
+
+#[test]
+fn one_request_id_on_two_routes_or_at_the_same_time_ties_nothing() {
+    let failed = S {
+        error: true,
+        request: Some("q-1"),
+        ..green(1, 0.0, 1.0)
+    };
+    let next = |route, start| S {
+        route: Some(route),
+        request: Some("q-1"),
+        ..green(2, start, start + 1.0)
+    };
+    let is_superseded = |rows: &[S]| outcome(rows).0.is_superseded();
+    assert!(is_superseded(&[failed.clone(), next("chat", 1.1)]));
+    assert!(!is_superseded(&[failed.clone(), next("search", 1.1)]));
+    assert!(
+        !is_superseded(&[failed, next("chat", 0.5)]),
+        "a call beside it is no second try"
+    );
 }
 
 #[test]
