@@ -333,7 +333,8 @@ impl Assembly {
         resolved.mark.spans = colors.marks(&trace.spans, &resolved.mark, &view.twins);
         trace.conflict = resolved.conflict;
         let (timeout, grace) = view.patience(&self.limits);
-        trace.admit_at = Some(view.start.plus(timeout + grace));
+        let latest = trace.opened.plus(self.limits.started_ahead_max);
+        trace.admit_at = Some(view.start.min(latest).plus(timeout + grace));
 
         let changed = trace.mark.as_ref().is_none_or(|(mark, _)| **mark != resolved.mark);
         let mark = match &trace.mark {
@@ -431,6 +432,9 @@ impl Assembly {
         }
         .outcome()
         .map(|mut outcome| {
+            let (opened, limits) = (trace.opened, &self.limits);
+            outcome.visible &= view.start <= opened.plus(limits.started_ahead_max)
+                && opened <= view.start.plus(limits.started_ago_max);
             let names_max = self.limits.names_max;
             let declared = view.entry.and_then(|entry| entry.split_at(view.start));
             outcome.verdicts = self.names.verdicts(&outcome.route, outcome.verdicts, names_max);

@@ -64,6 +64,10 @@ pub struct Limits {
     pub timeout: Duration,
     /// Time for late spans after the timeout, outside any release.
     pub grace: Duration,
+    /// A trace that claims to have started longer ago than this has rows, and no cells.
+    pub started_ago_max: Duration,
+    /// The same for one that claims to start this far ahead of its arrival.
+    pub started_ahead_max: Duration,
     /// Open traces; beyond, the oldest is closed as `evicted`.
     pub open_traces_max: usize,
     /// Closed traces that late spans and evaluations can still change.
@@ -96,6 +100,8 @@ impl Default for Limits {
             deadline: Duration::from_secs(600),
             timeout: Duration::from_secs(60),
             grace: Duration::from_secs(10),
+            started_ago_max: Duration::from_secs(400 * 86_400),
+            started_ahead_max: Duration::from_secs(86_400),
             open_traces_max: 1_000_000,
             recent_traces_max: 100_000,
             recent_age: Duration::from_secs(3_600),

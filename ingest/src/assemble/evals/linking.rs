@@ -7,7 +7,7 @@ use super::{
         facts::EvalFacts,
         span::{Eval, response_hash},
     },
-    Added, EvalLimits, EvalRow, Key, Looked, Pending,
+    Added, EvalLimits, EvalRow, Key, Looked,
     dedup::Put,
 };
 use hashbrown::HashSet;
@@ -137,6 +137,9 @@ impl Assembly {
     fn set_counted(&mut self, number: u64, trace: Option<TraceId>) {
         if let Some(pending) = self.unsettled.pending.get_mut(&number) {
             Arc::make_mut(pending).counted_in = trace;
+            if let Some(trace) = trace {
+                self.unsettled.near.entry(trace).or_default().insert(number);
+            }
             self.unsettled.changed_chunks.insert(number / super::CHUNK);
         }
     }
@@ -150,13 +153,7 @@ impl Assembly {
 
     /// Evaluations that wait for a trace that could not be brought back count nowhere.
     pub(in crate::assemble) fn give_up_trace(&mut self, id: TraceId) {
-        let unsettled = &self.unsettled;
-        let concerned = |(number, pending): (&u64, &Arc<Pending>)| {
-            let wants = unsettled.target(pending).is_some_and(|(target, _)| target == id);
-            (wants || pending.counted_in == Some(id)).then_some(*number)
-        };
-        let concerned: Vec<u64> = unsettled.pending.iter().filter_map(concerned).collect();
-        for number in concerned {
+        for number in self.unsettled.concerned(id) {
             self.set_counted(number, None);
             self.give_up(number);
         }
@@ -164,20 +161,16 @@ impl Assembly {
 
     /// Evaluations that `id` counted when it was forgotten.
     pub(in crate::assemble) fn evals_counted_in(&self, id: TraceId) -> Vec<Eval> {
-        let counted = |pending: &&Arc<Pending>| pending.counted_in == Some(id);
-        let pending = self.unsettled.pending.values();
-        pending.filter(counted).map(|pending| pending.eval.clone()).collect()
+        let near = self.unsettled.near.get(&id).into_iter().flatten();
+        let pending = near.filter_map(|number| self.unsettled.pending.get(number));
+        let counted = pending.filter(|pending| pending.counted_in == Some(id));
+        counted.map(|pending| pending.eval.clone()).collect()
     }
 
     /// Everything that waits for `id` is looked at again: it is in memory now.
     pub(in crate::assemble) fn came_back(&mut self, id: TraceId) {
         self.unsettled.meet(Key::Trace(id), id);
-        let unsettled = &self.unsettled;
-        let concerned = |(number, pending): (&u64, &Arc<Pending>)| {
-            let wants = unsettled.target(pending).is_some_and(|(target, _)| target == id);
-            (wants || pending.counted_in == Some(id)).then_some(*number)
-        };
-        let concerned: Vec<u64> = unsettled.pending.iter().filter_map(concerned).collect();
+        let concerned = self.unsettled.concerned(id);
         self.unsettled.moved.extend(concerned);
     }
 

@@ -147,6 +147,9 @@ pub(super) struct Unsettled {
     to_ask: VecDeque<Key>,
     #[serde(skip)]
     changed_chunks: BTreeSet<u64>,
+    /// Evaluations that may be about a trace, or are counted in it; some may be no longer.
+    #[serde(skip)]
+    near: BTreeMap<TraceId, BTreeSet<u64>>,
 }
 
 /// What became of an evaluation that was to wait.
@@ -177,6 +180,16 @@ impl Unsettled {
             _ => Nanos::ZERO,
         };
         self.to_ask.make_contiguous().sort_by_key(|key| (since(key), *key));
+        for target in self.targets.values() {
+            for trace in &target.found {
+                self.near.entry(*trace).or_default().extend(&target.users);
+            }
+        }
+        for (number, pending) in &self.pending {
+            if let Some(trace) = pending.counted_in {
+                self.near.entry(trace).or_default().insert(*number);
+            }
+        }
         self.changed_chunks = self.pending.keys().map(|number| number / CHUNK).collect();
         self.moved = self.pending.keys().copied().collect();
         self
@@ -233,6 +246,9 @@ impl Unsettled {
                 }
             });
             target.users.push(number);
+            for trace in &target.found {
+                self.near.entry(*trace).or_default().insert(number);
+            }
         }
         self.bytes += row.bytes() + size_of::<Pending>();
         self.moved.insert(number);
@@ -258,7 +274,19 @@ impl Unsettled {
             target.found.insert(at, trace);
             target.found.truncate(FOUND_MAX);
             self.moved.extend(&target.users);
+            self.near.entry(trace).or_default().extend(&target.users);
         }
+    }
+
+    /// Evaluations that are about a trace, by what is known now, or counted in it.
+    fn concerned(&self, id: TraceId) -> Vec<u64> {
+        let is_concerned = |number: &&u64| {
+            self.pending.get(number).is_some_and(|pending| {
+                pending.counted_in == Some(id) || self.target(pending).is_some_and(|(target, _)| target == id)
+            })
+        };
+        let near = self.near.get(&id).into_iter().flatten();
+        near.filter(is_concerned).copied().collect()
     }
 
     /// The trace that an evaluation is about, by what is known now.
@@ -303,6 +331,19 @@ impl Unsettled {
         };
         self.bytes = self.bytes.saturating_sub(pending.row.bytes() + size_of::<Pending>());
         self.changed_chunks.insert(number / CHUNK);
+        let found = pending.keys.iter().filter_map(|key| self.targets.get(key));
+        let traces: Vec<TraceId> = found
+            .flat_map(|target| target.found.iter().copied())
+            .chain(pending.counted_in)
+            .collect();
+        for trace in traces {
+            if let Some(near) = self.near.get_mut(&trace) {
+                near.remove(&number);
+                if near.is_empty() {
+                    self.near.remove(&trace);
+                }
+            }
+        }
         for key in &pending.keys {
             if let Some(target) = self.targets.get_mut(key) {
                 target.users.retain(|user| *user != number);

@@ -434,3 +434,19 @@ fn rows_have_every_declared_column() {
         (1, proto::schema::TRACES.fields().len())
     );
 }
+
+#[test]
+fn a_trace_that_claims_to_start_in_years_has_a_row_and_no_cells() {
+    let mut bench = Bench::new(Limits::default());
+    let year = 365.0 * 86_400.0;
+    bench.apply(
+        at(1.0),
+        vec![spans(&[
+            chat(root(1, year, year + 1.0)),
+            chat(root(2, -2.0 * year, 1.0)),
+        ])],
+    );
+    bench.tick(at(100_000.0));
+    assert_eq!(bench.rows.len(), 2);
+    assert!(bench.cells.is_empty());
+}
