@@ -39,6 +39,14 @@ impl LinkedBy {
             Self::SessionId => "session_id",
         }
     }
+
+    /// Reads the column's word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::RequestId, Self::SessionId]
+            .into_iter()
+            .find(|by| by.as_str() == word)
+    }
 }
 
 /// One end of a tie.

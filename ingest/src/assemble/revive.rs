@@ -3,8 +3,9 @@
 use super::{
     ClosedBy, Effects, TraceRow,
     assembly::Assembly,
-    facts::{EvalFacts, FactsError, SpanFacts},
+    facts::{EvalFacts, FactsError, SpanFacts, trace_id},
     late::{FoundRows, FoundTrace, Parked},
+    link::{Link, LinkedBy},
     row::rows_to_batch,
     span::{Eval, Span},
     trace::Trace,
@@ -14,7 +15,7 @@ use arrow::{
     datatypes::Int32Type,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use proto::Nanos;
+use proto::{Color, Nanos};
 use std::{collections::BTreeMap, sync::Arc};
 use store::TraceId;
 
@@ -80,6 +81,7 @@ impl Assembly {
         }
         trace.evals.extend(self.evals_counted_in(id));
         let written = found.traces.last();
+        trace.link = written.and_then(|row| link(&row.rows));
         let closed_by = written
             .and_then(|row| closed_by(&row.rows))
             .unwrap_or(ClosedBy::RootEnded);
@@ -147,10 +149,29 @@ impl Assembly {
     }
 }
 
+/// The tie that a written row tells of: the other trace may be forgotten as well.
+fn link(written: &RecordBatch) -> Option<Link> {
+    let last = written.num_rows().checked_sub(1)?;
+    let other = written.column_by_name("linked_trace_id")?.as_string_opt::<i32>()?;
+    let superseded = written.column_by_name("superseded")?.as_boolean_opt()?;
+    Some(Link {
+        other: trace_id(other.is_valid(last).then(|| other.value(last))?)?,
+        by: LinkedBy::parse(word(written, "linked_by", last)?)?,
+        superseded: superseded.is_valid(last) && superseded.value(last),
+        assigned: word(written, "assigned_color", last)
+            .and_then(Color::parse)
+            .unwrap_or_default(),
+    })
+}
+
 fn closed_by(rows: &RecordBatch) -> Option<ClosedBy> {
-    let words = rows.column_by_name("closed_by")?.as_dictionary_opt::<Int32Type>()?;
-    let values = words.values().as_string_opt::<i32>()?;
-    ClosedBy::parse(values.value(words.key(rows.num_rows().checked_sub(1)?)?))
+    ClosedBy::parse(word(rows, "closed_by", rows.num_rows().checked_sub(1)?)?)
+}
+
+/// A word of a written row.
+fn word<'a>(rows: &'a RecordBatch, column: &str, row: usize) -> Option<&'a str> {
+    let words = rows.column_by_name(column)?.as_dictionary_opt::<Int32Type>()?;
+    Some(words.values().as_string_opt::<i32>()?.value(words.key(row)?))
 }
 
 /// Whether the row that was computed says what the row that was written says, in all columns that it had then.

@@ -6,6 +6,7 @@ use super::{
     traffic::{Request, chat, judged, span, traces},
 };
 use ingest::pipeline::PipelineConfig;
+use opentelemetry_proto::tonic::trace::v1::Status;
 use proto::{CellTable, Color, Metric, layout::Table};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -292,4 +293,52 @@ fn a_trace_that_was_forgotten_for_want_of_room_comes_back_before_and_after_it_is
         );
         assert_eq!(bench.rows(Table::Traces, &["trace_id"]).len(), TRACES as usize);
     }
+}
+
+#[test]
+fn an_evaluation_of_a_fallback_counts_though_both_tries_are_forgotten() {
+    let try_of = |trace: u64, color, status| {
+        let mut root = span(
+            trace,
+            1,
+            None,
+            &[
+                ("gateway.route.name", "chat"),
+                ("gateway.route.color", color),
+                ("gateway.request.id", "request-1"),
+            ],
+        );
+        root.status = Some(Status {
+            code: status,
+            ..Status::default()
+        });
+        traces(vec![root])
+    };
+    let mut bench = Bench::open();
+    bench.at(T0 + 1.0);
+    bench.send(&try_of(21, "green", 2));
+    bench.send(&try_of(22, "blue", 1));
+    bench.settle_at(T0 + 100.0);
+    bench.seal();
+    bench.forget_at(T0 + 10_000.0);
+    bench.send(&judged(Some(22), None, 1.0 * DAY, &tone(&[])));
+    let picture = bench.settle_at(T0 + 1.0 * DAY);
+    let counts = bench.pipeline().counters.assembly();
+    assert_eq!((counts.revived, counts.revive_refused), (1, 0));
+    let failed: Vec<_> = fails(&picture.cells).into_iter().map(|(_, color, ..)| color).collect();
+    assert_eq!(failed, [Color::Green], "what was assigned to green counts for green");
+    let rows = bench.rows(Table::Traces, &["trace_id", "superseded", "linked_by", "evals_failed"]);
+    let id = |trace: u64| format!("{trace:032x}");
+    let row = |trace, superseded: &str, failed: &str| {
+        vec![
+            id(trace),
+            superseded.to_owned(),
+            "request_id".to_owned(),
+            failed.to_owned(),
+        ]
+    };
+    assert!(
+        rows.contains(&row(21, "true", "0")) && rows.contains(&row(22, "false", "1")),
+        "{rows:?}"
+    );
 }
