@@ -65,7 +65,7 @@ impl Default for Second {
     fn default() -> Self {
         Self {
             place: Place::Child,
-            scope: "another.library",
+            scope: "another.instrumentation",
             response_id: Said::Same,
             tokens: Said::Same,
             response_model: Said::Nothing,
@@ -359,16 +359,16 @@ fn what_only_looks_like_the_same_call_stays_two() {
         (NAMES_RESPONSES, Child, SAME_SCOPE, Same, Same),
         (NAMES_RESPONSES, Inside, SAME_SCOPE, Nothing, Same),
         // two responses
-        (NAMES_RESPONSES, Inside, "another.library", Other, Same),
-        (NAMES_RESPONSES, Child, "another.library", Other, Nothing),
+        (NAMES_RESPONSES, Inside, "another.instrumentation", Other, Same),
+        (NAMES_RESPONSES, Child, "another.instrumentation", Other, Nothing),
         // nothing but time ties them, and time does not
-        (NAMES_NONE, Overlapping, "another.library", Nothing, Same),
-        (NAMES_NONE, After, "another.library", Nothing, Same),
-        (NAMES_RESPONSES, After, "another.library", Nothing, Same),
+        (NAMES_NONE, Overlapping, "another.instrumentation", Nothing, Same),
+        (NAMES_NONE, After, "another.instrumentation", Nothing, Same),
+        (NAMES_RESPONSES, After, "another.instrumentation", Nothing, Same),
         // other tokens, or known against unknown
-        (NAMES_NONE, Inside, "another.library", Nothing, Other),
-        (NAMES_NONE, Child, "another.library", Nothing, Other),
-        (NAMES_NONE, Inside, "another.library", Nothing, Nothing),
+        (NAMES_NONE, Inside, "another.instrumentation", Nothing, Other),
+        (NAMES_NONE, Child, "another.instrumentation", Nothing, Other),
+        (NAMES_NONE, Inside, "another.instrumentation", Nothing, Nothing),
     ] {
         let like = Second {
             place,
@@ -415,7 +415,7 @@ fn records_pair_one_to_one() {
         },
         Second {
             place: Place::Inside,
-            scope: "another.library",
+            scope: "another.instrumentation",
             response_id: Said::Nothing,
             ..Second::default()
         },
