@@ -46,7 +46,7 @@ fn second_records() -> Message {
                 span
             });
             let mut scope = part.scope_spans[0].scope.clone().unwrap_or_default();
-            "another.library".clone_into(&mut scope.name);
+            "another.instrumentation".clone_into(&mut scope.name);
             parts.push(ResourceSpans {
                 scope_spans: vec![ScopeSpans {
                     scope: Some(scope),
