@@ -158,6 +158,24 @@ pub struct GateReport {
     pub threshold_fail: f64,
     /// `log_e_pass` at which it passes.
     pub threshold_pass: f64,
+    /// Measured and shown only: a dry run, or muted by a person.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What green would need of its provider at full traffic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Headroom {
+    /// `requests` or `tokens`, a minute.
+    pub what: String,
+    /// What green used at its share over the last minutes, a minute; refused calls included.
+    pub used: f64,
+    /// What the whole route would need.
+    pub needed: f64,
+    /// What the release declares; null if it declares none.
+    pub limit: Option<f64>,
+    /// Share of green's calls that a rate limit refused.
+    pub rate_limited: f64,
 }
 
 /// Answer of `GET /api/v1/releases/{id}/verdict`.
@@ -191,6 +209,15 @@ pub struct VerdictReport {
     pub log_e_sample_ratio: f64,
     /// What stands in the way of a decision, in words; empty if nothing.
     pub reason: String,
+    /// Cutover headroom, once green serves.
+    #[serde(default)]
+    pub headroom: Vec<Headroom>,
+    /// Mirrored pairs that paired gates have read.
+    #[serde(default)]
+    pub n_pairs: i64,
+    /// What green's mirrored calls have cost, USD; null if nothing was mirrored or priced.
+    #[serde(default)]
+    pub shadow_cost_usd: Option<f64>,
 }
 
 /// One end of a movement of traffic.

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod color;
 pub mod decision;
 pub mod layout;
+pub mod measure;
 pub mod metric;
 pub mod release;
 pub mod schema;

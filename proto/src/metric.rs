@@ -13,6 +13,10 @@ pub enum Grain {
     Request,
     /// One trace: cost and user-visible outcome.
     Trace,
+    /// All traces of a session, where sessions are randomised.
+    Session,
+    /// All traces of a user, where users are randomised.
+    User,
 }
 
 impl Grain {
@@ -23,6 +27,8 @@ impl Grain {
             Self::Attempt => "attempt",
             Self::Request => "request",
             Self::Trace => "trace",
+            Self::Session => "session",
+            Self::User => "user",
         }
     }
 }
@@ -44,6 +50,10 @@ macro_rules! metrics {
             $($(#[$doc])* $variant,)*
             /// Traces whose evaluation of this (normalised) name failed, of those evaluated: `eval_fail:task_completion`.
             EvalFail(Arc<str>),
+            /// What the SQL of the gate of this name counts: `sql:refunds`.
+            Sql(Arc<str>),
+            /// Mirrored pairs as the paired gate of this name reads them (see [`crate::measure`]): `paired:p99 latency`.
+            Paired(Arc<str>),
         }
 
         impl Metric {
@@ -55,7 +65,8 @@ macro_rules! metrics {
             pub const fn kind(&self) -> MetricKind {
                 match self {
                     $(Self::$variant => MetricKind::$kind,)*
-                    Self::EvalFail(_) => MetricKind::Rate,
+                    Self::EvalFail(_) | Self::Sql(_) => MetricKind::Rate,
+                    Self::Paired(_) => MetricKind::Amount,
                 }
             }
         }
@@ -65,6 +76,8 @@ macro_rules! metrics {
                 match self {
                     $(Self::$variant => f.write_str($name),)*
                     Self::EvalFail(name) => write!(f, "eval_fail:{name}"),
+                    Self::Sql(gate) => write!(f, "sql:{gate}"),
+                    Self::Paired(gate) => write!(f, "paired:{gate}"),
                 }
             }
         }
@@ -74,8 +87,10 @@ macro_rules! metrics {
             fn from_str(text: &str) -> Result<Self, UnknownMetric> {
                 match text {
                     $($name => Ok(Self::$variant),)*
-                    _ => match text.strip_prefix("eval_fail:") {
-                        Some(name) if !name.is_empty() => Ok(Self::EvalFail(normalise_eval_name(name).into())),
+                    _ => match text.split_once(':') {
+                        Some(("eval_fail", name)) if !name.is_empty() => Ok(Self::EvalFail(normalise_eval_name(name).into())),
+                        Some(("sql", gate)) if !gate.is_empty() => Ok(Self::Sql(gate.into())),
+                        Some(("paired", gate)) if !gate.is_empty() => Ok(Self::Paired(gate.into())),
                         _ => Err(UnknownMetric(text.to_owned())),
                     },
                 }
@@ -135,6 +150,11 @@ metrics! {
     MixedManifest = "mixed_manifest", Rate;
     /// Traces that were sampled upstream (with a probability below one), of those that say how they were sampled.
     Sampled = "sampled", Rate;
+    /// Sessions of at least two traces whose second trace came to the color of the first.
+    SessionSame = "session_same", Rate;
+    /// Calls by the second within their minute, for the breaker: bucket `2 s` counts the calls that started in second
+    /// `s` of the minute and succeeded, bucket `2 s + 1` those that failed. Not an amount in any other sense.
+    AttemptSeconds = "attempt_seconds", Amount;
 }
 
 /// A metric name that is not in the list.
@@ -192,6 +212,9 @@ mod tests {
         let m: Metric = "eval_fail:TaskCompletion".parse().unwrap();
         assert_eq!(m.to_string(), "eval_fail:task_completion");
         assert!("latencies".parse::<Metric>().is_err());
+        for text in ["sql:refunds", "paired:p99 latency: slow"] {
+            assert_eq!(text.parse::<Metric>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -26,6 +26,33 @@ pub mod human {
     }
 }
 
+/// The same where there may be none.
+pub mod human_option {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::time::Duration;
+
+    /// Writes `1h 30m`, or nothing.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(d: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+        match d {
+            Some(d) => super::human::serialize(d, s),
+            None => s.serialize_none(),
+        }
+    }
+
+    /// Reads `90m`, or nothing.
+    ///
+    /// # Errors
+    /// If the text is no duration.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(d)?;
+        text.map(|t| humantime::parse_duration(&t).map_err(D::Error::custom))
+            .transpose()
+    }
+}
+
 /// How far tracegate may go by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -124,6 +151,12 @@ pub struct Match {
     pub variant: Vec<String>,
     /// Response models.
     pub response_model: Vec<String>,
+    /// Models as requested.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub request_model: Vec<String>,
+    /// Tool schemas, by version or hash.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<String>,
     /// Hosts.
     pub host: Vec<String>,
     /// Prompt versions.
@@ -187,8 +220,25 @@ pub struct GateSpec {
     pub by_cohort: bool,
     /// Least share of traces that carry the evaluation.
     pub min_coverage: Option<f64>,
+    /// Evaluations are counted once their trace is this old (on top of timeout and grace), in both colors alike.
+    #[serde(default, with = "human", skip_serializing_if = "Duration::is_zero")]
+    pub lateness: Duration,
+    /// Judged on mirrored (or replayed) pairs: both colors answered the same request.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paired: bool,
+    /// Counts come from this statement; `metric` is then [`Metric::Sql`] of the gate's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<String>,
+    /// Measured and shown; what it finds changes nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
     /// What failing does.
     pub on_fail: OnFail,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde asks by reference
+const fn is_false(b: &bool) -> bool {
+    !*b
 }
 
 /// Where notices go. The secret itself is read from the environment or a file, never stored here.
@@ -245,6 +295,16 @@ pub struct ReleaseSpec {
     pub warmup: Duration,
     /// Least traces an arm before a promotion.
     pub min_traces: u64,
+    /// Least time of comparison before a promotion.
+    #[serde(default, with = "human", skip_serializing_if = "Duration::is_zero")]
+    pub min_duration: Duration,
+    /// Green answers mirrored requests at least this long before it serves any; `None`: no mirroring phase.
+    #[serde(default, with = "human_option", skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Duration>,
+    /// After a rollback on the route, or a fallback or hold of this release, nothing is advanced or promoted for this
+    /// long.
+    #[serde(default, with = "human", skip_serializing_if = "Duration::is_zero")]
+    pub cool_down: Duration,
     /// After this long without a decision, `no_data` says what happens.
     #[serde(with = "human")]
     pub horizon: Duration,

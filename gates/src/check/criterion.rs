@@ -111,6 +111,10 @@ fn read(gate: &Fields<'_>, has_cohort: bool) -> Option<GateSpec> {
         margin: margin?,
         by_cohort,
         min_coverage,
+        lateness: std::time::Duration::ZERO,
+        paired: false,
+        sql: None,
+        dry_run: false,
         on_fail: on_fail?.value,
     })
 }

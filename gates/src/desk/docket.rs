@@ -350,6 +350,7 @@ impl Docket {
             spec: &running.row.spec,
             resolution: self.config.resolution,
             effect_deadline: self.config.effect_deadline(running.row.spec.timeout),
+            frozen: None,
         };
         let stepped = life::step(terms, &running.row.state, event, now);
         if let Some(why) = stepped.refused {

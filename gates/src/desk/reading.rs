@@ -6,7 +6,7 @@ use super::evidence::watching;
 use crate::{
     judge::{self, Baseline, BreakerReading, Judge, JudgeInput, Judgement, freeze, new_pairs},
     ledger::ReleaseRow,
-    life::{Breaker, Fallen, Finding, Slot, slot_after},
+    life::{Breaker, Fallen, Finding, Quiet, Slot, slot_after},
 };
 use proto::{
     CellTable, Color, Grain, Metric, Nanos,
@@ -176,9 +176,13 @@ impl Reader {
             n_green: judgement.n_green,
             n_green_step: tally.green_on_step,
             reason,
+            refused: None,
+            n_pairs: 0,
+            quiet: Quiet::default(),
             impaired: impaired.map(str::to_owned),
             obstacle: tally.obstacle(row),
             traffic,
+            fallen: Vec::new(),
         };
         Reading {
             judgement,

@@ -124,6 +124,9 @@ pub(super) fn report(row: &ReleaseRow, reading: Option<&Reading>, verdict: Verdi
         threshold_sum: judgement.map_or(threshold, |j| finite(j.threshold_sum)),
         log_e_sample_ratio: judgement.map_or(0.0, |j| finite(j.log_e_sample_ratio)),
         reason: waiting.to_owned(),
+        headroom: Vec::new(),
+        n_pairs: 0,
+        shadow_cost_usd: None,
     }
 }
 

@@ -178,6 +178,7 @@ fn report(pair: Pair<'_>, ratio: &Ratio, rollback: Option<&[PairKey]>, threshold
         log_e_pass: m.log_e_pass,
         threshold_fail: pair.threshold_fail,
         threshold_pass,
+        dry_run: pair.gate.dry_run,
     }
 }
 

@@ -33,12 +33,30 @@ pub struct Finding {
     pub n_green_step: i64,
     /// Why nothing can be said, in words; empty if something can.
     pub reason: String,
+    /// Why nothing may be concluded, in words: mixed manifests, sticky sessions, sampled traffic. Every gate is then
+    /// inconclusive; the breaker still works.
+    pub refused: Option<String>,
+    /// Mirrored pairs that paired gates have read.
+    pub n_pairs: i64,
+    /// How long nothing has come, while ingest works.
+    pub quiet: Quiet,
     /// What keeps the numbers from being trusted at all (an ingest outage, shed traffic).
     pub impaired: Option<String>,
     /// What forbids promotion beside the gates (unmarked traffic, quota).
     pub obstacle: Option<String>,
     /// Traffic by slot, complete ones only, oldest first.
     pub traffic: Vec<Slot>,
+    /// The same of each cohort that fell back.
+    pub fallen: Vec<(String, Vec<Slot>)>,
+}
+
+/// For how long no trace of a color has started; zero while traffic flows, and while ingest itself is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Quiet {
+    /// Blue, seconds.
+    pub blue_secs: u64,
+    /// Green, seconds.
+    pub green_secs: u64,
 }
 
 /// The breaker's word.

@@ -12,7 +12,7 @@ mod event;
 mod movement;
 mod state;
 
-pub use event::{Breaker, Command, DecisionDraft, Event, Finding, Slot, Stepped};
+pub use event::{Breaker, Command, DecisionDraft, Event, Finding, Quiet, Slot, Stepped};
 pub use state::{Course, Effect, Fallen, Latch, ReleaseState, Told, slot_after};
 
 use crate::{judge::PairKey, ledger::Actor};
@@ -36,6 +36,8 @@ pub struct Terms<'a> {
     pub resolution: Duration,
     /// How long a movement may take to show in new spans before people are told.
     pub effect_deadline: Duration,
+    /// Why nothing may be advanced or promoted now (a freeze), in words.
+    pub frozen: Option<&'a str>,
 }
 
 /// One event.

@@ -36,6 +36,7 @@ fn terms(spec: &ReleaseSpec) -> Terms<'_> {
         spec,
         resolution: RESOLUTION,
         effect_deadline: Duration::from_secs(30),
+        frozen: None,
     }
 }
 
@@ -70,6 +71,10 @@ pub fn quiet() -> Finding {
         n_green: 1_000,
         n_green_step: 1_000,
         reason: "evidence below both thresholds".into(),
+        refused: None,
+        n_pairs: 0,
+        quiet: gates::life::Quiet::default(),
+        fallen: vec![],
         impaired: None,
         obstacle: None,
         traffic: Vec::new(),

@@ -37,6 +37,10 @@ pub fn gate(name: &str, metric: Metric, margin: Margin) -> GateSpec {
         margin,
         by_cohort: true,
         min_coverage: None,
+        lateness: Duration::ZERO,
+        paired: false,
+        sql: None,
+        dry_run: false,
         on_fail: OnFail::Rollback,
     }
 }
@@ -63,6 +67,9 @@ pub fn spec(gates: Vec<GateSpec>) -> ReleaseSpec {
         steps: vec![],
         warmup: Duration::ZERO,
         min_traces: 500,
+        min_duration: Duration::ZERO,
+        mirror: None,
+        cool_down: Duration::ZERO,
         horizon: Duration::from_secs(7 * 86_400),
         approval: Approval::None,
         alpha: 0.01,
