@@ -10,7 +10,7 @@ use super::{
 };
 use crate::stats::{BETS, LateStarts, ShareBet, log_space::ln};
 use proto::{
-    Color, Metric,
+    Cell, Color, Metric,
     cell::{Minute, Minutes, Series},
     release::ReleaseSpec,
 };
@@ -41,17 +41,18 @@ pub struct BreakerReading {
     pub common_outage: bool,
 }
 
-/// Attempts of one minute, `[blue, green]`.
+/// Attempts of one second (or minute, where seconds are not known), `[blue, green]`.
 #[derive(Debug, Clone, Copy)]
 struct Attempts {
-    minute: i64,
+    /// Its start, unix seconds.
+    at: i64,
     n: [i64; 2],
     failed: [i64; 2],
 }
 
 impl Row for Attempts {
     fn place(&self) -> (i64, u32) {
-        (self.minute, 0)
+        (self.at, 0)
     }
 
     fn absorb(&mut self, other: &Self) {
@@ -84,8 +85,8 @@ pub fn breaker(
 }
 
 impl Breaker {
-    /// Reads attempts from `counted_from` (unix seconds: the release's start) on, in minutes of `minute_secs`; seconds
-    /// where cells have that resolution.
+    /// Reads attempts from `counted_from` (unix seconds: the release's start) on. Cells have minutes of `minute_secs`;
+    /// late starts are told apart by the second.
     pub fn read(
         &mut self,
         spec: &ReleaseSpec,
@@ -105,23 +106,22 @@ impl Breaker {
             };
         }
         for (minute, cells) in changed(&self.minutes, minutes, origin) {
-            let row = cells.as_ref().map(|cells| attempts(minute, cells));
-            let row = row.filter(|r| r.n != [0; 2]);
-            self.column.replace(minute, row.into_iter().collect());
+            let rows = cells.as_ref().map(|cells| attempts(minute, width, cells));
+            self.column
+                .replace(minute, minute + width, rows.unwrap_or_default().into_iter());
             match cells {
                 Some(cells) => self.minutes.insert(minute, cells),
                 None => self.minutes.remove(&minute),
             };
         }
         let bet = ShareBet::above(limit);
-        let [blue_late, green_late] = self.column.walk(|late, rows| {
+        let [blue_late, green_late] = self.column.walk(i64::MAX, |late, rows| {
             for (arm, late) in late.iter_mut().enumerate() {
                 let mut earned = [0.0; BETS];
                 for row in rows {
                     bet.add(row.failed[arm], row.n[arm] - row.failed[arm], &mut earned);
                 }
-                let at = (rows[0].minute - origin) / width;
-                late.push(u64::try_from(at).unwrap_or(0), &earned);
+                late.push(u64::try_from(rows[0].at - origin).unwrap_or(0), &earned);
             }
         });
         let mut sums = [(0, 0); 2];
@@ -156,41 +156,60 @@ fn limit(spec: &ReleaseSpec, baseline: Option<&Baseline>) -> f64 {
     spec.breaker.max.unwrap_or_else(derived).min(LIMIT_MAX)
 }
 
-/// Attempts of one minute; admitted or not, at any split, in any cohort.
-fn attempts(minute: i64, cells: &Minute) -> Attempts {
-    let grain = natural_grain(&Metric::AttemptError);
+/// Attempts of one minute by second, in order; admitted or not, at any split, in any cohort.
+fn attempts(minute: i64, width: i64, cells: &Minute) -> Vec<Attempts> {
+    let mut seconds: BTreeMap<i64, Attempts> = BTreeMap::new();
+    let mut put = |second: i64, color: Color, n: i64, failed: i64| {
+        let arm = match color {
+            Color::Blue => 0,
+            Color::Green => 1,
+            Color::Unmarked => return,
+        };
+        let at = minute + second.clamp(0, width - 1);
+        let row = seconds.entry(at).or_insert(Attempts {
+            at,
+            n: [0; 2],
+            failed: [0; 2],
+        });
+        row.n[arm] += n;
+        row.failed[arm] += failed;
+    };
+    let mut by_second = false;
+    for (series, cell) in of(cells, &Metric::AttemptSeconds) {
+        by_second = true;
+        for (bucket, count) in cell.hdr.iter() {
+            let failed = if bucket % 2 == 1 { count } else { 0 };
+            put(i64::from(bucket / 2), series.color, count, failed);
+        }
+    }
+    if !by_second {
+        for (series, cell) in of(cells, &Metric::AttemptError) {
+            put(0, series.color, cell.n, cell.events);
+        }
+    }
+    seconds.retain(|_, row| row.n != [0; 2]);
+    seconds.into_values().collect()
+}
+
+/// Cells of a metric of attempts.
+fn of<'a>(cells: &'a Minute, metric: &'a Metric) -> impl Iterator<Item = (&'a Series, &'a Arc<Cell>)> {
+    let grain = natural_grain(metric);
     let first = Series {
-        metric: Metric::AttemptError,
+        metric: metric.clone(),
         grain,
         cohort: None,
         split_ppm: None,
         color: Color::Blue,
         admitted: false,
     };
-    let mut out = Attempts {
-        minute,
-        n: [0; 2],
-        failed: [0; 2],
-    };
-    for (series, cell) in cells
-        .range(first..)
-        .take_while(|(s, _)| s.metric == Metric::AttemptError && s.grain == grain)
-    {
-        let arm = match series.color {
-            Color::Blue => 0,
-            Color::Green => 1,
-            Color::Unmarked => continue,
-        };
-        out.n[arm] += cell.n;
-        out.failed[arm] += cell.events;
-    }
-    out
+    let range = cells.range(first..);
+    range.take_while(move |(s, _)| s.metric == *metric && s.grain == grain)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::{Cell, CellKey, CellTable, cell::Scope};
+    use proto::{CellKey, CellTable, cell::Scope};
 
     fn spec() -> ReleaseSpec {
         serde_json::from_value(serde_json::json!({

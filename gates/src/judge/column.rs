@@ -40,38 +40,43 @@ impl<R: Row, S: Clone + Default> Column<R, S> {
         &self.rows
     }
 
-    /// Replaces the rows of one minute.
-    pub fn replace(&mut self, minute: i64, rows: Vec<R>) {
-        let from = self.rows.partition_point(|r| r.place().0 < minute);
-        let to = from + self.rows[from..].partition_point(|r| r.place().0 == minute);
-        if from == to && rows.is_empty() {
-            return;
-        }
-        self.states.retain(|(walked, _)| *walked <= from);
-        self.rows.splice(from..to, rows);
+    /// Rows of minutes before `until` (unix seconds).
+    pub fn rows_until(&self, until: i64) -> &[R] {
+        &self.rows[..self.rows.partition_point(|r| r.place().0 < until)]
     }
 
-    /// The state after all rows: `step` takes it over the rows of one minute.
-    pub fn walk(&mut self, mut step: impl FnMut(&mut S, &[R])) -> S {
-        let (mut walked, mut state) = self.states.last().cloned().unwrap_or_default();
+    /// Replaces the rows of the minutes in `from..to`. True if anything is or was there.
+    pub fn replace(&mut self, from: i64, to: i64, rows: impl ExactSizeIterator<Item = R>) -> bool {
+        let first = self.rows.partition_point(|r| r.place().0 < from);
+        let last = first + self.rows[first..].partition_point(|r| r.place().0 < to);
+        if first == last && rows.len() == 0 {
+            return false;
+        }
+        let kept = self.states.partition_point(|(walked, _)| *walked <= first);
+        self.states.truncate(kept);
+        self.rows.splice(first..last, rows);
+        true
+    }
+
+    /// The state after all rows of minutes before `until`: `step` takes it over the rows of one minute.
+    pub fn walk(&mut self, until: i64, mut step: impl FnMut(&mut S, &[R])) -> S {
+        let end = self.rows.partition_point(|r| r.place().0 < until);
+        let known = self.states.partition_point(|(walked, _)| *walked <= end);
+        let (mut walked, mut state) = match known.checked_sub(1) {
+            Some(last) => self.states[last].clone(),
+            None => Default::default(),
+        };
         let mut kept = walked;
-        for minute in self.rows[walked..].chunk_by(|a, b| a.place().0 == b.place().0) {
+        let grows = known == self.states.len();
+        for minute in self.rows[walked..end].chunk_by(|a, b| a.place().0 == b.place().0) {
             step(&mut state, minute);
             walked += minute.len();
-            if walked >= kept + STRIDE {
+            if grows && walked >= kept + STRIDE {
                 self.states.push((walked, state.clone()));
                 kept = walked;
             }
         }
         state
-    }
-}
-
-/// Adds `row` to those of its minute, which stand in ascending order of split.
-pub(super) fn put<R: Row>(rows: &mut Vec<R>, row: R) {
-    match rows.binary_search_by_key(&row.place(), Row::place) {
-        Ok(i) => rows[i].absorb(&row),
-        Err(i) => rows.insert(i, row),
     }
 }
 

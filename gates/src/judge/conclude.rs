@@ -2,8 +2,8 @@
 
 use super::{
     JudgeInput, Judgement, PairKey, StratumCounts,
-    columns::{BLUE, GREEN, NO_SPLIT},
-    measure::{Measure, Sums},
+    columns::{BLUE, GREEN, NO_SPLIT, Sums},
+    measure::Measure,
 };
 use crate::stats::{log_space::ln, many};
 use proto::{
@@ -18,6 +18,12 @@ pub(super) struct Ratio {
     pub fired: bool,
 }
 
+/// What spoils the comparison as a whole.
+pub(super) struct Guards {
+    pub refused: Option<String>,
+    pub blocked: Option<String>,
+}
+
 /// One pair on its way to a report.
 pub(super) struct Pair<'a> {
     pub key: &'a PairKey,
@@ -25,6 +31,8 @@ pub(super) struct Pair<'a> {
     /// Position in the order of appearance, from 1.
     pub k: usize,
     pub threshold_fail: f64,
+    /// By a person.
+    pub muted: bool,
     pub measure: Measure,
     /// Why its evidence does not count, if so.
     pub obstacle: Option<String>,
@@ -32,6 +40,11 @@ pub(super) struct Pair<'a> {
 }
 
 impl Pair<'_> {
+    /// Whether what it finds may change anything for the worse.
+    const fn acts(&self) -> bool {
+        !self.gate.dry_run && !self.muted
+    }
+
     fn fails_alone(&self) -> bool {
         self.obstacle.is_none() && self.measure.log_e_fail >= self.threshold_fail
     }
@@ -46,40 +59,50 @@ pub(super) fn conclude(
     input: &JudgeInput<'_>,
     pairs: Vec<Pair<'_>>,
     ratio: &Ratio,
+    guards: Guards,
     compared: &[Sums],
     alpha_gates: f64,
     iid_assumed: bool,
 ) -> Judgement {
     let threshold_sum = ln(1.0 / alpha_gates);
     let threshold_pass = ln(1.0 / input.spec.alpha_promote);
-    let acting = !ratio.suspended && !ratio.fired;
+    let acting = !ratio.suspended && !ratio.fired && guards.refused.is_none();
     let summed: Vec<&Pair<'_>> = pairs
         .iter()
-        .filter(|p| p.gate.on_fail == OnFail::Rollback && p.obstacle.is_none())
+        .filter(|p| p.acts() && p.gate.on_fail == OnFail::Rollback && p.obstacle.is_none())
         .collect();
     let terms: Vec<(usize, f64)> = summed.iter().map(|p| (p.k, p.measure.log_e_fail)).collect();
     let log_e_sum = many::weighted_sum(&terms);
     let rollback = (acting && log_e_sum >= threshold_sum).then(|| culprits(&summed, alpha_gates));
     let alone = |on_fail: OnFail| -> Vec<PairKey> {
-        let failed = pairs.iter().filter(|p| p.gate.on_fail == on_fail && p.fails_alone());
+        let failed = pairs
+            .iter()
+            .filter(|p| p.acts() && p.gate.on_fail == on_fail && p.fails_alone());
         failed.map(|p| p.key.clone()).collect()
     };
     let fallbacks = if acting { alone(OnFail::Fallback) } else { Vec::new() };
-    let overall = || pairs.iter().filter(|p| p.key.cohort.is_none());
+    // a muted gate must pass like any other: silence is no consent
+    let overall = || pairs.iter().filter(|p| p.key.cohort.is_none() && !p.gate.dry_run);
     let passes = acting
         && rollback.is_none()
-        && overall().count() == input.spec.gates.len()
+        && overall().count() == input.spec.gates.iter().filter(|g| !g.dry_run).count()
         && overall().all(|p| p.passes(threshold_pass))
         && overall().next().is_some()
-        && !pairs.iter().any(Pair::fails_alone);
-    let holds = alone(OnFail::Hold);
+        && !pairs.iter().any(|p| p.acts() && p.fails_alone());
+    let holds = if guards.refused.is_none() {
+        alone(OnFail::Hold)
+    } else {
+        Vec::new()
+    };
+    let n_pairs = pairs.iter().filter(|p| p.gate.paired).map(|p| p.measure.n[GREEN]).max();
     let mut strata = units_counts(compared);
     strata.extend(pairs.iter().flat_map(pair_counts));
+    let spoiled = guards.refused.as_deref().or_else(|| ratio.reason());
     let reports: Vec<GateReport> = pairs
         .into_iter()
-        .map(|p| report(p, ratio, rollback.as_deref(), threshold_pass))
+        .map(|p| report(p, spoiled, rollback.as_deref(), threshold_pass))
         .collect();
-    let (verdict, reason) = if let Some(why) = ratio.reason() {
+    let (verdict, reason) = if let Some(why) = spoiled {
         (Verdict::Inconclusive, why.to_owned())
     } else if let Some(culprits) = &rollback {
         (Verdict::Fail, worse_in(culprits))
@@ -101,6 +124,9 @@ pub(super) fn conclude(
         log_e_sample_ratio: ratio.log_e,
         sample_ratio_suspended: ratio.suspended,
         sample_ratio_fired: ratio.fired,
+        refused: guards.refused,
+        blocked: guards.blocked,
+        n_pairs: n_pairs.unwrap_or(0),
         rollback,
         fallbacks,
         holds,
@@ -142,9 +168,9 @@ fn culprits(summed: &[&Pair<'_>], alpha_gates: f64) -> Vec<PairKey> {
         .collect()
 }
 
-fn report(pair: Pair<'_>, ratio: &Ratio, rollback: Option<&[PairKey]>, threshold_pass: f64) -> GateReport {
+fn report(pair: Pair<'_>, spoiled: Option<&str>, rollback: Option<&[PairKey]>, threshold_pass: f64) -> GateReport {
     let fails = pair.fails_alone() || rollback.is_some_and(|c| c.contains(pair.key));
-    let (verdict, mut reason) = if let Some(why) = ratio.reason() {
+    let (verdict, mut reason) = if let Some(why) = spoiled {
         (Verdict::Inconclusive, why.to_owned())
     } else if let Some(why) = &pair.obstacle {
         (Verdict::Inconclusive, why.clone())
@@ -158,6 +184,12 @@ fn report(pair: Pair<'_>, ratio: &Ratio, rollback: Option<&[PairKey]>, threshold
     if !pair.assumes.is_empty() && pair.obstacle.is_none() {
         reason = format!("{reason} ({})", pair.assumes);
     }
+    if pair.muted {
+        reason = format!("muted: {reason}");
+    } else if pair.gate.dry_run {
+        reason = format!("dry run: {reason}");
+    }
+    let dry_run = !pair.acts();
     let m = pair.measure;
     GateReport {
         name: pair.key.gate.clone(),
@@ -178,7 +210,7 @@ fn report(pair: Pair<'_>, ratio: &Ratio, rollback: Option<&[PairKey]>, threshold
         log_e_pass: m.log_e_pass,
         threshold_fail: pair.threshold_fail,
         threshold_pass,
-        dry_run: pair.gate.dry_run,
+        dry_run,
     }
 }
 
@@ -193,10 +225,10 @@ fn worse_in(culprits: &[PairKey]) -> String {
 
 /// The first thing that keeps the release from passing.
 fn stands_in_the_way(reports: &[GateReport]) -> String {
-    let failed = reports.iter().find(|r| r.verdict == Verdict::Fail);
+    let failed = reports.iter().find(|r| r.verdict == Verdict::Fail && !r.dry_run);
     let open = reports
         .iter()
-        .find(|r| r.cohort.is_none() && r.verdict != Verdict::Pass);
+        .find(|r| r.cohort.is_none() && r.verdict != Verdict::Pass && (!r.dry_run || r.reason.starts_with("muted")));
     failed.or(open).map_or_else(
         || "no gate has been judged yet".to_owned(),
         |r| format!("{}: {}", named(&r.name, r.cohort.as_deref()), r.reason),

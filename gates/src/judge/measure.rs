@@ -2,7 +2,7 @@
 
 use super::{
     column::{Column, Row},
-    columns::{BLUE, Columns, EventColumn, EventRow, GREEN, MeanColumn, PairId, is_randomised, uses},
+    columns::{BLUE, EventColumn, EventRow, GREEN, MeanColumn, MeanRow, Sums, add_up, uses},
     plan::{Counting, Plan, Test, Worse},
     units::per_display_unit,
 };
@@ -13,6 +13,7 @@ use crate::stats::{
     joint::{self, Arms, Boundary, Prior},
     late::joint_late,
     log_space::{ln, mean_exp},
+    paired::Pairs,
     quantile,
     rates::{self, RateBets},
 };
@@ -41,14 +42,22 @@ pub(super) struct Context {
     pub watching: bool,
     /// Level of each displayed bound.
     pub alpha: f64,
+    /// Time of the judgement, unix seconds.
+    pub now: i64,
 }
 
-/// Counts of one pair in one stratum.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Sums {
-    pub split: u32,
-    pub n: [i64; 2],
-    pub events: [i64; 2],
+impl Context {
+    /// Minutes from here on are too young for a gate that waits for late evaluations; the rest is admitted already.
+    pub fn until(&self, plan: &Plan) -> i64 {
+        match plan.lateness_secs {
+            0 => i64::MAX,
+            late => {
+                self.now
+                    .saturating_sub(late + plan.admitted_after_secs + self.calendar.width)
+                    + 1
+            }
+        }
+    }
 }
 
 /// One pair, measured. Values in the metric's unit of display.
@@ -65,33 +74,41 @@ pub(super) struct Measure {
     pub strata: Vec<Sums>,
 }
 
-pub(super) fn measure(plan: &Plan, margin: Margin, id: &PairId, columns: &mut Columns, context: Context) -> Measure {
-    let mut out = match plan.counting {
-        Counting::Event | Counting::Above { .. } => {
-            let mut none = EventColumn::default();
-            events(plan, columns.events(id).unwrap_or(&mut none), margin, context)
-        }
-        Counting::Value => {
-            let mut none = MeanColumn::default();
-            means(plan, columns.means(id).unwrap_or(&mut none), margin, context)
-        }
-    };
-    if let Some(q) = plan.quantile {
-        show_quantiles(&mut out, plan, q, margin, columns.values(id), context.alpha);
-    }
+/// Finishes what both kinds of gates measure.
+fn finite(mut out: Measure) -> Measure {
     for value in [&mut out.effect, &mut out.low, &mut out.high] {
         *value = value.filter(|v| v.is_finite());
     }
     out
 }
 
+/// Measures a pair that counts events.
+pub(super) fn of_events(plan: &Plan, margin: Margin, column: &mut EventColumn, context: Context) -> Measure {
+    let mut out = match plan.test {
+        Test::Discordant { .. } => pairs(plan, margin, column, context),
+        _ => events(plan, column, margin, context),
+    };
+    if let Some(q) = plan.quantile
+        && plan.counting != Counting::PairEvent
+    {
+        show_quantiles(&mut out, plan, q, margin, &column.values, context.alpha);
+    }
+    finite(out)
+}
+
+/// Measures a pair that compares means.
+pub(super) fn of_means(plan: &Plan, margin: Margin, column: &mut MeanColumn, context: Context) -> Measure {
+    finite(means(plan, &mut column.rows, margin, context))
+}
+
 /// Walks the rows minute by minute; `earn` adds what a row earns to the log of each bet.
 fn late<R: Row>(
     column: &mut Column<R, LateStarts>,
     calendar: Calendar,
+    until: i64,
     mut earn: impl FnMut(&R, &mut [f64; BETS]),
 ) -> LateStarts {
-    column.walk(|late, minute| {
+    column.walk(until, |late, minute| {
         let mut earned = [0.0; BETS];
         for row in minute {
             earn(row, &mut earned);
@@ -100,23 +117,17 @@ fn late<R: Row>(
     })
 }
 
-fn sums(plan: &Plan, rows: impl Iterator<Item = (u32, [i64; 2], [i64; 2])>) -> Vec<Sums> {
-    let mut out: Vec<Sums> = Vec::new();
-    for (split, n, events) in rows.filter(|(split, ..)| uses(plan, *split)) {
-        let at = out.binary_search_by_key(&split, |s| s.split).unwrap_or_else(|at| {
-            let empty = Sums {
-                split,
-                n: [0; 2],
-                events: [0; 2],
-            };
-            out.insert(at, empty);
-            at
-        });
-        for arm in [BLUE, GREEN] {
-            out[at].n[arm] += n[arm];
-            out[at].events[arm] += events[arm];
+/// The sums of the rows that take part, by split.
+fn sums(plan: &Plan, column: &EventColumn, until: i64) -> Vec<Sums> {
+    let mut out = Vec::new();
+    if until == i64::MAX {
+        out.clone_from(&column.sums);
+    } else {
+        for row in column.rows.rows_until(until) {
+            add_up(&mut out, row, 1);
         }
     }
+    out.retain(|s| uses(plan, s.split));
     out
 }
 
@@ -132,7 +143,8 @@ fn rho(split: u32) -> f64 {
 }
 
 fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Context) -> Measure {
-    let strata = sums(plan, column.rows().iter().map(|r| (r.split, r.n, r.events)));
+    let until = context.until(plan);
+    let strata = sums(plan, column, until);
     let n = total(&strata, |s| s.n);
     let seen = total(&strata, |s| s.events);
     let share = |arm: usize| (n[arm] > 0).then(|| seen[arm] as f64 / n[arm] as f64);
@@ -157,7 +169,7 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
                 .map(|s| (s.split, RateBets::new(rho(s.split), r)))
                 .collect();
             let frozen = beside.filter(|_| context.watching).map(ShareBet::above);
-            let late = late(column, context.calendar, |row, logs| {
+            let late = late(&mut column.rows, context.calendar, until, |row, logs| {
                 if let Some((_, bets)) = bets.iter().find(|(split, _)| *split == row.split) {
                     bets.gt.add(row.events[GREEN], row.events[BLUE], logs);
                 } else if let (PPM, Some(bet)) = (row.split, &frozen) {
@@ -175,12 +187,13 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
             }
         }
         Test::Joint { boundary, prior } => {
-            joint_events(&mut out, plan, column.rows(), boundary, prior, context);
+            let rows = column.rows.rows_until(until);
+            joint_events(&mut out, plan, rows, boundary, prior, context);
         }
         Test::Share { limit, worse } => {
             let (above, below) = (ShareBet::above(limit), ShareBet::above(1.0 - limit));
             let without = |n: i64, events: i64| n - events;
-            let late = late(column, context.calendar, |row, logs| {
+            let late = late(&mut column.rows, context.calendar, until, |row, logs| {
                 let (s, f) = (row.events[GREEN], without(row.n[GREEN], row.events[GREEN]));
                 match worse {
                     Worse::Above => above.add(s, f, logs),
@@ -198,11 +211,45 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
                 (out.low, out.high) = share_bounds(s as f64, f as f64, context.alpha);
             }
         }
-        Test::Means(_) | Test::Mean { .. } => {}
+        Test::Means(_) | Test::Mean { .. } | Test::Discordant { .. } | Test::PairedMean(_) => {}
     }
     debug_assert!(plan.one_arm == matches!(margin, Margin::Max(_) | Margin::Min(_)));
     out.strata = strata;
     out
+}
+
+/// Mirrored pairs: `n` counts pairs, `events` those in which only this color had the event.
+fn pairs(plan: &Plan, margin: Margin, column: &mut EventColumn, context: Context) -> Measure {
+    let Test::Discordant { gt, lt } = plan.test else {
+        return Measure::default();
+    };
+    let until = context.until(plan);
+    let strata = sums(plan, column, until);
+    let n = total(&strata, |s| s.n);
+    let only = total(&strata, |s| s.events);
+    let counted = |n: [i64; 2], events: [i64; 2]| Pairs {
+        green_only: events[GREEN],
+        blue_only: events[BLUE],
+        same: n[GREEN] - events[GREEN] - events[BLUE],
+    };
+    let late = late(&mut column.rows, context.calendar, until, |row, logs| {
+        gt.add(counted(row.n, row.events), logs);
+    });
+    let share = |arm: usize| (n[arm] > 0).then(|| only[arm] as f64 / n[arm] as f64);
+    let (blue, green) = (share(BLUE), share(GREEN));
+    Measure {
+        log_e_fail: late.log_e(),
+        log_e_pass: lt.log_e(counted(n, only)),
+        blue,
+        green,
+        effect: match margin {
+            Margin::MaxIncrease(_) if plan.quantile.is_none() => green.zip(blue).map(|(g, b)| g - b),
+            _ => ratio(green, blue),
+        },
+        n,
+        strata,
+        ..Measure::default()
+    }
 }
 
 fn joint_events(out: &mut Measure, plan: &Plan, rows: &[EventRow], boundary: Boundary, prior: Prior, context: Context) {
@@ -273,11 +320,20 @@ fn ratio(green: Option<f64>, blue: Option<f64>) -> Option<f64> {
     green.zip(blue).map(|(g, b)| g / b)
 }
 
-fn means(plan: &Plan, column: &mut MeanColumn, margin: Margin, context: Context) -> Measure {
+fn means(plan: &Plan, column: &mut Column<MeanRow, LateStarts>, margin: Margin, context: Context) -> Measure {
     let rows = column.rows();
-    let strata = sums(plan, rows.iter().map(|r| (r.split, r.n, [0; 2])));
+    let mut strata = Vec::new();
+    for row in rows.iter().filter(|r| uses(plan, r.split)) {
+        let counted = EventRow {
+            minute: row.minute,
+            split: row.split,
+            n: row.n,
+            events: [0; 2],
+        };
+        add_up(&mut strata, &counted, 1);
+    }
     let n = total(&strata, |s| s.n);
-    let unit = per_display_unit(&plan.metric);
+    let unit = per_display_unit(&plan.shown);
     let mut moments = [Moments::default(); 2];
     let mut lt = [0.0; BETS];
     for row in rows.iter().filter(|r| uses(plan, r.split)) {
@@ -290,7 +346,7 @@ fn means(plan: &Plan, column: &mut MeanColumn, margin: Margin, context: Context)
             m.sum_sq += row.sum_sq[arm] / (unit * unit);
         }
     }
-    let late = late(column, context.calendar, |row, logs| {
+    let late = late(column, context.calendar, i64::MAX, |row, logs| {
         if uses(plan, row.split) || (row.split == PPM && context.watching) {
             for (log, earned) in logs.iter_mut().zip(&row.gt) {
                 *log += earned;
@@ -331,12 +387,8 @@ fn means(plan: &Plan, column: &mut MeanColumn, margin: Margin, context: Context)
 }
 
 /// A quantile gate counts exceedances but shows quantiles, and the interval of C1.
-fn show_quantiles(out: &mut Measure, plan: &Plan, q: f64, margin: Margin, values: Option<&[Histogram; 2]>, alpha: f64) {
-    let Some(values) = values else {
-        (out.blue, out.green) = (None, None);
-        return;
-    };
-    let unit = per_display_unit(&plan.metric);
+fn show_quantiles(out: &mut Measure, plan: &Plan, q: f64, margin: Margin, values: &[Histogram; 2], alpha: f64) {
+    let unit = per_display_unit(&plan.shown);
     let [blue, green] = [BLUE, GREEN].map(|arm| values[arm].quantile(q).map(|v| v as f64 / unit));
     (out.blue, out.green) = (blue, green);
     if plan.one_arm {
@@ -354,34 +406,4 @@ fn show_quantiles(out: &mut Measure, plan: &Plan, q: f64, margin: Margin, values
         out.effect = ratio(green, blue);
         (out.low, out.high) = (low, high);
     }
-}
-
-/// Units of one pair in the randomised strata, for the sample-ratio check.
-pub(super) fn unit_strata(rows: &[EventRow]) -> Vec<Sums> {
-    let mut out: Vec<Sums> = Vec::new();
-    for row in rows {
-        match out.binary_search_by_key(&row.split, |s| s.split) {
-            Ok(i) => {
-                for arm in [BLUE, GREEN] {
-                    out[i].n[arm] += row.n[arm];
-                }
-            }
-            Err(i) => out.insert(
-                i,
-                Sums {
-                    split: row.split,
-                    n: row.n,
-                    events: [0; 2],
-                },
-            ),
-        }
-    }
-    out
-}
-
-/// Whether any stratum randomises.
-pub(super) fn any_randomised(strata: &[Sums]) -> bool {
-    strata
-        .iter()
-        .any(|s| is_randomised(s.split) && s.n[BLUE] + s.n[GREEN] > 0)
 }

@@ -14,24 +14,27 @@ pub mod breaker;
 mod column;
 mod columns;
 mod conclude;
+pub mod guards;
 mod measure;
 pub mod order;
 mod plan;
+mod turn;
 pub mod units;
 
 pub use baseline::{Baseline, GateBaseline, freeze};
 pub use breaker::{Breaker, BreakerReading, breaker};
 pub use order::{PAIRS_MAX, PairKey, new_pairs};
+pub use plan::pair_plans;
 
 use crate::stats::{
     log_space::ln,
     many,
     sample_ratio::{self, UnitStratum, sample_ratio},
 };
-use columns::{BLUE, Columns, GREEN, PairId};
+use columns::{ALL, BLUE, Columns, GREEN, Sums, is_randomised};
 use conclude::{Pair, Ratio, conclude};
-use measure::{Calendar, Context, Measure, Sums, measure, unit_strata};
-use plan::Plan;
+use measure::{Calendar, Context, Measure};
+use plan::{Plan, Source, unit_grain};
 use proto::{
     Metric, Nanos,
     cell::{Minutes, PPM},
@@ -39,7 +42,8 @@ use proto::{
     release::{GateSpec, ReleaseSpec},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use turn::Frame;
 
 /// Everything a judgement depends on.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +56,12 @@ pub struct JudgeInput<'a> {
     pub order: &'a [PairKey],
     /// Cells of the release's scope. Only admitted ones are counted.
     pub minutes: &'a Minutes,
+    /// Cells that rows were asked for (see [`proto::measure`]): pairs, sessions, SQL.
+    pub measured: &'a Minutes,
+    /// Gates that could not be measured from rows, and why.
+    pub obstacles: &'a BTreeMap<String, String>,
+    /// Gates that a person has muted: shown, and left out of every rollback, fallback and hold.
+    pub muted: &'a [String],
     /// Start of the first counted minute (the first after the warm-up), unix seconds.
     pub counted_from: i64,
     /// Width of a minute, seconds: the resolution of the cells.
@@ -103,6 +113,15 @@ pub struct Judgement {
     pub sample_ratio_suspended: bool,
     /// The split is wrong; the caller latches this.
     pub sample_ratio_fired: bool,
+    /// Why nothing may be judged, in words: what spoils the comparison (see [`guards`]).
+    #[serde(default)]
+    pub refused: Option<String>,
+    /// What forbids promotion beside the gates, in words.
+    #[serde(default)]
+    pub blocked: Option<String>,
+    /// Mirrored pairs read by the paired gate that has most.
+    #[serde(default)]
+    pub n_pairs: i64,
     /// Culprits, if the release must roll back.
     pub rollback: Option<Vec<PairKey>>,
     /// Pairs whose cohort must fall back to blue.
@@ -128,12 +147,29 @@ pub fn judge(input: &JudgeInput<'_>) -> Judgement {
 }
 
 /// Judges one release again and again: remembers minutes that did not change.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Judge {
     basis: Option<Basis>,
     plans: Vec<Result<Plan, String>>,
-    columns: Columns,
+    cells: Columns,
+    rows: Columns,
+    measures: Measures,
 }
+
+impl Default for Judge {
+    fn default() -> Self {
+        Self {
+            basis: None,
+            plans: Vec::new(),
+            cells: Columns::new(Source::Cells, 0),
+            rows: Columns::new(Source::Rows, 0),
+            measures: Measures::default(),
+        }
+    }
+}
+
+/// Pairs whose column has not changed measure the same: (gate, cohort) to the column's version and what came out.
+type Measures = HashMap<(usize, u32), (u64, Measure)>;
 
 /// What the columns were turned for; if it changes they are turned anew.
 #[derive(Debug, PartialEq)]
@@ -150,28 +186,39 @@ impl Judge {
     /// Judges the input; equal bit for bit to what a fresh judge says.
     pub fn judge(&mut self, input: &JudgeInput<'_>) -> Judgement {
         let units = self.follow(input);
-        let iid_assumed = !measure::any_randomised(&units);
+        let iid_assumed = !any_randomised(&units);
         let compared: Vec<Sums> = units
             .iter()
             .copied()
-            .filter(|s| iid_assumed || columns::is_randomised(s.split))
+            .filter(|s| iid_assumed || is_randomised(s.split))
             .collect();
-        let ratio = self.sample_ratio(input, &compared, iid_assumed);
+        let ratio = sample_ratio_of(input, &compared, iid_assumed);
         let alpha_gates = input.spec.alpha * (1.0 - input.spec.breaker.alpha_share);
+        let guarded = conclude::Guards {
+            refused: self.cells.guarded.refused(input.spec.unit, &self.rows.guarded),
+            blocked: self.cells.guarded.blocked(),
+        };
         let pairs: Vec<Pair<'_>> = input
             .order
             .iter()
             .enumerate()
             .filter_map(|(i, key)| self.pair(input, key, i + 1, alpha_gates))
             .collect();
-        conclude(input, pairs, &ratio, &compared, alpha_gates, iid_assumed)
+        conclude(input, pairs, &ratio, guarded, &compared, alpha_gates, iid_assumed)
     }
 
     /// Same as the free [`new_pairs`], without reading minutes that did not change.
     pub fn new_pairs(&mut self, input: &JudgeInput<'_>) -> Vec<PairKey> {
         self.follow(input);
-        let cohorts = self.columns.cohorts();
+        let cohorts = self.of(Source::of_units(unit_grain(input.spec.unit))).in_order();
         order::append(input.spec, cohorts.iter().map(|c| &**c), input.order)
+    }
+
+    const fn of(&self, source: Source) -> &Columns {
+        match source {
+            Source::Cells => &self.cells,
+            Source::Rows => &self.rows,
+        }
     }
 
     /// Brings plans and columns up to date; returns the units per split.
@@ -187,7 +234,7 @@ impl Judge {
             self.turn_anew(input, false);
         }
         let mut units = self.turn(input);
-        let randomised = measure::any_randomised(&units);
+        let randomised = any_randomised(&units);
         if self.basis.as_ref().is_some_and(|b| b.randomised != randomised) {
             self.turn_anew(input, randomised);
             units = self.turn(input);
@@ -196,12 +243,15 @@ impl Judge {
     }
 
     fn turn_anew(&mut self, input: &JudgeInput<'_>, randomised: bool) {
-        self.columns = Columns::default();
+        let gates = input.spec.gates.len();
+        self.cells = Columns::new(Source::Cells, gates);
+        self.rows = Columns::new(Source::Rows, gates);
+        self.measures.clear();
         self.plans = input
             .spec
             .gates
             .iter()
-            .map(|gate| Plan::new(gate, input.baseline, randomised))
+            .map(|gate| Plan::new(input.spec, gate, input.baseline, randomised))
             .collect();
         self.basis = Some(Basis {
             spec: input.spec.clone(),
@@ -214,86 +264,85 @@ impl Judge {
     }
 
     fn turn(&mut self, input: &JudgeInput<'_>) -> Vec<Sums> {
-        self.columns.follow(&self.plans, input.minutes, input.counted_from);
-        unit_strata(self.columns.units(None))
-    }
-
-    fn sample_ratio(&self, input: &JudgeInput<'_>, strata: &[Sums], iid: bool) -> Ratio {
-        let units: Vec<UnitStratum> = strata
-            .iter()
-            .filter(|_| !iid)
-            .map(|s| UnitStratum {
-                rho: f64::from(s.split) / f64::from(PPM),
-                blue: s.n[BLUE],
-                green: s.n[GREEN],
-            })
-            .collect();
-        let log_e = sample_ratio(&units);
-        // Decided by blue's history alone, so that the data at hand cannot choose the level.
-        let frequent = input.baseline.is_some_and(|b| {
-            let rates = b.gates.values().filter_map(|g| g.p_hist);
-            rates.fold(0.0, f64::max) > sample_ratio::FREQUENT
-        });
-        let alpha = if frequent {
-            sample_ratio::ALPHA_FREQUENT
-        } else {
-            sample_ratio::ALPHA
+        let frame = Frame {
+            grain: unit_grain(input.spec.unit),
         };
-        Ratio {
-            log_e,
-            suspended: log_e >= ln(sample_ratio::SUSPENDS_AT),
-            fired: log_e >= ln(1.0 / alpha),
-        }
+        let from = input.counted_from;
+        self.cells.follow(&self.plans, &frame, input.minutes, from);
+        self.rows.follow(&self.plans, &frame, input.measured, from);
+        let units = self.of(Source::of_units(frame.grain)).units(ALL);
+        units.map(|u| u.sums.clone()).unwrap_or_default()
     }
 
     fn pair<'a>(&mut self, input: &JudgeInput<'a>, key: &'a PairKey, k: usize, alpha_gates: f64) -> Option<Pair<'a>> {
         let at = input.spec.gates.iter().position(|g| g.name == key.gate)?;
         let gate = &input.spec.gates[at];
-        let cohort: Option<Arc<str>> = key.cohort.as_deref().map(Arc::from);
-        let threshold_fail = ln(1.0 / alpha_gates) - many::ln_weight(k);
         let mut pair = Pair {
             key,
             gate,
             k,
-            threshold_fail,
+            threshold_fail: ln(1.0 / alpha_gates) - many::ln_weight(k),
+            muted: input.muted.contains(&gate.name),
             measure: Measure::default(),
-            obstacle: None,
+            obstacle: input.obstacles.get(&gate.name).cloned(),
             assumes: "",
         };
-        match &self.plans[at] {
-            Err(why) => pair.obstacle = Some(why.clone()),
-            Ok(plan) => {
-                let id: PairId = (at, cohort.clone());
-                pair.assumes = if input.watching && plan.randomised && !plan.one_arm {
-                    plan::IID_ALONE
-                } else {
-                    plan.assumes
-                };
-                pair.measure = measure(plan, gate.margin, &id, &mut self.columns, context(input));
-                pair.obstacle =
-                    obstacle(gate, plan, &pair.measure).or_else(|| self.coverage(gate, plan, &pair.measure, cohort));
+        let plan = match &self.plans[at] {
+            Ok(plan) => plan,
+            Err(why) => {
+                pair.obstacle = Some(why.clone());
+                return Some(pair);
             }
+        };
+        pair.assumes = if input.watching && plan.randomised && !plan.one_arm && plan.source == Source::Cells {
+            plan::IID_ALONE
+        } else {
+            plan.assumes
+        };
+        let context = context(input);
+        let columns = match plan.source {
+            Source::Cells => &mut self.cells,
+            Source::Rows => &mut self.rows,
+        };
+        if let Some(cohort) = columns.cohorts.known(key.cohort.as_deref()) {
+            pair.measure = remembered(&mut self.measures, plan, gate, (at, cohort), columns, context);
         }
+        pair.obstacle = pair
+            .obstacle
+            .or_else(|| obstacle(gate, plan, &pair.measure))
+            .or_else(|| self.coverage(gate, at, &pair.measure, key.cohort.as_deref(), context));
         Some(pair)
     }
 
-    /// Says so if too few traces of either color were evaluated.
-    fn coverage(&self, gate: &GateSpec, plan: &Plan, measure: &Measure, cohort: Option<Arc<str>>) -> Option<String> {
+    /// Says so if too few units of either color were evaluated.
+    fn coverage(
+        &self,
+        gate: &GateSpec,
+        at: usize,
+        measure: &Measure,
+        cohort: Option<&str>,
+        context: Context,
+    ) -> Option<String> {
         let least = gate.min_coverage?;
-        if !matches!(gate.metric, Metric::EvalFail(_)) {
+        let Some(Ok(plan)) = self.plans.get(at) else {
+            return None;
+        };
+        if gate.paired || !matches!(gate.metric, Metric::EvalFail(_)) {
             return None;
         }
-        let mut units = [0; 2];
-        for row in self.columns.units(cohort) {
+        let columns = self.of(Source::of_units(plan.grain));
+        let units = columns.cohorts.known(cohort).and_then(|c| columns.units(c));
+        let mut n = [0; 2];
+        for row in units.map_or(&[][..], |u| u.rows.rows_until(context.until(plan))) {
             if columns::uses(plan, row.split) {
-                units[BLUE] += row.n[BLUE];
-                units[GREEN] += row.n[GREEN];
+                n[BLUE] += row.n[BLUE];
+                n[GREEN] += row.n[GREEN];
             }
         }
         [(BLUE, "blue"), (GREEN, "green")]
             .into_iter()
             .filter(|&(arm, _)| arm == GREEN || !plan.one_arm)
-            .map(|(arm, color)| (measure.n[arm] as f64 / units[arm].max(1) as f64, color))
+            .map(|(arm, color)| (measure.n[arm] as f64 / n[arm].max(1) as f64, color))
             .find(|&(share, _)| share < least)
             .map(|(share, color)| {
                 format!(
@@ -302,6 +351,76 @@ impl Judge {
                     100.0 * least
                 )
             })
+    }
+}
+
+/// Measures a pair, unless its column is what it was.
+fn remembered(
+    measures: &mut Measures,
+    plan: &Plan,
+    gate: &GateSpec,
+    id: (usize, u32),
+    columns: &mut Columns,
+    context: Context,
+) -> Measure {
+    let version = match plan.counts_events() {
+        true => columns.events(id.0, id.1).map(|c| c.version),
+        false => columns.means(id.0, id.1).map(|c| c.version),
+    };
+    let Some(version) = version else {
+        return Measure::default();
+    };
+    // what waits for late evaluations changes with time alone
+    if plan.lateness_secs == 0
+        && let Some((of, measure)) = measures.get(&id)
+        && *of == version
+    {
+        return measure.clone();
+    }
+    let measure = if plan.counts_events() {
+        let column = columns.events(id.0, id.1);
+        column.map(|c| measure::of_events(plan, gate.margin, c, context))
+    } else {
+        let column = columns.means(id.0, id.1);
+        column.map(|c| measure::of_means(plan, gate.margin, c, context))
+    };
+    let measure = measure.unwrap_or_default();
+    measures.insert(id, (version, measure.clone()));
+    measure
+}
+
+/// Whether any stratum randomises.
+fn any_randomised(strata: &[Sums]) -> bool {
+    strata
+        .iter()
+        .any(|s| is_randomised(s.split) && s.n[BLUE] + s.n[GREEN] > 0)
+}
+
+fn sample_ratio_of(input: &JudgeInput<'_>, strata: &[Sums], iid: bool) -> Ratio {
+    let units: Vec<UnitStratum> = strata
+        .iter()
+        .filter(|_| !iid)
+        .map(|s| UnitStratum {
+            rho: f64::from(s.split) / f64::from(PPM),
+            blue: s.n[BLUE],
+            green: s.n[GREEN],
+        })
+        .collect();
+    let log_e = sample_ratio(&units);
+    // Decided by blue's history alone, so that the data at hand cannot choose the level.
+    let frequent = input.baseline.is_some_and(|b| {
+        let rates = b.gates.values().filter_map(|g| g.p_hist);
+        rates.fold(0.0, f64::max) > sample_ratio::FREQUENT
+    });
+    let alpha = if frequent {
+        sample_ratio::ALPHA_FREQUENT
+    } else {
+        sample_ratio::ALPHA
+    };
+    Ratio {
+        log_e,
+        suspended: log_e >= ln(sample_ratio::SUSPENDS_AT),
+        fired: log_e >= ln(1.0 / alpha),
     }
 }
 
@@ -315,13 +434,16 @@ fn context(input: &JudgeInput<'_>) -> Context {
         },
         watching: input.watching,
         alpha: input.spec.alpha,
+        now: input.now.0.div_euclid(1_000_000_000),
     }
 }
 
 fn obstacle(gate: &GateSpec, plan: &Plan, measure: &Measure) -> Option<String> {
-    let what = match gate.metric {
+    let what = match &gate.metric {
+        _ if gate.paired => "mirrored pairs",
         Metric::EvalFail(_) => "evaluated traces",
         Metric::AttemptError | Metric::RateLimited | Metric::Ttft => "calls",
+        Metric::Sql(_) => "units of its statement",
         _ => "traces",
     };
     match measure.n {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// Pairs judged for one release at most; cohorts that appear later are counted in the overall pairs only.
-pub const PAIRS_MAX: usize = 1_000;
+pub const PAIRS_MAX: usize = 10_000;
 
 /// One gate, over all traces or within one cohort.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

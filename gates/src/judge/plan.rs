@@ -7,13 +7,43 @@ use super::{
 use crate::stats::{
     joint::{Boundary, Prior},
     mean::{LimitBets, MeanMargin},
+    paired::{DiscordBets, ValueBets},
     quantile::snap,
 };
 use proto::{
     Grain, Metric,
+    measure::{PairPlan, PairRead},
     metric::MetricKind,
-    release::{GateSpec, Margin},
+    release::{GateSpec, Margin, ReleaseSpec, Unit},
 };
+
+/// Where a gate's cells come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From ingest: counted as traces close.
+    Cells,
+    /// From rows, by questions: pairs, sessions, users, SQL (see [`proto::measure`]).
+    Rows,
+}
+
+impl Source {
+    /// Where units of this grain are counted.
+    pub const fn of_units(grain: Grain) -> Self {
+        match grain {
+            Grain::Session | Grain::User => Self::Rows,
+            Grain::Attempt | Grain::Request | Grain::Trace => Self::Cells,
+        }
+    }
+}
+
+/// The grain of a randomised unit.
+pub(super) const fn unit_grain(unit: Unit) -> Grain {
+    match unit {
+        Unit::Trace => Grain::Trace,
+        Unit::Session => Grain::Session,
+        Unit::User => Grain::User,
+    }
+}
 
 /// Rate that the mixture of two iid arms looks at first, where blue's history says nothing. Frozen by being a constant.
 const P_HIST_DEFAULT: f64 = 0.05;
@@ -27,6 +57,10 @@ pub(super) enum Counting {
     Above { blue: u64, green: u64 },
     /// Its value.
     Value,
+    /// Whether only this color's trace of a pair had the event.
+    PairEvent,
+    /// The difference within a pair.
+    PairValue,
 }
 
 /// On which side of a limit green is worse.
@@ -49,13 +83,25 @@ pub(super) enum Test {
     Means(MeanMargin),
     /// Green's capped mean against a limit: declared, or the frozen mean at the margin.
     Mean { bets: LimitBets, worse: Worse },
+    /// Pairs of which one had the event.
+    Discordant { gt: DiscordBets, lt: DiscordBets },
+    /// Differences within pairs.
+    PairedMean(ValueBets),
 }
 
 /// One gate, compiled.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plan {
+    pub source: Source,
+    /// Metric of the cells it reads.
     pub metric: Metric,
     pub grain: Grain,
+    /// Metric as declared, for units of display.
+    pub shown: Metric,
+    /// How old units must be beyond their admission, seconds.
+    pub lateness_secs: i64,
+    /// Timeout and grace, seconds.
+    pub admitted_after_secs: i64,
     pub by_cohort: bool,
     pub quantile: Option<f64>,
     pub counting: Counting,
@@ -72,6 +118,8 @@ pub(super) struct Plan {
 
 /// Where a split is unknown.
 const IID: &str = "iid assumed";
+/// Where pairs are compared.
+const PAIRED: &str = "mirrored pairs, iid assumed";
 /// Where green serves alone.
 pub(super) const IID_ALONE: &str = "green alone, iid assumed against the frozen baseline";
 /// Where green's mean is compared with a constant because no split is known.
@@ -82,21 +130,43 @@ impl Plan {
     ///
     /// # Errors
     /// In words, why it cannot be judged (yet).
-    pub fn new(gate: &GateSpec, baseline: Option<&Baseline>, randomised: bool) -> Result<Self, String> {
+    pub fn new(
+        spec: &ReleaseSpec,
+        gate: &GateSpec,
+        baseline: Option<&Baseline>,
+        randomised: bool,
+    ) -> Result<Self, String> {
         if baseline.is_none() {
             return Err("no frozen baseline yet".to_owned());
         }
         let none = GateBaseline::default();
         let frozen = baseline.and_then(|b| b.gates.get(&gate.name)).unwrap_or(&none);
         let (counting, test) = match (gate.metric.kind(), gate.quantile) {
+            _ if gate.paired => paired(gate, frozen)?,
             (MetricKind::Rate, _) => rate(gate, frozen, randomised),
             (MetricKind::Amount, Some(q)) => quantile(gate, q, frozen, randomised)?,
             (MetricKind::Amount, None) => mean(gate, frozen, randomised)?,
         };
         let one_arm = matches!(gate.margin, Margin::Max(_) | Margin::Min(_));
+        let grain = match natural_grain(&gate.metric) {
+            Grain::Trace if !gate.paired && gate.sql.is_none() => unit_grain(spec.unit),
+            natural => natural,
+        };
+        let source = match gate.sql {
+            Some(_) => Source::Rows,
+            None if gate.paired => Source::Rows,
+            None => Source::of_units(grain),
+        };
         Ok(Self {
-            metric: gate.metric.clone(),
-            grain: natural_grain(&gate.metric),
+            source,
+            metric: match gate.paired {
+                true => Metric::Paired(gate.name.as_str().into()),
+                false => gate.metric.clone(),
+            },
+            grain,
+            shown: gate.metric.clone(),
+            lateness_secs: i64::try_from(gate.lateness.as_secs()).unwrap_or(i64::MAX / 4),
+            admitted_after_secs: i64::try_from((spec.timeout + spec.grace).as_secs()).unwrap_or(i64::MAX / 4),
             by_cohort: gate.by_cohort,
             quantile: gate.quantile,
             counting,
@@ -109,11 +179,75 @@ impl Plan {
             },
             assumes: match test {
                 Test::Joint { .. } if !randomised => IID,
+                Test::Discordant { .. } | Test::PairedMean(_) => PAIRED,
                 Test::Mean { .. } if !one_arm => IID_FROZEN,
                 _ => "",
             },
         })
     }
+}
+
+/// Both colors answered the same request, so only what differs within a pair speaks.
+fn paired(gate: &GateSpec, frozen: &GateBaseline) -> Result<(Counting, Test), String> {
+    let read = pair_read(gate, frozen)?;
+    Ok(match read {
+        PairRead::Event => {
+            let delta = match gate.margin {
+                Margin::MaxIncrease(delta) => delta,
+                Margin::MaxRatio(_) | Margin::Max(_) | Margin::Min(_) => 0.0,
+            };
+            let (gt, lt) = (DiscordBets::gt(delta), DiscordBets::lt(delta));
+            (Counting::PairEvent, Test::Discordant { gt, lt })
+        }
+        PairRead::Above { .. } => {
+            let gt = DiscordBets::mcnemar();
+            let lt = gt.mirrored();
+            (Counting::PairEvent, Test::Discordant { gt, lt })
+        }
+        PairRead::Value { r, cap } => {
+            let bets = ValueBets::new(r, cap as f64).ok_or_else(|| no_history(gate))?;
+            (Counting::PairValue, Test::PairedMean(bets))
+        }
+    })
+}
+
+/// What must be read of each pair of a paired gate.
+fn pair_read(gate: &GateSpec, frozen: &GateBaseline) -> Result<PairRead, String> {
+    match (gate.metric.kind(), gate.quantile) {
+        (MetricKind::Rate, _) => Ok(PairRead::Event),
+        (MetricKind::Amount, Some(_)) => match (frozen.t, frozen.t_margin) {
+            (Some(blue), Some(green)) => Ok(PairRead::Above { blue, green }),
+            _ => Err(no_history(gate)),
+        },
+        (MetricKind::Amount, None) => match (frozen.mean, frozen.cap, gate.margin) {
+            (Some(_), Some(cap), Margin::MaxRatio(r)) => Ok(PairRead::Value { r, cap }),
+            (Some(mean), Some(cap), Margin::MaxIncrease(by)) => Ok(PairRead::Value {
+                r: 1.0 + by * per_display_unit(&gate.metric) / mean,
+                cap,
+            }),
+            _ => Err(no_history(gate)),
+        },
+    }
+}
+
+/// What the paired gates of a release ask of the rows; nothing before the baseline is frozen.
+#[must_use]
+pub fn pair_plans(spec: &ReleaseSpec, baseline: Option<&Baseline>) -> Vec<PairPlan> {
+    let Some(baseline) = baseline else {
+        return Vec::new();
+    };
+    let paired = spec.gates.iter().filter(|gate| gate.paired);
+    paired
+        .filter_map(|gate| {
+            let frozen = baseline.gates.get(&gate.name)?;
+            Some(PairPlan {
+                gate: gate.name.as_str().into(),
+                metric: gate.metric.clone(),
+                read: pair_read(gate, frozen).ok()?,
+                by_cohort: gate.by_cohort,
+            })
+        })
+        .collect()
 }
 
 fn rate(gate: &GateSpec, frozen: &GateBaseline, randomised: bool) -> (Counting, Test) {

@@ -6,7 +6,7 @@ use proto::{Grain, Metric};
 #[must_use]
 pub const fn natural_grain(metric: &Metric) -> Grain {
     match metric {
-        Metric::AttemptError | Metric::RateLimited | Metric::Ttft => Grain::Attempt,
+        Metric::AttemptError | Metric::RateLimited | Metric::Ttft | Metric::AttemptSeconds => Grain::Attempt,
         _ => Grain::Trace,
     }
 }
