@@ -96,7 +96,7 @@ impl World {
     fn new(mode: Mode) -> Self {
         let spec = spec(mode);
         let now = Nanos::from_secs(1_000_000);
-        let mut state = ReleaseState::open(&spec, now, RESOLUTION);
+        let mut state = ReleaseState::open(&spec, now, RESOLUTION, None);
         state.baseline = Some(baseline());
         Self {
             green_ppm: state.green_ppm,

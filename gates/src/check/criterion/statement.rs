@@ -60,7 +60,8 @@ fn complaints(sql: &str) -> Vec<(String, String)> {
         .trim_start()
         .split(|c: char| !c.is_alphanumeric() && c != '_')
         .next();
-    if !first.is_some_and(|w| w.eq_ignore_ascii_case("select") || w.eq_ignore_ascii_case("with")) {
+    let is_query = |w: &str| w.eq_ignore_ascii_case("select") || w.eq_ignore_ascii_case("with");
+    if first.is_none_or(|w| !is_query(w)) {
         out.push((
             "is not a query".to_owned(),
             "begin with SELECT or WITH: SELECT blue_events, blue_n, green_events, green_n FROM ...".to_owned(),
