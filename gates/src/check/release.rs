@@ -53,7 +53,8 @@ pub(super) fn read(
     let mirror = plain.mirror();
     let lacking: Vec<&str> = ["route", "id", "steps", "gate"]
         .into_iter()
-        .filter(|k| !fields.has(k) && !(*k == "steps" && mirror.is_some()))
+        .filter(|k| !fields.has(k))
+        .filter(|k| *k != "steps" || mirror.is_none())
         .collect();
     fields.missing(
         &lacking,

@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod check;
+mod courses;
 mod desk;
 mod judging;
 mod life;
 mod outbox;
 mod receiver;
+mod restraint;
 mod stream;
 mod vectors;
