@@ -24,6 +24,7 @@ mod command;
 mod effect;
 mod event;
 mod fallen;
+pub mod invariants;
 mod movement;
 mod silence;
 mod state;

@@ -4,6 +4,7 @@
 mod check;
 mod courses;
 mod desk;
+mod invariants;
 mod judging;
 mod life;
 mod outbox;
