@@ -6,7 +6,8 @@
 //! Defaults, unless `[defaults]` or the release says otherwise: `mode = "advise"` (the safe one: decide and tell people,
 //! send the gateway nothing), `unit = "trace"`, `baseline = "24h"`, `warmup = "5m"`, `min_traces = 500`,
 //! `horizon = "7d"`, `approval = "none"`, `alpha = 0.01`, `alpha_promote = 0.05`, `no_data = "hold"`,
-//! `timeout = "60s"`, `grace = "10s"`, `breaker.alpha_share = 0.2`.
+//! `timeout = "60s"`, `grace = "10s"`, `min_duration = "0s"`, `cool_down = "0s"`, `breaker.alpha_share = 0.2`, and no
+//! mirroring, unless a gate is paired: `mirror = "0s"` then.
 
 mod criterion;
 mod nearest;
@@ -155,5 +156,69 @@ pub fn canonical(value: &serde_json::Value) -> String {
             format!("[{}]", parts.join(","))
         }
         plain => plain.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::release::{GateSpec, Margin, OnFail, Unit};
+    use std::time::Duration;
+
+    const FILE: &str = include_str!("../../tests/it/release.toml");
+
+    fn gate(name: &str, metric: &str, margin: Margin) -> GateSpec {
+        GateSpec {
+            name: name.to_owned(),
+            metric: metric.parse().unwrap(),
+            quantile: None,
+            margin,
+            by_cohort: false,
+            min_coverage: None,
+            lateness: Duration::ZERO,
+            paired: false,
+            sql: None,
+            dry_run: false,
+            on_fail: OnFail::Rollback,
+        }
+    }
+
+    #[test]
+    fn what_is_written_down_is_read_back_as_it_was() {
+        let plain = check(FILE, "x").releases.remove(0);
+        let mut all = plain.clone();
+        all.unit = Unit::User;
+        all.min_duration = Duration::from_secs(3_601);
+        all.mirror = Some(Duration::ZERO);
+        all.cool_down = Duration::from_millis(1_500);
+        all.gates.extend([
+            GateSpec {
+                lateness: Duration::from_secs(3_600),
+                dry_run: true,
+                ..gate("rubric: \"late\"", "eval_fail:rubric", Margin::MaxRatio(1.5))
+            },
+            GateSpec {
+                paired: true,
+                by_cohort: true,
+                ..gate("pairs", "error", Margin::MaxIncrease(0.01))
+            },
+            GateSpec {
+                paired: true,
+                quantile: Some(0.99),
+                ..gate("slow pairs", "latency", Margin::MaxIncrease(250.0))
+            },
+            GateSpec {
+                sql: Some("WITH r AS (SELECT '\\n\"' AS x)\nSELECT $release, $admitted_before FROM r".to_owned()),
+                ..gate("sql: refunds", "sql:sql: refunds", Margin::Min(0.2))
+            },
+        ]);
+        let mut mirrored = all.clone();
+        mirrored.steps.clear();
+        mirrored.gates.retain(|g| g.paired || g.sql.is_some() || g.dry_run);
+        for spec in [plain, all, mirrored] {
+            let checked = check(&release::written(&spec), "written");
+            assert_eq!(checked.problems, []);
+            assert_eq!(checked.releases, [spec]);
+        }
     }
 }

@@ -4,7 +4,7 @@ use super::{
     criterion, tables,
     walk::{At, Fields},
 };
-use proto::release::{Approval, Mode, NoData, OnFail, ReleaseSpec, Unit};
+use proto::release::{Approval, GateSpec, Mode, NoData, OnFail, ReleaseSpec, Step, Unit};
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 /// Keys of `[defaults]`: every scalar of a release.
@@ -15,6 +15,9 @@ pub(super) const INHERITED: &[&str] = &[
     "baseline",
     "warmup",
     "min_traces",
+    "min_duration",
+    "mirror",
+    "cool_down",
     "horizon",
     "approval",
     "alpha",
@@ -44,27 +47,52 @@ pub(super) fn read(
     let known: Vec<&str> = OWN.iter().chain(INHERITED).copied().collect();
     fields.only(&known);
     let route = fields.text("route");
+    names(&fields, id.as_ref(), route.as_ref(), ids, routes);
+
+    let plain = Plain { own: &fields, defaults };
+    let mirror = plain.mirror();
     let lacking: Vec<&str> = ["route", "id", "steps", "gate"]
         .into_iter()
         .filter(|k| !fields.has(k))
+        .filter(|k| *k != "steps" || mirror.is_none())
         .collect();
     fields.missing(
         &lacking,
         "a release names its route and id, the steps of its ramp and its gates ([[release.gate]])",
     );
-    names(&fields, id.as_ref(), route.as_ref(), ids, routes);
-
-    let plain = Plain { own: &fields, defaults };
     let mode = plain.mode();
-    plain.unit();
-    let steps = tables::steps(&fields);
+    let unit = plain.unit();
+    let steps = tables::steps(&fields, mirror.is_some());
+    let cohort = plain.from("cohort").text("cohort").map(|at| at.value);
+    let min_traces = plain.from("min_traces").whole("min_traces");
+    let around = criterion::Around {
+        has_cohort: cohort.is_some(),
+        unit,
+    };
+    let gates = criterion::read_all(&fields, around);
+    rules(&fields, &gates);
+    if mirror.is_some() {
+        mirrored_only(&fields, &gates, &steps);
+    }
     let warmup = plain.duration("warmup", 300, false).value;
     let timeout = plain.duration("timeout", 60, true).value;
     let grace = plain.duration("grace", 10, false).value;
-    let least = warmup + timeout + grace + steps.iter().map(|s| s.min).sum::<Duration>();
-    let horizon = plain.horizon(least);
-    let cohort = plain.from("cohort").text("cohort").map(|at| at.value);
-    let min_traces = plain.from("min_traces").whole("min_traces");
+    let min_duration = plain.duration("min_duration", 0, false).value;
+    let cool_down = plain.duration("cool_down", 0, false).value;
+    let horizon = plain.horizon(&Before {
+        warmup,
+        mirror: mirror.unwrap_or_default(),
+        steps: steps.iter().map(|s| s.min).sum(),
+        min_duration,
+        timeout,
+        grace,
+        lateness: gates
+            .iter()
+            .filter(|g| !g.dry_run)
+            .map(|g| g.lateness)
+            .max()
+            .unwrap_or_default(),
+    });
 
     let blue = tables::manifest(&fields, "blue");
     let green = tables::manifest(&fields, "green");
@@ -75,14 +103,6 @@ pub(super) fn read(
             fields.sub("green", "").map_or(0..0, |g| g.at("version")),
             format!("blue and green of {} are the same version", fields.called),
             "give green a `version` of its own: versions are identities, colors are roles",
-        );
-    }
-    let gates = criterion::read_all(&fields, cohort.is_some());
-    if fields.has("gate") && !gates.iter().any(|g| g.on_fail == OnFail::Rollback) {
-        fields.notes.say(
-            fields.at("gate"),
-            format!("{} has no rollback rule", fields.called),
-            "let at least one [[release.gate]] say on_fail = \"rollback\"",
         );
     }
     if mode == Mode::Act && !fields.has("webhook") {
@@ -102,15 +122,15 @@ pub(super) fn read(
         route: route?.value,
         id: id?.value,
         mode,
-        unit: Unit::Trace,
+        unit,
         cohort,
         baseline,
         steps,
         warmup,
         min_traces: min_traces.map_or(500, |at| at.value),
-        min_duration: Duration::ZERO,
-        mirror: None,
-        cool_down: Duration::ZERO,
+        min_duration,
+        mirror,
+        cool_down,
         horizon,
         approval,
         alpha,
@@ -125,6 +145,73 @@ pub(super) fn read(
         gates,
         webhook,
     })
+}
+
+/// What the gates together must be able to do.
+fn rules(fields: &Fields<'_>, gates: &[GateSpec]) {
+    let rolls_back = |g: &GateSpec| g.on_fail == OnFail::Rollback && !g.dry_run;
+    if fields.has("gate") && !gates.iter().any(rolls_back) {
+        fields.notes.say(
+            fields.at("gate"),
+            format!("{} has no rollback rule", fields.called),
+            "let at least one [[release.gate]] that is no dry run say on_fail = \"rollback\"",
+        );
+    }
+}
+
+/// Without a step below 1.0, a gate on served traffic would wait for green for ever.
+fn mirrored_only(fields: &Fields<'_>, gates: &[GateSpec], steps: &[Step]) {
+    let declared = fields.subs("steps", &format!("step of {}", fields.called)).len();
+    if declared != steps.len() || steps.iter().any(|s| s.green < 1.0) {
+        return;
+    }
+    for blind in gates.iter().filter(|g| !g.dry_run && !g.paired && g.sql.is_none()) {
+        fields.notes.say(
+            criterion::place(fields, &blind.name),
+            format!(
+                "gate `{}` compares what both colors serve, but before its promotion {} only mirrors",
+                blind.name, fields.called
+            ),
+            "let it be paired = true or dry_run = true, or add a step below 1.0",
+        );
+    }
+}
+
+/// All that comes before the earliest end of a release.
+struct Before {
+    warmup: Duration,
+    mirror: Duration,
+    steps: Duration,
+    min_duration: Duration,
+    timeout: Duration,
+    grace: Duration,
+    lateness: Duration,
+}
+
+impl Before {
+    /// Its parts by name, without those of no length. `min_duration` runs beside mirroring and steps.
+    fn parts(&self) -> Vec<(&'static str, Duration)> {
+        let ramp = self.mirror + self.steps;
+        let rest = self.min_duration.saturating_sub(ramp);
+        let parts = [
+            ("warm-up", self.warmup),
+            ("mirroring", self.mirror),
+            ("steps", self.steps),
+            ("the rest of min_duration", rest),
+            ("lateness", self.lateness),
+            ("timeout", self.timeout),
+            ("grace", self.grace),
+        ];
+        parts.into_iter().filter(|(_, d)| !d.is_zero()).collect()
+    }
+}
+
+/// `warm-up, steps and grace`.
+fn and(words: &[&str]) -> String {
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
 }
 
 /// The scalars of a release, each its own or inherited.
@@ -166,18 +253,17 @@ impl<'t> Plain<'_, 't> {
         self.choice("no_data", &words, NoData::Hold)
     }
 
-    fn unit(&self) {
+    fn unit(&self) -> Unit {
         let words = [("trace", Unit::Trace), ("session", Unit::Session), ("user", Unit::User)];
-        let from = self.from("unit");
-        if let Some(at) = from.choice("unit", &words)
-            && at.value != Unit::Trace
-        {
-            from.notes.say(
-                at.span,
-                "only unit = \"trace\" is judged; \"session\" and \"user\" are not supported yet",
-                "randomise by trace, or wait: sticky routing judged by trace would be wrong",
-            );
-        }
+        self.choice("unit", &words, Unit::Trace)
+    }
+
+    /// How long green only answers mirrored requests; a paired gate needs such a phase, however short.
+    fn mirror(&self) -> Option<Duration> {
+        let from = self.from("mirror");
+        let declared = from.duration("mirror").map(|at| at.value);
+        let implied = (from.has("mirror") || criterion::any_paired(self.own)).then_some(Duration::ZERO);
+        declared.or(implied)
     }
 
     /// A duration, `default` in seconds.
@@ -201,15 +287,19 @@ impl<'t> Plain<'_, 't> {
     }
 
     /// The no-data policy is reachable only if the horizon leaves time to judge.
-    fn horizon(&self, least: Duration) -> Duration {
+    fn horizon(&self, before: &Before) -> Duration {
         let horizon = self.duration("horizon", 7 * 86_400, true);
+        let parts = before.parts();
+        let least: Duration = parts.iter().map(|(_, d)| *d).sum();
         if !horizon.value.is_zero() && horizon.value <= least {
+            let names: Vec<&str> = parts.iter().map(|(name, _)| *name).collect();
             self.from("horizon").notes.say(
                 horizon.span,
                 format!(
-                    "the no-data policy of {} comes too early: the horizon of {} is over before its warm-up, steps, timeout and grace ({})",
+                    "the no-data policy of {} comes too early: the horizon of {} is over before its {} ({})",
                     self.own.called,
                     humantime::format_duration(horizon.value),
+                    and(&names),
                     humantime::format_duration(least)
                 ),
                 "make `horizon` longer than all of them together",

@@ -30,15 +30,16 @@ const MATCH: &[&str] = &[
 /// Most steps of a ramp.
 const STEPS_MAX: usize = 32;
 
-pub(super) fn steps(fields: &Fields<'_>) -> Vec<Step> {
+/// The ramp. One that mirrors first may have none, or go from there to all of the route at once.
+pub(super) fn steps(fields: &Fields<'_>, mirrors: bool) -> Vec<Step> {
     let mut out: Vec<Step> = Vec::new();
     let called = format!("step of {}", fields.called);
     let all = fields.subs("steps", &called);
-    if fields.is_list("steps") && (all.is_empty() || all.len() > STEPS_MAX) {
+    if fields.is_list("steps") && ((all.is_empty() && !mirrors) || all.len() > STEPS_MAX) {
         fields.notes.say(
             fields.at("steps"),
             format!("{} has {} steps, not 1 to {STEPS_MAX}", fields.called, all.len()),
-            "write steps = [{ green = 0.05, min = \"30m\" }, { green = 1.0 }]; mirroring without steps is not supported yet",
+            "write steps = [{ green = 0.05, min = \"30m\" }, { green = 1.0 }]; only mirrored traffic (mirror = \"30m\") needs none",
         );
     }
     for (i, step) in all.iter().enumerate() {
@@ -73,6 +74,7 @@ pub(super) fn steps(fields: &Fields<'_>) -> Vec<Step> {
     }
     if let Some(first) = out.first()
         && first.green >= 1.0
+        && !mirrors
     {
         fields.notes.say(
             fields.at("steps"),

@@ -7,6 +7,9 @@ use super::{Problem, nearest::nearest};
 use std::{cell::RefCell, ops::Range, time::Duration};
 use toml::de::{DeTable, DeValue};
 
+/// Longest duration: sums of a few cannot overflow.
+const DURATION_MAX: Duration = Duration::from_secs(3_653 * 86_400);
+
 /// Where complaints about one file gather.
 pub(super) struct Notes {
     file: String,
@@ -78,6 +81,11 @@ impl<'t> Fields<'t> {
         self.raw(key).is_some_and(|(v, _)| v.is_array())
     }
 
+    /// Whether `key` is `true`; what else it may be is not complained about here.
+    pub(super) fn is_true(&self, key: &str) -> bool {
+        self.raw(key).is_some_and(|(v, _)| v.as_bool() == Some(true))
+    }
+
     fn raw(&self, key: &str) -> Option<(&'t DeValue<'t>, Range<usize>)> {
         self.table
             .iter()
@@ -146,12 +154,28 @@ impl<'t> Fields<'t> {
         }
     }
 
+    pub(super) fn flag(&self, key: &str) -> Option<At<bool>> {
+        let (value, span) = self.raw(key)?;
+        match value.as_bool() {
+            Some(value) => Some(At { value, span }),
+            None => self.wrong(key, span, value, "true or false"),
+        }
+    }
+
     pub(super) fn duration(&self, key: &str) -> Option<At<Duration>> {
         let (value, span) = self.raw(key)?;
         let Some(text) = value.as_str() else {
             return self.wrong(key, span, value, "a duration such as \"90s\" or \"1h 30m\"");
         };
         match humantime::parse_duration(text) {
+            Ok(value) if value > DURATION_MAX => {
+                self.notes.say(
+                    span,
+                    format!("`{key}` of {} is longer than ten years", self.called),
+                    "nobody waits that long: shorten it",
+                );
+                None
+            }
             Ok(value) => Some(At { value, span }),
             Err(e) => {
                 self.notes.say(

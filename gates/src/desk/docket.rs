@@ -15,7 +15,7 @@ use crate::{
 use proto::{
     Color, Nanos,
     clock::Clock,
-    decision::{Desired, Verdict, VerdictReport},
+    decision::{Desired, Phase, Verdict, VerdictReport},
     release::{ReleaseBook, ReleaseSpec},
 };
 use std::{
@@ -189,8 +189,16 @@ impl Docket {
             });
         }
         let now = (self.clock)();
+        let rolled_back = |r: &&Running| r.row.spec.route == spec.route && r.row.state.phase == Phase::RolledBack;
+        let last = self
+            .releases
+            .values()
+            .filter(rolled_back)
+            .filter_map(|r| r.row.state.settled)
+            .max();
+        let cool_until = last.map(|at| at.plus(spec.cool_down));
         let row = ReleaseRow {
-            state: ReleaseState::open(&spec, now, self.config.resolution),
+            state: ReleaseState::open(&spec, now, self.config.resolution, cool_until),
             rules_hash: hash,
             declared_at: now,
             declared_by: actor,

@@ -363,7 +363,7 @@ mod tests {
     fn row() -> ReleaseRow {
         let mut spec = check::check(FILE, "x").releases.remove(0);
         spec.quota.requests_per_minute = Some(6_000);
-        let mut state = ReleaseState::open(&spec, Nanos::from_secs(0), Duration::from_secs(1));
+        let mut state = ReleaseState::open(&spec, Nanos::from_secs(0), Duration::from_secs(1), None);
         state.counted_from = 0;
         state.stepped_at = Some(Nanos::ZERO);
         ReleaseRow {
@@ -425,6 +425,8 @@ mod tests {
             cohort: "a".into(),
             since: Nanos::from_secs(20),
             moved: true,
+            proven_at: None,
+            escalated: false,
         });
         let trace = |at, color, cohort| (at, Metric::Traces, Grain::Trace, color, cohort, 5);
         let table = cells(&[

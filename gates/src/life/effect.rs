@@ -20,7 +20,12 @@ impl Turn<'_> {
     /// Compares what was asked for with what new spans show.
     pub(super) fn watch_effect(&mut self, f: &Finding) {
         if let Some(effect) = self.state.effect.clone() {
-            let slots = after(&f.traffic, effect.since, self.terms.resolution);
+            let traffic = match effect.action {
+                // back means all of it, whoever fell back before
+                Action::Rollback => f.traffic.clone(),
+                _ => self.of_the_rest(f),
+            };
+            let slots = after(&traffic, effect.since, self.terms.resolution);
             match effect.action {
                 Action::Advance => self.watch_advance(&effect, slots),
                 Action::Promote => self.watch_promote(&effect, slots),
@@ -58,8 +63,7 @@ impl Turn<'_> {
     }
 
     fn watch_rollback(&mut self, effect: &Effect, slots: &[Slot]) {
-        let gone = |s: &Slot| s.blue > 0 && share(*s) <= STRAGGLERS_MAX;
-        if latest(slots).is_some_and(|s| s.iter().all(gone)) {
+        if back_on_blue(slots) {
             self.state.effect = None;
             self.state.green_ppm = 0;
             self.state.course = Course::RolledBack;
@@ -86,7 +90,7 @@ impl Turn<'_> {
             self.wait("a person holds it");
             return;
         }
-        let Some(slots) = latest(&f.traffic) else {
+        let Some(slots) = latest(&self.of_the_rest(f)) else {
             self.wait("watching: no new traces");
             return;
         };
@@ -110,8 +114,16 @@ impl Turn<'_> {
     pub(super) fn finish(&mut self, phase: Phase, winner: Color, why: &str) {
         self.state.phase = phase;
         self.state.winner = Some(winner);
-        self.state.settled = Some(self.now);
+        // the server's clock may have been set back to before it began
+        self.state.settled = Some(self.now.max(self.state.opened));
+        self.state.silence = None;
         self.draft(Action::Settle, why, &[]);
+    }
+
+    /// Green served nothing but mirrored requests, so the end needs no proof.
+    pub(super) fn end_mirroring(&mut self) {
+        let why = "green served nothing but mirrored requests";
+        self.finish(Phase::RolledBack, Color::Blue, why);
     }
 
     /// The movement does not show in time: people are told, once, and it is watched on.
@@ -168,9 +180,15 @@ impl Turn<'_> {
 }
 
 /// Slots that began wholly after `since`.
-fn after(traffic: &[Slot], since: Nanos, resolution: Duration) -> &[Slot] {
+pub(super) fn after(traffic: &[Slot], since: Nanos, resolution: Duration) -> &[Slot] {
     let from = slot_after(since, resolution);
     &traffic[traffic.partition_point(|s| s.at < from)..]
+}
+
+/// Whether the last slots with any traffic have but stragglers on green.
+pub(super) fn back_on_blue(slots: &[Slot]) -> bool {
+    let gone = |s: &Slot| s.blue > 0 && share(*s) <= STRAGGLERS_MAX;
+    latest(slots).is_some_and(|s| s.iter().all(gone))
 }
 
 /// The last slots with any traffic, if there are enough.

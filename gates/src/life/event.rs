@@ -1,7 +1,10 @@
 //! What a release reacts to, and what comes of it.
 
 use crate::{judge::PairKey, ledger::Actor};
-use proto::decision::{Action, Verdict};
+use proto::{
+    Nanos,
+    decision::{Action, Verdict},
+};
 use serde::{Deserialize, Serialize};
 
 /// What judging the cells found, as far as the life of a release depends on it.
@@ -13,7 +16,7 @@ pub struct Finding {
     pub fallbacks: Vec<PairKey>,
     /// Pairs whose failing holds the ramp.
     pub holds: Vec<PairKey>,
-    /// Any gate's verdict is `fail`.
+    /// Any verdict is `fail`, of what counts: dry runs and pairs that [are out](super::ReleaseState::is_out) do not.
     pub any_fail: bool,
     /// Every overall gate passes.
     pub passes: bool,
@@ -46,7 +49,7 @@ pub struct Finding {
     pub obstacle: Option<String>,
     /// Traffic by slot, complete ones only, oldest first.
     pub traffic: Vec<Slot>,
-    /// The same of each cohort that fell back.
+    /// The same of each cohort that fell back, by name.
     pub fallen: Vec<(String, Vec<Slot>)>,
 }
 
@@ -83,7 +86,7 @@ pub struct Slot {
 }
 
 /// What a person asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
     /// Green takes the route now.
@@ -96,29 +99,36 @@ pub enum Command {
     Hold,
     /// tracegate decides again.
     Resume,
+    /// What this gate finds rolls nothing back for a while; a promotion still needs it to pass.
+    Mute {
+        /// Name of the gate.
+        gate: String,
+        /// Until when.
+        until: Nanos,
+    },
+    /// It counts again.
+    Unmute {
+        /// Name of the gate.
+        gate: String,
+    },
+    /// What people were told is known: it need not be repeated.
+    Ack,
 }
 
 impl Command {
     /// The word of the CLI and the API.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Promote => "promote",
             Self::Advance => "advance",
             Self::Rollback => "rollback",
             Self::Hold => "hold",
             Self::Resume => "resume",
+            Self::Mute { .. } => "mute",
+            Self::Unmute { .. } => "unmute",
+            Self::Ack => "ack",
         }
-    }
-}
-
-impl std::str::FromStr for Command {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Promote, Self::Advance, Self::Rollback, Self::Hold, Self::Resume]
-            .into_iter()
-            .find(|c| c.as_str() == text)
-            .ok_or_else(|| format!("unknown command `{text}`: use promote, advance, rollback, hold or resume"))
     }
 }
 
@@ -145,6 +155,12 @@ pub enum Event {
         command: Command,
         /// Who.
         actor: String,
+        /// Why.
+        reason: String,
+    },
+    /// An observed release ends: its route shows one path again, or a declared release takes it. Declared releases end by
+    /// decisions only.
+    Closed {
         /// Why.
         reason: String,
     },

@@ -1,31 +1,45 @@
-//! The life of a release as a pure state machine: declared, canary, cutover, watching, settled or rolled back.
+//! The life of a release as a pure state machine.
+//!
+//! ```text
+//! declared > mirroring > canary > cutover > watching > settled | rolled back        observed > settled, without a winner
+//! ```
 //!
 //! [`step`] takes a state, one event and the time, and returns the next state and what was decided. It does no IO and
 //! reads no clock, so the same code runs live, after a restart, in a backtest and under the model test.
 //!
 //! What never happens here: a decision by tracegate while a person's decision is latched; a promotion after a rollback; a
 //! second rollback; a decision without judged cells behind it; traffic believed to have moved because somebody said so.
+//! [`invariants`] says all of it as predicates.
+//!
+//! # A cohort that fell back
+//!
+//! From its fallback on a cohort is out of the release: it is no longer split, so its traces would only look like a wrong
+//! sample ratio, and what it showed before stands still for ever. New spans must show that it is back on blue; until they
+//! do nothing moves. Then the ramp goes on for the rest. tracegate does not promote the rest by itself, though: promotion
+//! says "green becomes blue", and for one cohort it just found the opposite. Whether a route is to stay on two paths is for
+//! a person to say, who is asked once, at the end of the ramp. If they promote, green takes what is not held on blue, and
+//! that much must show.
 
 mod command;
 mod effect;
 mod event;
+mod fallen;
+pub mod invariants;
 mod movement;
+mod silence;
 mod state;
+mod trial;
 
 pub use event::{Breaker, Command, DecisionDraft, Event, Finding, Quiet, Slot, Stepped};
-pub use state::{Course, Effect, Fallen, Latch, ReleaseState, Told, slot_after};
+pub use state::{Acked, Course, Effect, Fallen, Latch, Muted, ReleaseState, Silence, Told, slot_after};
 
 use crate::{judge::PairKey, ledger::Actor};
 use proto::{
     Nanos,
-    cell::PPM,
     decision::{Action, Phase, Verdict},
-    release::{Approval, Mode, NoData, ReleaseSpec},
+    release::{Mode, ReleaseSpec},
 };
 use std::time::Duration;
-
-/// Green traces that a step must have shown before the next one, unless `min_traces` is smaller.
-pub const STEP_TRACES_MIN: i64 = 30;
 
 /// What holds for the whole life of a release.
 #[derive(Debug, Clone, Copy)]
@@ -52,23 +66,15 @@ pub fn step(terms: Terms<'_>, state: &ReleaseState, event: &Event, now: Nanos) -
         refused: None,
         verdict: Verdict::Inconclusive,
     };
-    if !turn.state.phase.is_over() {
-        match event {
-            Event::Judged(finding) => turn.judged(finding),
-            Event::Delivered { decision_id } => turn.delivered(decision_id),
-            Event::Undelivered { decision_id, error } => turn.undelivered(decision_id, error),
-            Event::Command { command, actor, reason } => turn.command(*command, actor, reason),
-        }
-    } else if let Event::Command { command, .. } = event {
-        turn.refused = Some(format!(
-            "cannot {}: the release is over ({})",
-            command.as_str(),
-            turn.state.phase.as_str()
-        ));
-    }
+    turn.react(event);
     turn.verdict = turn.latched_verdict(event);
     Stepped {
-        state: turn.state,
+        // a refused command changes nothing
+        state: if turn.refused.is_some() {
+            state.clone()
+        } else {
+            turn.state
+        },
         decisions: turn.decisions,
         refused: turn.refused,
         waiting: turn.waiting,
@@ -87,8 +93,41 @@ struct Turn<'a> {
 }
 
 impl Turn<'_> {
+    fn react(&mut self, event: &Event) {
+        if self.state.phase.is_over() {
+            if let Event::Command { command, actor, .. } = event {
+                self.command_when_over(command, actor);
+            }
+            return;
+        }
+        let now = self.now;
+        self.state.muted.retain(|m| now < m.until);
+        match event {
+            Event::Command { command, actor, reason } => self.command(command, actor, reason),
+            Event::Closed { reason } => self.closed(reason),
+            // what nobody declared is judged and shown
+            Event::Judged(finding) if self.state.phase == Phase::Observed => self.wait(finding.reason.clone()),
+            _ if self.state.phase == Phase::Observed => {}
+            Event::Judged(finding) => self.judged(finding),
+            Event::Delivered { decision_id } => self.delivered(decision_id),
+            Event::Undelivered { decision_id, error } => self.undelivered(decision_id, error),
+        }
+    }
+
+    fn closed(&mut self, reason: &str) {
+        if self.state.phase == Phase::Observed {
+            self.state.phase = Phase::Settled;
+            self.state.settled = Some(self.now.max(self.state.opened));
+            self.state.closed = Some(reason.to_owned());
+        }
+    }
+
     fn draft(&mut self, action: Action, reason: impl Into<String>, culprits: &[PairKey]) {
         let notified = self.terms.spec.mode == Mode::Act;
+        let cool_down = self.terms.spec.cool_down;
+        if matches!(action, Action::Fallback | Action::Hold) && !cool_down.is_zero() {
+            self.state.cool_until = self.state.cool_until.max(Some(self.now.plus(cool_down)));
+        }
         self.decisions.push(DecisionDraft {
             action,
             cohort: None,
@@ -129,6 +168,7 @@ impl Turn<'_> {
         if self.state.phase.is_over() {
             return;
         }
+        self.watch_fallen(f);
         if matches!(self.state.course, Course::RolledBack | Course::AdvisedRollback) {
             self.wait("rolled back; waiting until no new trace is green");
             return;
@@ -152,11 +192,29 @@ impl Turn<'_> {
             Phase::Declared => self.declared(f),
             _ => self.on_trial(f),
         }
+        self.say_frozen();
+    }
+
+    /// Whatever else it waits for: while a freeze lasts it would not go on.
+    fn say_frozen(&mut self) {
+        let ahead = matches!(self.state.phase, Phase::Declared | Phase::Mirroring | Phase::Canary);
+        let Some(why) = self
+            .terms
+            .frozen
+            .filter(|_| ahead && self.state.course == Course::Trial)
+        else {
+            return;
+        };
+        if self.waiting.is_empty() {
+            self.waiting = format!("frozen: {why}");
+        } else if !self.waiting.starts_with("frozen: ") {
+            self.waiting = format!("{}; frozen: {why}", self.waiting);
+        }
     }
 
     fn observe_only(&mut self, f: &Finding) {
         if self.state.phase == Phase::Declared && self.state.baseline.is_some() {
-            self.state.phase = Phase::Canary;
+            self.begin();
         }
         self.watch_effect(f);
         self.wait(f.reason.clone());
@@ -174,202 +232,30 @@ impl Turn<'_> {
         }
         let warm = self.state.opened.plus(self.terms.spec.warmup);
         if self.now < warm {
-            self.wait(format!(
-                "warming up for another {}",
-                humantime::format_duration(Duration::from_secs(warm.since(self.now).as_secs() + 1))
-            ));
+            self.wait(format!("warming up for another {}", rest(warm.since(self.now))));
             return;
         }
-        if self.terms.spec.mode == Mode::Act {
-            if let Some(why) = &f.impaired {
-                self.wait(why.clone());
-                return;
-            }
-            if self.blocked(f) {
-                return;
-            }
+        if let Some(why) = &f.impaired {
+            self.wait(why.clone());
+        } else if self.terms.spec.mirror.is_some() || self.terms.spec.mode != Mode::Act {
+            self.begin();
+        } else if !self.doubtful(f) && !self.blocked(f) && self.may_move() {
             self.advance_to(0, Actor::Engine, "warm-up over, thresholds frozen".to_owned());
+        }
+    }
+
+    /// From the warm-up to what comes first without moving any traffic: mirroring, or the step that people have set up.
+    fn begin(&mut self) {
+        if self.terms.spec.mirror.is_some() {
+            self.state.phase = Phase::Mirroring;
+            self.state.mirroring_since = Some(self.now);
+            // what was mirrored before the thresholds were frozen may have shaped them
+            let slot = slot_after(self.now, self.terms.resolution);
+            self.state.counted_from = self.state.counted_from.max(slot);
         } else {
             self.state.phase = Phase::Canary;
             self.state.stepped_at = Some(self.now);
         }
-    }
-
-    fn on_trial(&mut self, f: &Finding) {
-        match f.breaker {
-            // after a common outage one arm's evidence fades before the other's: that is no news about green
-            Breaker::Fired if self.state.told.contains(&Told::CommonOutage) => {}
-            Breaker::Fired => {
-                self.roll_back("the breaker: green's calls fail far above the limit", &[]);
-                return;
-            }
-            Breaker::CommonOutage if !self.state.told.contains(&Told::CommonOutage) => {
-                let why = "calls fail in both colors: a common outage";
-                self.state.held = Some(why.to_owned());
-                self.draft(Action::Hold, why, &[]);
-                self.tell(Told::CommonOutage, why);
-            }
-            _ => {}
-        }
-        if let Some(why) = &f.impaired {
-            self.wait(why.clone());
-            return;
-        }
-        if f.sample_ratio_fired || self.state.told.contains(&Told::SampleRatio) {
-            self.wait("sample_ratio: traffic is not split as declared");
-            return;
-        }
-        if f.sample_ratio_suspended {
-            self.wait("sample_ratio: suspended until the observed split fits the declared one");
-            self.horizon(f);
-            return;
-        }
-        if self.comes_in() {
-            self.wait("traffic is moving: waiting for new spans to show it");
-            return;
-        }
-        if f.split_unknown && self.terms.spec.mode == Mode::Act {
-            self.wait("no admitted trace has a known split yet");
-            self.horizon(f);
-            return;
-        }
-        if let Some(culprits) = &f.rollback {
-            let why = format!("worse than the margin: {}", named(culprits));
-            self.roll_back(&why, culprits);
-            return;
-        }
-        self.fall_back(f);
-        self.hold(f);
-        if self.horizon(f) || self.blocked(f) {
-            return;
-        }
-        if self.state.phase == Phase::Canary {
-            self.onward(f);
-        }
-    }
-
-    /// True if the horizon has come and the policy left nothing more to do.
-    fn horizon(&mut self, f: &Finding) -> bool {
-        let early = matches!(self.state.phase, Phase::Declared | Phase::Canary);
-        let decided = self.state.course != Course::Trial || !early;
-        if self.now < self.state.horizon_at || decided {
-            return false;
-        }
-        match self.terms.spec.no_data {
-            NoData::Extend => {
-                self.state.horizon_at = self.now.plus(self.terms.spec.horizon);
-                false
-            }
-            NoData::Fail if self.state.phase != Phase::Declared => {
-                self.roll_back("the horizon came without a decision, and no_data = \"fail\"", &[]);
-                true
-            }
-            _ => {
-                if self.state.told.insert(Told::Horizon) {
-                    let why = format!("the horizon came without a decision: {}", f.reason);
-                    self.draft(Action::Hold, why.clone(), &[]);
-                    self.draft(Action::Escalate, why, &[]);
-                }
-                self.wait("the horizon came without a decision");
-                true
-            }
-        }
-    }
-
-    /// Whether green is only just being let in: no split is known yet, and what moves belongs to no stratum.
-    fn comes_in(&self) -> bool {
-        self.state
-            .effect
-            .as_ref()
-            .is_some_and(|e| e.action == Action::Advance && e.from_ppm == 0 && !e.named)
-    }
-
-    /// Whether something keeps the ramp where it is.
-    fn blocked(&mut self, f: &Finding) -> bool {
-        if let Some(why) = self.state.held.clone() {
-            self.wait(format!("held: {why}"));
-            return true;
-        }
-        if self.state.effect.is_some() {
-            self.wait("traffic is moving: waiting for new spans to show it");
-            return true;
-        }
-        if f.any_fail {
-            self.wait("a gate fails");
-            return true;
-        }
-        false
-    }
-
-    fn onward(&mut self, f: &Finding) {
-        let spec = self.terms.spec;
-        let at = self.state.step.unwrap_or(0);
-        let Some(here) = spec.steps.get(at) else {
-            return;
-        };
-        let since = self.state.stepped_at.unwrap_or(self.now);
-        let left = here.min.saturating_sub(self.now.since(since));
-        if !left.is_zero() {
-            self.wait(format!(
-                "step {} of {} has {} to go",
-                at + 1,
-                spec.steps.len(),
-                humantime::format_duration(Duration::from_secs(left.as_secs() + 1))
-            ));
-            return;
-        }
-        let next = spec.steps.get(at + 1).filter(|s| s.ppm() < PPM);
-        if next.is_some() {
-            let least = STEP_TRACES_MIN.min(whole(spec.min_traces)).max(1);
-            if f.n_green_step < least {
-                self.wait(format!(
-                    "{} of {least} green traces on this step are admitted",
-                    f.n_green_step
-                ));
-                return;
-            }
-            self.advance_to(
-                at + 1,
-                Actor::Engine,
-                "the step's time has passed and nothing fails".to_owned(),
-            );
-            return;
-        }
-        self.promote_if_ready(f);
-    }
-
-    fn promote_if_ready(&mut self, f: &Finding) {
-        let spec = self.terms.spec;
-        if self.state.course == Course::AdvisedPromote {
-            self.wait("promotion is advised");
-            return;
-        }
-        if !f.passes {
-            self.wait(if f.reason.is_empty() {
-                "the evidence is not enough yet".to_owned()
-            } else {
-                f.reason.clone()
-            });
-            return;
-        }
-        let least = whole(spec.min_traces);
-        if f.n_blue < least || f.n_green < least {
-            self.wait(format!(
-                "{} blue and {} green of {least} traces an arm are admitted",
-                f.n_blue, f.n_green
-            ));
-            return;
-        }
-        if let Some(why) = &f.obstacle {
-            self.wait(why.clone());
-            return;
-        }
-        if spec.approval == Approval::Promote {
-            self.tell(Told::Approval, "every gate passes: a person's approval is asked for");
-            self.wait("waiting for a person to promote");
-            return;
-        }
-        self.promote(Actor::Engine, "every gate passes".to_owned());
     }
 
     fn latched_verdict(&self, event: &Event) -> Verdict {
@@ -388,7 +274,10 @@ impl Turn<'_> {
             _ if self.state.told.contains(&Told::SampleRatio) => Verdict::Inconclusive,
             (Course::Promoted | Course::AdvisedPromote, _) => Verdict::Pass,
             (Course::Trial, Event::Judged(f)) => {
-                let doubtful = f.impaired.is_some() || f.sample_ratio_suspended;
+                let doubtful = f.impaired.is_some()
+                    || f.refused.is_some()
+                    || f.sample_ratio_suspended
+                    || self.state.silence.is_some();
                 if doubtful {
                     Verdict::Inconclusive
                 } else if f.rollback.is_some() {
@@ -404,10 +293,6 @@ impl Turn<'_> {
     }
 }
 
-fn whole(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
-}
-
 /// `p99 latency, cost per trace (enterprise)`.
 #[must_use]
 pub fn named(pairs: &[PairKey]) -> String {
@@ -419,4 +304,9 @@ pub fn named(pairs: &[PairKey]) -> String {
         })
         .collect();
     words.join(", ")
+}
+
+/// What is left of a time, in whole seconds.
+fn rest(left: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(Duration::from_secs(left.as_secs() + 1))
 }

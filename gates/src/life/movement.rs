@@ -1,6 +1,6 @@
 //! What a decision changes: weights, split, course, and the effect that new spans must show.
 
-use super::{Course, Effect, Fallen, Finding, Turn, named, slot_after};
+use super::{Course, Effect, Finding, Turn, named, slot_after};
 use crate::{judge::PairKey, ledger::Actor};
 use proto::{
     cell::PPM,
@@ -12,6 +12,13 @@ impl Turn<'_> {
     pub(super) fn roll_back(&mut self, why: &str, culprits: &[PairKey]) {
         let acts = self.terms.spec.mode == Mode::Act;
         if !acts && self.state.course == Course::AdvisedRollback {
+            return;
+        }
+        if self.state.phase == Phase::Mirroring {
+            // nothing has to move, so there is nothing to prove
+            self.state.course = Course::RolledBack;
+            self.draft(Action::Rollback, why, culprits);
+            self.end_mirroring();
             return;
         }
         let from = self.state.green_ppm;
@@ -36,33 +43,11 @@ impl Turn<'_> {
         });
     }
 
-    pub(super) fn fall_back(&mut self, f: &Finding) {
-        for pair in &f.fallbacks {
-            let Some(cohort) = &pair.cohort else {
-                // the whole route fails a rule that moves cohorts only: wait for the cohorts to show which
-                self.hold_for(pair, "fails overall; no single cohort stands out yet");
-                continue;
-            };
-            let cohort = cohort.to_string();
-            if self.state.fallen.iter().any(|c| c.cohort == cohort) {
-                continue;
-            }
-            let why = format!("worse than the margin: {}", named(std::slice::from_ref(pair)));
-            self.draft(Action::Fallback, why, std::slice::from_ref(pair));
-            if let Some(draft) = self.decisions.last_mut() {
-                draft.cohort = Some(cohort.clone());
-            }
-            self.state.fallen.push(Fallen {
-                cohort,
-                since: self.now,
-                moved: self.terms.spec.mode == Mode::Act,
-            });
-        }
-    }
-
     pub(super) fn hold(&mut self, f: &Finding) {
         for pair in &f.holds {
-            self.hold_for(pair, "worse than the margin");
+            if self.counts(pair) {
+                self.hold_for(pair, "worse than the margin");
+            }
         }
     }
 
@@ -103,6 +88,10 @@ impl Turn<'_> {
             self.moved(Action::Advance, actor, reason, from, ppm, false);
             self.state.effect = None;
             return;
+        }
+        if self.state.phase == Phase::Mirroring {
+            // pairs go on counting, and slots in which green served nothing count for no other gate
+            self.state.phase = Phase::Canary;
         }
         if self.state.phase == Phase::Declared {
             self.state.phase = Phase::Canary;

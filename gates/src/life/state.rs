@@ -67,6 +67,45 @@ pub struct Fallen {
     pub since: Nanos,
     /// Whether the gateway was told; mere advice moves nothing, so its traces go on counting.
     pub moved: bool,
+    /// When new spans showed it.
+    #[serde(default)]
+    pub proven_at: Option<Nanos>,
+    /// Whether people were told that they don't.
+    #[serde(default)]
+    pub escalated: bool,
+}
+
+/// A gate that a person keeps from rolling back, for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Muted {
+    /// Name of the gate.
+    pub gate: String,
+    /// Until when.
+    pub until: Nanos,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// A person has seen what people were told up to then.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Acked {
+    /// When.
+    pub at: Nanos,
+    /// Who.
+    pub actor: String,
+}
+
+/// A time in which traces that were expected did not come, though ingest works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Silence {
+    /// Last trace before it.
+    pub since: Nanos,
+    /// Up to when `no_data = "extend"` has moved the horizon for it.
+    pub extended_to: Nanos,
+    /// Whether people were told.
+    pub told: bool,
 }
 
 /// What people were already told, so that they are told once.
@@ -87,6 +126,10 @@ pub enum Told {
     Undelivered,
     /// Traffic went back to blue without a notice.
     MovedAway,
+    /// Nothing may be concluded from the traffic as it is.
+    Refused,
+    /// A cohort fell back, so a person decides about the rest.
+    Rest,
 }
 
 /// State of one release.
@@ -134,28 +177,69 @@ pub struct ReleaseState {
     pub winner: Option<Color>,
     /// Latest decision: id and number.
     pub last_decision: Option<(String, i64)>,
+    /// Since when green answers mirrored requests.
+    #[serde(default)]
+    pub mirroring_since: Option<Nanos>,
+    /// Nothing is advanced or promoted before.
+    #[serde(default)]
+    pub cool_until: Option<Nanos>,
+    /// Gates that people muted.
+    #[serde(default)]
+    pub muted: Vec<Muted>,
+    /// Who has seen what people were told.
+    #[serde(default)]
+    pub acked: Option<Acked>,
+    /// Traces that do not come.
+    #[serde(default)]
+    pub silence: Option<Silence>,
+    /// Why an observed release ended.
+    #[serde(default)]
+    pub closed: Option<String>,
 }
 
 impl ReleaseState {
-    /// A release declared at `now`, with cells of width `resolution`.
+    /// A release declared at `now`, with cells of width `resolution`. `cool_until` comes from the last rollback on the
+    /// route: nothing is advanced or promoted before.
     ///
-    /// One that acts begins with blue alone: the gateway is told to let green in when the warm-up is over. One that
-    /// observes or advises takes the first step as what people have set up already; the sample-ratio check would tell.
+    /// One that acts, or mirrors first, begins with blue alone: the gateway is told to let green in when the time has come.
+    /// One that observes or advises takes the first step as what people have set up already; the sample-ratio check would
+    /// tell.
     #[must_use]
-    pub fn open(spec: &ReleaseSpec, now: Nanos, resolution: Duration) -> Self {
-        let acts = spec.mode == Mode::Act;
+    pub fn open(spec: &ReleaseSpec, now: Nanos, resolution: Duration, cool_until: Option<Nanos>) -> Self {
+        let blue_alone = spec.mode == Mode::Act || spec.mirror.is_some();
         let first = spec.steps.first().map_or(0, |s| s.ppm());
-        let green_ppm = if acts { 0 } else { first };
+        let green_ppm = if blue_alone { 0 } else { first };
         Self {
-            phase: Phase::Declared,
+            step: if blue_alone { None } else { Some(0) },
+            stepped_at: if blue_alone { None } else { Some(now) },
+            green_ppm,
+            splits: vec![(now, Some(green_ppm))],
+            cool_until,
+            ..Self::begun(Phase::Declared, spec, now, resolution)
+        }
+    }
+
+    /// A release that nobody declared: two paths were seen on one route since `since`. No split is known, so the arms are
+    /// compared as iid; it never decides anything.
+    #[must_use]
+    pub fn open_observed(spec: &ReleaseSpec, since: Nanos, resolution: Duration) -> Self {
+        Self {
+            splits: vec![(since, None)],
+            ..Self::begun(Phase::Observed, spec, since, resolution)
+        }
+    }
+
+    fn begun(phase: Phase, spec: &ReleaseSpec, now: Nanos, resolution: Duration) -> Self {
+        Self {
+            phase,
             course: Course::Trial,
             opened: now,
             horizon_at: now.plus(spec.horizon),
             advised_step: None,
-            step: if acts { None } else { Some(0) },
-            stepped_at: if acts { None } else { Some(now) },
-            green_ppm,
-            splits: vec![(now, Some(green_ppm))],
+            step: None,
+            stepped_at: None,
+            green_ppm: 0,
+            splits: Vec::new(),
             counted_from: slot_after(now.plus(spec.warmup), resolution),
             order: Vec::new(),
             baseline: None,
@@ -168,7 +252,34 @@ impl ReleaseState {
             settled: None,
             winner: None,
             last_decision: None,
+            mirroring_since: None,
+            cool_until: None,
+            muted: Vec::new(),
+            acked: None,
+            silence: None,
+            closed: None,
         }
+    }
+
+    /// Whether a person has muted a gate at this time.
+    #[must_use]
+    pub fn is_muted(&self, gate: &str, now: Nanos) -> bool {
+        self.muted.iter().any(|m| m.gate == gate && now < m.until)
+    }
+
+    /// Names of the gates that are muted at this time.
+    #[must_use]
+    pub fn muted_gates(&self, now: Nanos) -> Vec<&str> {
+        let muted = self.muted.iter().filter(|m| now < m.until);
+        muted.map(|m| m.gate.as_str()).collect()
+    }
+
+    /// Whether a pair no longer says anything about the release: the gateway sent its cohort back to blue, so what it
+    /// showed before stands still.
+    #[must_use]
+    pub fn is_out(&self, pair: &PairKey) -> bool {
+        let moved = |cohort: &str| self.fallen.iter().any(|f| f.moved && f.cohort == cohort);
+        pair.cohort.as_deref().is_some_and(moved)
     }
 
     /// Color that should carry the route.

@@ -1,4 +1,4 @@
-//! The life of a release as a model: whatever happens in whatever order, some things never do.
+//! The life of a release, course by course, with a gateway that does as it is told.
 
 use super::check::GOOD;
 use gates::{
@@ -6,7 +6,6 @@ use gates::{
     ledger::Actor,
     life::{Breaker, Command, Course, Event, Finding, ReleaseState, Slot, Stepped, Terms, step},
 };
-use proptest::prelude::*;
 use proto::{
     Nanos,
     cell::PPM,
@@ -15,7 +14,7 @@ use proto::{
 };
 use std::time::Duration;
 
-const RESOLUTION: Duration = Duration::from_secs(1);
+pub const RESOLUTION: Duration = Duration::from_secs(1);
 
 pub fn spec(mode: Mode) -> ReleaseSpec {
     let mut spec = gates::check::check(GOOD, "good").releases.remove(0);
@@ -31,7 +30,7 @@ pub fn spec(mode: Mode) -> ReleaseSpec {
     spec
 }
 
-fn terms(spec: &ReleaseSpec) -> Terms<'_> {
+pub fn terms(spec: &ReleaseSpec) -> Terms<'_> {
     Terms {
         spec,
         resolution: RESOLUTION,
@@ -40,7 +39,7 @@ fn terms(spec: &ReleaseSpec) -> Terms<'_> {
     }
 }
 
-fn baseline() -> gates::judge::Baseline {
+pub fn baseline() -> gates::judge::Baseline {
     gates::judge::Baseline {
         gates: Default::default(),
         attempt_error: None,
@@ -49,7 +48,7 @@ fn baseline() -> gates::judge::Baseline {
     }
 }
 
-fn pair(cohort: Option<&str>) -> PairKey {
+pub fn pair(cohort: Option<&str>) -> PairKey {
     PairKey {
         gate: "p99 latency".into(),
         cohort: cohort.map(str::to_owned),
@@ -82,21 +81,27 @@ pub fn quiet() -> Finding {
 }
 
 /// A release on its way, with a gateway that does as it is told.
-struct World {
-    spec: ReleaseSpec,
-    state: ReleaseState,
-    now: Nanos,
-    decided: Vec<(Action, Actor)>,
-    obeys: bool,
-    green_ppm: u32,
-    traffic: Vec<Slot>,
+pub struct World {
+    pub spec: ReleaseSpec,
+    pub state: ReleaseState,
+    pub now: Nanos,
+    pub decided: Vec<(Action, Actor)>,
+    /// Reasons of the decisions.
+    pub said: Vec<String>,
+    pub obeys: bool,
+    pub green_ppm: u32,
+    pub traffic: Vec<Slot>,
+    pub frozen: Option<&'static str>,
 }
 
 impl World {
-    fn new(mode: Mode) -> Self {
-        let spec = spec(mode);
+    pub fn new(mode: Mode) -> Self {
+        Self::of(spec(mode))
+    }
+
+    pub fn of(spec: ReleaseSpec) -> Self {
         let now = Nanos::from_secs(1_000_000);
-        let mut state = ReleaseState::open(&spec, now, RESOLUTION);
+        let mut state = ReleaseState::open(&spec, now, RESOLUTION, None);
         state.baseline = Some(baseline());
         Self {
             green_ppm: state.green_ppm,
@@ -104,16 +109,23 @@ impl World {
             state,
             now,
             decided: Vec::new(),
+            said: Vec::new(),
             obeys: true,
             traffic: Vec::new(),
+            frozen: None,
         }
     }
 
-    fn event(&mut self, event: &Event) -> Stepped {
-        let out = step(terms(&self.spec), &self.state, event, self.now);
+    pub fn event(&mut self, event: &Event) -> Stepped {
+        let terms = Terms {
+            frozen: self.frozen,
+            ..terms(&self.spec)
+        };
+        let out = step(terms, &self.state, event, self.now);
         self.state = out.state.clone();
         for d in &out.decisions {
             self.decided.push((d.action, d.actor.clone()));
+            self.said.push(d.reason.clone());
             if self.obeys && d.notified {
                 self.green_ppm = d.green_ppm;
             }
@@ -127,7 +139,7 @@ impl World {
     }
 
     /// One second of traffic, then a judgement.
-    fn second(&mut self, mut finding: Finding) -> Stepped {
+    pub fn second(&mut self, mut finding: Finding) -> Stepped {
         let at = self.now.0 / 1_000_000_000;
         let green = i64::from(self.green_ppm) * 300 / i64::from(PPM);
         self.traffic.push(Slot {
@@ -140,13 +152,13 @@ impl World {
         self.event(&Event::Judged(Box::new(finding)))
     }
 
-    fn seconds(&mut self, n: usize, finding: &Finding) {
+    pub fn seconds(&mut self, n: usize, finding: &Finding) {
         for _ in 0..n {
             self.second(finding.clone());
         }
     }
 
-    fn command(&mut self, command: Command) -> Stepped {
+    pub fn command(&mut self, command: Command) -> Stepped {
         self.event(&Event::Command {
             command,
             actor: "ada".into(),
@@ -154,7 +166,7 @@ impl World {
         })
     }
 
-    fn actions(&self) -> Vec<Action> {
+    pub fn actions(&self) -> Vec<Action> {
         self.decided.iter().map(|(a, _)| *a).collect()
     }
 }
@@ -380,183 +392,4 @@ fn a_late_regression_is_rolled_back_after_the_cutover() {
     w.seconds(6, &bad);
     assert_eq!(w.state.phase, Phase::RolledBack);
     assert_eq!(w.state.winner, Some(proto::Color::Blue));
-}
-
-#[derive(Debug, Clone)]
-enum Happens {
-    Judged {
-        rollback: bool,
-        passes: bool,
-        fallback: bool,
-        hold: bool,
-        suspended: bool,
-        fired: bool,
-        breaker: u8,
-        impaired: bool,
-        green: u8,
-        secs: u16,
-    },
-    Delivered,
-    Undelivered,
-    /// The server's clock is set, seconds.
-    ClockStep(i64),
-    Command(Command),
-}
-
-fn happens() -> impl Strategy<Value = Happens> {
-    let judged = (
-        prop::bool::weighted(0.08),
-        prop::bool::weighted(0.5),
-        prop::bool::weighted(0.05),
-        prop::bool::weighted(0.03),
-        prop::bool::weighted(0.05),
-        prop::bool::weighted(0.01),
-        prop_oneof![30 => Just(0u8), 1 => Just(1u8), 1 => Just(2u8)],
-        prop::bool::weighted(0.05),
-        0u8..=100,
-        1u16..20,
-    )
-        .prop_map(
-            |(rollback, passes, fallback, hold, suspended, fired, breaker, impaired, green, secs)| Happens::Judged {
-                rollback,
-                passes,
-                fallback,
-                hold,
-                suspended,
-                fired,
-                breaker,
-                impaired,
-                green,
-                secs,
-            },
-        );
-    prop_oneof![
-        24 => judged,
-        3 => Just(Happens::Delivered),
-        1 => Just(Happens::Undelivered),
-        1 => prop_oneof![Just(-3_600), Just(-1), Just(86_400)].prop_map(Happens::ClockStep),
-        2 => prop_oneof![
-            Just(Command::Promote),
-            Just(Command::Advance),
-            Just(Command::Rollback),
-            Just(Command::Hold),
-            Just(Command::Resume),
-        ]
-        .prop_map(Happens::Command),
-    ]
-}
-
-fn rank(phase: Phase) -> u8 {
-    match phase {
-        Phase::Observed | Phase::Declared => 0,
-        Phase::Mirroring => 1,
-        Phase::Canary => 2,
-        Phase::Cutover => 3,
-        Phase::Watching => 4,
-        Phase::Settled | Phase::RolledBack => 5,
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_happens_people_are_not_overridden_and_nothing_is_undone(
-        mode in prop_oneof![3 => Just(Mode::Act), 1 => Just(Mode::Advise), 1 => Just(Mode::Observe)],
-        events in prop::collection::vec(happens(), 1..150),
-    ) {
-        let mut w = World::new(mode);
-        let mut rolled_back = false;
-        let mut people_acted = false;
-        for happening in events {
-            let before = w.state.clone();
-            let had = w.decided.len();
-            let mut passes_now = false;
-            let out = match happening {
-                Happens::Judged { rollback, passes, fallback, hold, suspended, fired, breaker, impaired, green, secs } => {
-                    for i in 0..secs {
-                        let at = w.now.0 / 1_000_000_000 + i64::from(i);
-                        w.traffic.push(Slot { at, blue: i64::from(100 - green), green: i64::from(green) });
-                    }
-                    w.now = w.now.plus(Duration::from_secs(u64::from(secs)));
-                    passes_now = passes && !suspended && !fired && !impaired;
-                    let finding = Finding {
-                        rollback: (rollback && !suspended && !fired).then(|| vec![pair(None)]),
-                        fallbacks: fallback.then(|| pair(Some("a"))).into_iter().collect(),
-                        holds: hold.then(|| pair(None)).into_iter().collect(),
-                        passes,
-                        sample_ratio_suspended: suspended,
-                        sample_ratio_fired: fired,
-                        breaker: [Breaker::Quiet, Breaker::Fired, Breaker::CommonOutage][usize::from(breaker)],
-                        impaired: impaired.then(|| "shed".into()),
-                        traffic: w.traffic.clone(),
-                        ..quiet()
-                    };
-                    w.event(&Event::Judged(Box::new(finding)))
-                }
-                Happens::Delivered => {
-                    let decision_id = w.state.effect.as_ref().and_then(|e| e.decision_id.clone());
-                    w.event(&Event::Delivered { decision_id: decision_id.unwrap_or_default() })
-                }
-                Happens::ClockStep(secs) => {
-                    w.now = Nanos(w.now.0 + secs * 1_000_000_000);
-                    continue;
-                }
-                Happens::Undelivered if w.decided.is_empty() => continue,
-                Happens::Undelivered => w.event(&Event::Undelivered { decision_id: "dec".into(), error: "gone".into() }),
-                Happens::Command(command) => {
-                    let out = w.command(command);
-                    people_acted |= out.refused.is_none();
-                    if out.refused.is_some() {
-                        prop_assert_eq!(&before, &w.state, "a refused command changes nothing");
-                    }
-                    out
-                }
-            };
-            let by_engine: Vec<Action> = w.decided[had..]
-                .iter()
-                .filter(|(_, a)| *a == Actor::Engine)
-                .map(|(a, _)| *a)
-                .collect();
-            if before.latch.is_some() && w.state.latch.is_some() {
-                prop_assert!(
-                    by_engine.iter().all(|a| matches!(a, Action::Escalate | Action::Settle)),
-                    "a person's decision was overridden by {:?}", by_engine
-                );
-            }
-            if before.phase.is_over() {
-                prop_assert_eq!(had, w.decided.len(), "decided after the end");
-                prop_assert_eq!(&before, &w.state);
-            }
-            if mode == Mode::Observe && !people_acted {
-                prop_assert!(w.decided.is_empty(), "an observing release decided");
-            }
-            for (action, actor) in &w.decided[had..] {
-                if rolled_back {
-                    prop_assert!(
-                        matches!(action, Action::Escalate | Action::Settle),
-                        "{action:?} after a rollback"
-                    );
-                }
-                if *action == Action::Promote && *actor == Actor::Engine {
-                    prop_assert!(passes_now, "promoted without evidence");
-                }
-                if *action == Action::Rollback && out.state.course == Course::RolledBack {
-                    rolled_back = true;
-                }
-            }
-            let promotions = w.decided.iter().filter(|(a, _)| *a == Action::Promote).count();
-            prop_assert!(promotions <= 2, "advised once and done once at most");
-            prop_assert!(rank(w.state.phase) >= rank(before.phase), "a phase was undone");
-            prop_assert!(w.state.splits.is_sorted_by_key(|s| s.0));
-            prop_assert!(w.state.green_ppm <= PPM);
-            if w.state.course == Course::RolledBack {
-                prop_assert_eq!(w.state.green_ppm, 0);
-                prop_assert_eq!(out.verdict, Verdict::Fail);
-            }
-        }
-        // a stored state is the state
-        let text = serde_json::to_string(&w.state).unwrap();
-        prop_assert_eq!(serde_json::from_str::<ReleaseState>(&text).unwrap(), w.state);
-    }
 }

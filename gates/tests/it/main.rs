@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod check;
+mod courses;
 mod desk;
+mod invariants;
 mod judging;
 mod life;
 mod outbox;
 mod receiver;
+mod restraint;
 mod stream;
 mod vectors;

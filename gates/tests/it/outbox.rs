@@ -27,7 +27,7 @@ fn release(route: &str, webhook: WebhookSpec) -> ReleaseRow {
     spec.webhook = Some(webhook);
     let now = wall_clock()();
     ReleaseRow {
-        state: ReleaseState::open(&spec, now, Duration::from_secs(1)),
+        state: ReleaseState::open(&spec, now, Duration::from_secs(1), None),
         rules_hash: rules_hash(&spec),
         declared_at: now,
         declared_by: "test".into(),
