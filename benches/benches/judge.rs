@@ -96,14 +96,9 @@ fn input<'a>(
     table: &'a CellTable,
 ) -> JudgeInput<'a> {
     JudgeInput {
-        spec,
         baseline: Some(baseline),
         order,
-        minutes: table.minutes(&scope()).unwrap(),
-        counted_from: 0,
-        minute_secs: 60,
-        watching: false,
-        now: Nanos::ZERO,
+        ..JudgeInput::of_cells(spec, table.minutes(&scope()).unwrap())
     }
 }
 

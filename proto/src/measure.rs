@@ -70,6 +70,8 @@ pub struct MeasurePlan {
     pub route: Arc<str>,
     /// First counted moment, a minute's start.
     pub from: Nanos,
+    /// First moment from which pairs count: mirroring comes before green serves.
+    pub pairs_from: Nanos,
     /// Width of a minute, seconds.
     pub minute_secs: i64,
     /// Timeout and grace, seconds: what started less than this before `now` is not counted yet.

@@ -1,25 +1,31 @@
 //! The desk's own thread: owns every release, takes one message at a time, writes to the ledger before anything leaves.
 
 use super::{
-    DeskConfig, DeskError, DeskEvent, DeskView, GateInput,
+    DeskConfig, DeskError, DeskEvent, DeskView, GateInput, Provenance,
+    evidence::Taken,
     notice::entry,
+    observed,
     reading::{Reader, Reading, prepare},
     view,
 };
 use crate::{
     check::rules_hash,
-    ledger::{DecisionRow, DeliveryRow, DeliveryState, Entry, Ledger, PersonAct, ReleaseRow},
-    life::{self, Command, DecisionDraft, Event, ReleaseState, Terms},
+    ledger::{DecisionRow, DeliveryRow, DeliveryState, Entry, Freeze, Ledger, PersonAct, ReleaseRow},
+    life::{
+        self, Command, Event, ReleaseState, Stepped, Terms,
+        invariants::{self, INVARIANTS, Passage},
+    },
     outbox::Outbox,
 };
 use proto::{
-    Color, Nanos,
+    CellTable, Color, Metric, Nanos,
+    cell::Scope,
     clock::Clock,
     decision::{Desired, Phase, Verdict, VerdictReport},
     release::{ReleaseBook, ReleaseSpec},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -55,6 +61,16 @@ pub(super) enum Message {
         reason: String,
         reply: oneshot::Sender<Result<Option<DecisionRow>, DeskError>>,
     },
+    /// Nothing is promoted for a while.
+    Freeze {
+        freeze: Freeze,
+        reply: oneshot::Sender<Result<(), DeskError>>,
+    },
+    /// It may be again.
+    Thaw {
+        route: Option<String>,
+        reply: oneshot::Sender<Result<bool, DeskError>>,
+    },
     /// No more.
     Stop,
 }
@@ -88,6 +104,8 @@ pub(super) struct Docket {
     releases: BTreeMap<String, Running>,
     desired: BTreeMap<String, Desired>,
     last_judged: Option<Nanos>,
+    freezes: Vec<Freeze>,
+    violations: BTreeMap<&'static str, u64>,
     /// What was judged last, and when.
     judged: Option<(Arc<GateInput>, Instant)>,
     /// Whether what was left undelivered by the last process may go: only once the backlog was judged.
@@ -104,6 +122,8 @@ impl Docket {
     ) -> Result<Self, DeskError> {
         let mut docket = Self {
             desired: ledger.desired()?,
+            freezes: ledger.freezes()?,
+            violations: INVARIANTS.iter().map(|i| (i.id, 0)).collect(),
             releases: BTreeMap::new(),
             last_judged: None,
             judged: None,
@@ -166,6 +186,12 @@ impl Docket {
             } => {
                 let _ = reply.send(self.command(&release, command, &actor, &reason));
             }
+            Message::Freeze { freeze, reply } => {
+                let _ = reply.send(self.freeze(freeze));
+            }
+            Message::Thaw { route, reply } => {
+                let _ = reply.send(self.thaw(route.as_deref()));
+            }
         }
     }
 
@@ -178,11 +204,9 @@ impl Docket {
                 Err(DeskError::RulesChanged(spec.id))
             };
         }
-        let other = self
-            .releases
-            .values()
-            .find(|r| r.row.spec.route == spec.route && !r.row.state.phase.is_over());
-        if let Some(other) = other {
+        let on_route = |r: &&Running| r.row.spec.route == spec.route && !r.row.state.phase.is_over();
+        let declared = |r: &&Running| r.row.state.phase != Phase::Observed;
+        if let Some(other) = self.releases.values().filter(on_route).find(declared) {
             return Err(DeskError::RouteTaken {
                 route: spec.route,
                 by: other.row.spec.id.clone(),
@@ -205,12 +229,109 @@ impl Docket {
             people: Vec::new(),
             spec,
         };
+        let by = format!("release `{}` is declared on its route", row.spec.id);
+        self.close_observed(&row.spec.route, &by)?;
         self.ledger.put_release(&row)?;
         self.releases.insert(row.spec.id.clone(), running(row));
         self.judged = None;
         self.publish_book();
         self.publish_view();
         Ok(())
+    }
+
+    fn freeze(&mut self, freeze: Freeze) -> Result<(), DeskError> {
+        let mut freezes = self.freezes.clone();
+        freezes.retain(|f| f.route != freeze.route || f.since != freeze.since);
+        freezes.push(freeze);
+        self.put_freezes(freezes)
+    }
+
+    fn thaw(&mut self, route: Option<&str>) -> Result<bool, DeskError> {
+        let mut freezes = self.freezes.clone();
+        freezes.retain(|f| f.route.as_deref() != route);
+        let any = freezes.len() != self.freezes.len();
+        self.put_freezes(freezes)?;
+        Ok(any)
+    }
+
+    fn put_freezes(&mut self, mut freezes: Vec<Freeze>) -> Result<(), DeskError> {
+        let now = (self.clock)();
+        freezes.retain(|f| f.until.is_none_or(|until| now < until));
+        self.ledger.put_freezes(&freezes)?;
+        self.freezes = freezes;
+        self.judged = None;
+        self.publish_view();
+        Ok(())
+    }
+
+    /// Why nothing may be promoted on a route now.
+    fn frozen(&self, route: &str, now: Nanos) -> Option<String> {
+        let freeze = self.freezes.iter().find(|f| f.holds(route, now))?;
+        let until = match freeze.until {
+            Some(until) => format!(" until {}", until.rfc3339()),
+            None => String::new(),
+        };
+        Some(format!("{} froze promotions{until}: {}", freeze.actor, freeze.reason))
+    }
+
+    /// Ends the observed release of a route.
+    fn close_observed(&mut self, route: &str, reason: &str) -> Result<(), DeskError> {
+        let on_route = |r: &Running| r.row.spec.route == route && r.row.state.phase == Phase::Observed;
+        let ids: Vec<String> = self
+            .releases
+            .values()
+            .filter(|r| on_route(r))
+            .map(|r| r.row.spec.id.clone())
+            .collect();
+        let now = (self.clock)();
+        for id in ids {
+            let Some(mut running) = self.releases.remove(&id) else {
+                continue;
+            };
+            let event = Event::Closed {
+                reason: reason.to_owned(),
+            };
+            let done = self.apply(&mut running, &event, now, true);
+            self.releases.insert(id, running);
+            done?;
+        }
+        Ok(())
+    }
+
+    /// Opens and closes observed releases by what the rows show.
+    fn observe(&mut self, input: &GateInput) {
+        let Some(seen) = &input.seen else {
+            return;
+        };
+        let now = (self.clock)();
+        let rows: Vec<&ReleaseRow> = self.releases.values().map(|r| &r.row).collect();
+        let found = observed::look(seen, &rows, |route| evaluators(&input.cells, route), now);
+        for (route, why) in found.closed {
+            if let Err(e) = self.close_observed(&route, &why) {
+                tracing::error!(route, error = %e, "cannot close an observed release");
+            }
+        }
+        for (spec, since) in found.opened {
+            let row = ReleaseRow {
+                state: ReleaseState::open_observed(&spec, since, self.config.resolution),
+                rules_hash: rules_hash(&spec),
+                declared_at: now,
+                declared_by: observed::ACTOR.to_owned(),
+                people: Vec::new(),
+                spec,
+            };
+            if let Err(e) = self.ledger.put_release(&row) {
+                tracing::error!(release = row.spec.id, error = %e, "cannot open an observed release");
+                continue;
+            }
+            tracing::info!(
+                release = row.spec.id,
+                route = row.spec.route,
+                "two paths are live: comparing them"
+            );
+            self.releases.insert(row.spec.id.clone(), running(row));
+            self.publish_book();
+        }
     }
 
     fn command(
@@ -285,6 +406,7 @@ impl Docket {
             self.last_judged = Some((self.clock)());
             return true;
         }
+        self.observe(&input);
         let ids: Vec<String> = self
             .releases
             .iter()
@@ -325,21 +447,16 @@ impl Docket {
         let now = (self.clock)();
         let mut late = String::new();
         let before = running.row.state.clone();
-        if prepare(&mut running.row, &input.cells, now, &mut late) {
+        if prepare(&mut running.row, input, now, self.config.resolution, &mut late) {
             running.changed = true;
             if let Err(e) = self.ledger.put_release(&running.row) {
                 running.row.state = before;
                 return Err(e.into());
             }
         }
-        let reading = running.reader.read(
-            &running.row,
-            &input.cells,
-            input.impaired.as_deref(),
-            &late,
-            now,
-            self.config.resolution,
-        );
+        let reading = running
+            .reader
+            .read(&running.row, input, &late, now, self.config.resolution);
         let event = Event::Judged(Box::new(reading.finding.clone()));
         running.reading = Some(reading);
         self.apply(running, &event, now, false)?;
@@ -354,13 +471,17 @@ impl Docket {
         now: Nanos,
         force_write: bool,
     ) -> Result<Vec<DecisionRow>, DeskError> {
+        let frozen = self.frozen(&running.row.spec.route, now);
+        // the row changes while the terms still look at its rules
+        let spec = running.row.spec.clone();
         let terms = Terms {
-            spec: &running.row.spec,
+            spec: &spec,
             resolution: self.config.resolution,
             effect_deadline: self.config.effect_deadline(running.row.spec.timeout),
-            frozen: None,
+            frozen: frozen.as_deref(),
         };
         let stepped = life::step(terms, &running.row.state, event, now);
+        self.watch_invariants(terms, running, event, now, &stepped);
         if let Some(why) = stepped.refused {
             return Err(DeskError::Refused(why));
         }
@@ -369,8 +490,15 @@ impl Docket {
         let moved =
             stepped.state.splits != running.row.state.splits || stepped.state.settled != running.row.state.settled;
         let before = std::mem::replace(&mut running.row.state, stepped.state);
+        let taken = Taken {
+            terms,
+            before: &before,
+            event,
+            now,
+            drafts: &stepped.decisions,
+        };
         let written = if !stepped.decisions.is_empty() {
-            self.decide(running, &stepped.decisions, now)
+            self.decide(running, taken)
         } else if changed || force_write {
             self.ledger.put_release(&running.row).map(|()| Vec::new())
         } else {
@@ -405,18 +533,33 @@ impl Docket {
         Ok(written.into_iter().map(|e| e.decision).collect())
     }
 
-    fn decide(
-        &self,
-        running: &mut Running,
-        drafts: &[DecisionDraft],
-        now: Nanos,
-    ) -> Result<Vec<Entry>, crate::ledger::LedgerError> {
+    /// Counts what never happens, if it does.
+    fn watch_invariants(&mut self, terms: Terms<'_>, running: &Running, event: &Event, now: Nanos, after: &Stepped) {
+        let passage = Passage {
+            terms,
+            before: &running.row.state,
+            event,
+            now,
+            after,
+        };
+        for id in invariants::check(&passage) {
+            *self.violations.entry(id).or_default() += 1;
+            tracing::error!(
+                release = running.row.spec.id,
+                invariant = id,
+                "an invariant does not hold: please report this"
+            );
+        }
+    }
+
+    fn decide(&self, running: &mut Running, taken: Taken<'_>) -> Result<Vec<Entry>, crate::ledger::LedgerError> {
         let reading = running.reading.as_ref();
-        let secs = i64::try_from(self.config.resolution.as_secs()).unwrap_or(60);
+        let from = Nanos::from_secs(running.row.state.counted_from).min(running.row.state.opened);
+        let provenance: Provenance = self.inputs.borrow().whence.ask(from);
         let config = &self.config;
         self.ledger
-            .decide(&mut running.row, drafts.len(), now, |row, i, place| {
-                entry(config, row, reading, &drafts[i], place, now, secs)
+            .decide(&mut running.row, taken.drafts.len(), taken.now, |row, i, place| {
+                entry(config, row, reading, taken, &provenance, i, place)
             })
     }
 
@@ -463,8 +606,26 @@ impl Docket {
                 .collect(),
             desired: self.desired.clone(),
             last_judged: self.last_judged,
+            freezes: self.freezes.clone(),
+            violations: self.violations.clone(),
         }));
     }
+}
+
+/// Evaluators that judged traces of a route outside any release.
+fn evaluators(cells: &CellTable, route: &str) -> BTreeSet<Arc<str>> {
+    let outside = Scope {
+        route: route.into(),
+        release: None,
+    };
+    let minutes = cells.minutes(&outside).into_iter().flat_map(BTreeMap::values);
+    let names = minutes
+        .flat_map(|minute| minute.keys())
+        .filter_map(|s| match &s.metric {
+            Metric::EvalFail(name) => Some(Arc::clone(name)),
+            _ => None,
+        });
+    names.collect()
 }
 
 fn running(row: ReleaseRow) -> Running {

@@ -1,10 +1,17 @@
 //! The evidence bundle of a decision: all that it was computed from, so that anyone can compute it again.
+//!
+//! A bundle holds the rules with both complete manifests, the frozen baseline, the order of pairs, every cell that was
+//! counted, what was measured from rows, the judgement, and the state of the release with the event that led to the
+//! decision. [`verify_bundle`] judges the cells again and takes the state through the event again: both must come out
+//! the same, bit for bit. What else stands in it is for people: the SQL that shows the same numbers, the files and the
+//! journal position that were visible, the worst traces.
 
-use super::reading::Reading;
+use super::{Provenance, reading::Reading, recount};
 use crate::{
     check,
-    judge::{Baseline, JudgeInput, PairKey, judge},
+    judge::{Baseline, JudgeInput, PairKey, breaker, judge},
     ledger::{DecisionRow, ReleaseRow},
+    life::{self, DecisionDraft, Event, ReleaseState, Terms},
 };
 use proto::{
     Cell, Color, Grain, Histogram, Metric, Nanos,
@@ -13,10 +20,14 @@ use proto::{
     release::ReleaseSpec,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Version of the mathematics: a bundle is recomputed only by the algorithm that made it.
-pub const ALGORITHM: &str = "tracegate-gates/1";
+pub const ALGORITHM: &str = "tracegate-gates/2";
 
 /// One cell, compact: start, metric, grain, cohort, split (ppm), color, admitted, n, events, sum, buckets.
 type CellRow = (
@@ -39,76 +50,150 @@ struct Inputs {
     baseline: Option<Baseline>,
     order: Vec<PairKey>,
     counted_from: i64,
+    measured_from: i64,
     minute_secs: i64,
     watching: bool,
     judged_at: Nanos,
+    muted: Vec<String>,
+    obstacles: BTreeMap<String, String>,
+    /// Start of the release, unix seconds: the breaker counts from here.
+    opened_secs: i64,
     cells: Vec<CellRow>,
+    measured: Vec<CellRow>,
+}
+
+/// The step of the release's life that made the decision.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Step {
+    before: ReleaseState,
+    event: Event,
+    now: Nanos,
+    resolution_secs: u64,
+    effect_deadline_secs: u64,
+    frozen: Option<String>,
+    drafts: Vec<DecisionDraft>,
+}
+
+/// The step as it happens, on its way into bundles.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken<'a> {
+    pub terms: Terms<'a>,
+    pub before: &'a ReleaseState,
+    pub event: &'a Event,
+    pub now: Nanos,
+    pub drafts: &'a [DecisionDraft],
 }
 
 /// The bundle as JSON text: exactly these bytes are hashed and chained.
-pub(super) fn bundle(row: &ReleaseRow, decision: &DecisionRow, reading: Option<&Reading>, minute_secs: i64) -> String {
+pub(super) fn bundle(
+    row: &ReleaseRow,
+    decision: &DecisionRow,
+    reading: Option<&Reading>,
+    taken: Taken<'_>,
+    provenance: &Provenance,
+) -> String {
+    let minute_secs = i64::try_from(taken.terms.resolution.as_secs()).unwrap_or(60);
     let inputs = reading.map(|r| Inputs {
         baseline: row.state.baseline.clone(),
         order: row.state.order.clone(),
         counted_from: r.counted_from,
+        measured_from: r.measured_from,
         minute_secs,
         watching: r.watching,
         judged_at: r.judgement.judged_at,
-        cells: cells(row, r),
+        muted: r.muted.clone(),
+        obstacles: r.measured.obstacles.clone(),
+        opened_secs: row.state.opened.0.div_euclid(1_000_000_000),
+        cells: cells(row, &r.minutes),
+        measured: all_cells(&r.measured_minutes),
     });
+    let step = Step {
+        before: taken.before.clone(),
+        event: taken.event.clone(),
+        now: taken.now,
+        resolution_secs: taken.terms.resolution.as_secs(),
+        effect_deadline_secs: taken.terms.effect_deadline.as_secs(),
+        frozen: taken.terms.frozen.map(str::to_owned),
+        drafts: taken.drafts.to_vec(),
+    };
     let value = serde_json::json!({
-        "bundle": 1,
+        "bundle": 2,
         "algorithm": ALGORITHM,
         "decision": decision,
         "rules_hash": row.rules_hash,
         "rules": row.spec,
+        "blue": row.spec.blue,
+        "green": row.spec.green,
         "state": row.state,
         "inputs": inputs,
         "judgement": reading.map(|r| &r.judgement),
         "breaker": reading.map(|r| &r.breaker),
-        "traffic": reading.map(|r| {
-            r.finding.traffic.iter().map(|s| (s.at, s.blue, s.green)).collect::<Vec<_>>()
-        }),
+        "headroom": reading.map(|r| &r.headroom),
+        "step": step,
+        "sql": reading.map(|r| recount::statements(&row.spec, r)),
+        "provenance": provenance,
+        "worst": reading.map(|r| &r.measured.worst),
         "previous_hash": decision.previous_hash,
     });
     value.to_string()
 }
 
-fn cells(row: &ReleaseRow, reading: &Reading) -> Vec<CellRow> {
+fn cells(row: &ReleaseRow, minutes: &Minutes) -> Vec<CellRow> {
     let mut wanted: BTreeSet<&Metric> = row.spec.gates.iter().map(|g| &g.metric).collect();
-    wanted.insert(&Metric::Traces);
-    wanted.insert(&Metric::AttemptError);
+    wanted.extend(GUARDED);
     let mut out = Vec::new();
-    for (&at, minute) in reading.minutes.iter() {
+    for (&at, minute) in minutes {
         for (s, c) in minute.iter() {
             // the breaker counts calls as they end; gates count what is admitted
-            let counts = s.admitted || s.metric == Metric::AttemptError;
-            if counts && wanted.contains(&s.metric) {
-                out.push((
-                    at,
-                    s.metric.clone(),
-                    s.grain,
-                    s.cohort.clone(),
-                    s.split_ppm,
-                    s.color,
-                    s.admitted,
-                    c.n,
-                    c.events,
-                    c.sum,
-                    c.hdr.iter().collect(),
-                ));
+            let of_calls = matches!(s.metric, Metric::AttemptError | Metric::AttemptSeconds);
+            if (s.admitted || of_calls) && wanted.contains(&s.metric) {
+                out.push(cell_row(at, s, c));
             }
         }
     }
     out
 }
 
+/// What the units, the breaker and the guards read beside the gates' own metrics.
+const GUARDED: &[Metric] = &[
+    Metric::Traces,
+    Metric::AttemptError,
+    Metric::AttemptSeconds,
+    Metric::Unmarked,
+    Metric::ColorConflict,
+    Metric::MixedManifest,
+    Metric::Sampled,
+];
+
+fn all_cells(minutes: &Minutes) -> Vec<CellRow> {
+    let of = |(&at, minute): (&i64, &Arc<proto::cell::Minute>)| -> Vec<CellRow> {
+        minute.iter().map(|(s, c)| cell_row(at, s, c)).collect()
+    };
+    minutes.iter().flat_map(of).collect()
+}
+
+fn cell_row(at: i64, s: &Series, c: &Cell) -> CellRow {
+    (
+        at,
+        s.metric.clone(),
+        s.grain,
+        s.cohort.clone(),
+        s.split_ppm,
+        s.color,
+        s.admitted,
+        c.n,
+        c.events,
+        c.sum,
+        c.hdr.iter().collect(),
+    )
+}
+
 /// What verifying a bundle found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verified {
-    /// Rules hash and judgement come out the same, bit for bit.
+    /// Rules hash, judgement, breaker and decision come out the same, bit for bit.
     Same,
-    /// A person decided before anything was judged: only the rules hash could be checked.
+    /// A person decided before anything was judged: rules hash and decision come out the same.
     NothingJudged,
 }
 
@@ -121,56 +206,129 @@ pub fn verify_bundle(text: &str) -> Result<Verified, String> {
         serde_json::from_str(text).map_err(|e| format!("the bundle cannot be read: {e}"))?;
     if bundle["algorithm"] != ALGORITHM {
         return Err(format!(
-            "the bundle was made by {}, this is {ALGORITHM}",
+            "the bundle was made by {}, this is {ALGORITHM}: verify it with the tracegate that made it",
             bundle["algorithm"]
         ));
     }
-    let spec: ReleaseSpec =
-        serde_json::from_value(bundle["rules"].clone()).map_err(|e| format!("its rules cannot be read: {e}"))?;
+    let spec: ReleaseSpec = part(&bundle, "rules")?;
     if bundle["rules_hash"] != check::rules_hash(&spec) {
         return Err("its rules are not those it names by hash".to_owned());
     }
-    let inputs: Option<Inputs> =
-        serde_json::from_value(bundle["inputs"].clone()).map_err(|e| format!("its inputs cannot be read: {e}"))?;
-    let Some(inputs) = inputs else {
-        return Ok(Verified::NothingJudged);
-    };
-    let minutes = minutes(inputs.cells);
+    if bundle["blue"] != bundle["rules"]["blue"] || bundle["green"] != bundle["rules"]["green"] {
+        return Err("its manifests are not those of its rules".to_owned());
+    }
+    let inputs: Option<Inputs> = part(&bundle, "inputs")?;
+    if let Some(inputs) = &inputs {
+        judged_again(&bundle, &spec, inputs)?;
+    }
+    stepped_again(&bundle, &spec)?;
+    Ok(match inputs {
+        Some(_) => Verified::Same,
+        None => Verified::NothingJudged,
+    })
+}
+
+fn part<T: serde::de::DeserializeOwned>(bundle: &serde_json::Value, key: &str) -> Result<T, String> {
+    serde_json::from_value(bundle[key].clone()).map_err(|e| format!("its {key} cannot be read: {e}"))
+}
+
+fn judged_again(bundle: &serde_json::Value, spec: &ReleaseSpec, inputs: &Inputs) -> Result<(), String> {
+    let (cells, measured) = (minutes(&inputs.cells), minutes(&inputs.measured));
     let again = judge(&JudgeInput {
-        spec: &spec,
+        spec,
         baseline: inputs.baseline.as_ref(),
         order: &inputs.order,
-        minutes: &minutes,
+        minutes: &cells,
+        measured: &measured,
+        measured_from: inputs.measured_from,
+        obstacles: &inputs.obstacles,
+        muted: &inputs.muted,
         counted_from: inputs.counted_from,
         minute_secs: inputs.minute_secs,
         watching: inputs.watching,
         now: inputs.judged_at,
     });
     let again = serde_json::to_value(&again).map_err(|e| e.to_string())?;
-    if again == bundle["judgement"] {
-        Ok(Verified::Same)
+    if again != bundle["judgement"] {
+        return Err("judging its cells again gives another judgement".to_owned());
+    }
+    let breaker = breaker(
+        spec,
+        inputs.baseline.as_ref(),
+        &cells,
+        inputs.opened_secs,
+        inputs.minute_secs,
+    );
+    let breaker = serde_json::to_value(&breaker).map_err(|e| e.to_string())?;
+    if breaker != bundle["breaker"] {
+        return Err("reading the breaker again from its cells gives something else".to_owned());
+    }
+    Ok(())
+}
+
+/// Takes the release through the event again. The finding itself must be the judgement's.
+fn stepped_again(bundle: &serde_json::Value, spec: &ReleaseSpec) -> Result<(), String> {
+    let step: Step = part(bundle, "step")?;
+    if let Event::Judged(finding) = &step.event {
+        let said = &bundle["judgement"];
+        let found = serde_json::to_value(finding).map_err(|e| e.to_string())?;
+        for key in [
+            "rollback",
+            "fallbacks",
+            "holds",
+            "passes",
+            "refused",
+            "n_blue",
+            "n_green",
+        ] {
+            if found[key] != said[key] {
+                return Err(format!(
+                    "what led to the decision differs from the judgement in `{key}`"
+                ));
+            }
+        }
+    }
+    let terms = Terms {
+        spec,
+        resolution: Duration::from_secs(step.resolution_secs),
+        effect_deadline: Duration::from_secs(step.effect_deadline_secs),
+        frozen: step.frozen.as_deref(),
+    };
+    let again = life::step(terms, &step.before, &step.event, step.now);
+    if again.decisions != step.drafts {
+        return Err("taking the release through its event again gives other decisions".to_owned());
+    }
+    let action = &bundle["decision"]["action"];
+    let named = |d: &DecisionDraft| serde_json::to_value(d.action).is_ok_and(|a| a == *action);
+    if again.decisions.iter().any(named) {
+        Ok(())
     } else {
-        Err("judging its cells again gives another judgement".to_owned())
+        Err(format!("the decision is {action}, and its evidence leads to none such"))
     }
 }
 
-fn minutes(cells: Vec<CellRow>) -> Minutes {
+fn minutes(cells: &[CellRow]) -> Minutes {
     let mut out = Minutes::new();
     for (at, metric, grain, cohort, split_ppm, color, admitted, n, events, sum, buckets) in cells {
         let mut hdr = Histogram::default();
         for (bucket, count) in buckets {
-            hdr.add_bucket(bucket, count);
+            hdr.add_bucket(*bucket, *count);
         }
         let series = Series {
-            metric,
-            grain,
-            cohort,
-            split_ppm,
-            color,
-            admitted,
+            metric: metric.clone(),
+            grain: *grain,
+            cohort: cohort.clone(),
+            split_ppm: *split_ppm,
+            color: *color,
+            admitted: *admitted,
         };
-        let cell = Cell { n, events, sum, hdr };
-        Arc::make_mut(out.entry(at).or_default()).insert(series, Arc::new(cell));
+        let cell = Cell {
+            n: *n,
+            events: *events,
+            sum: *sum,
+            hdr,
+        };
+        Arc::make_mut(out.entry(*at).or_default()).insert(series, Arc::new(cell));
     }
     out
 }

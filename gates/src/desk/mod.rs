@@ -12,10 +12,15 @@
 mod docket;
 mod evidence;
 mod notice;
+mod observed;
+mod plan;
 mod reading;
+mod recount;
 mod view;
 
+pub use crate::ledger::Freeze;
 pub use evidence::{ALGORITHM, Verified, verify_bundle};
+pub use recount::Statement;
 pub use view::{DeskEvent, DeskView, ReleaseSummary};
 
 use crate::{
@@ -31,9 +36,12 @@ use proto::{
     CellTable, Nanos,
     clock::Clock,
     decision::{Desired, VerdictReport},
+    measure::{MeasurePlan, Measured, SeenPath},
     release::{ReleaseBook, ReleaseSpec},
 };
+use serde::{Deserialize, Serialize};
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc,
@@ -113,6 +121,46 @@ pub struct GateInput {
     /// What keeps the numbers from being trusted (an ingest outage, shed traffic above 1 %, quarantined files), in words:
     /// every verdict is then inconclusive. The breaker still works.
     pub impaired: Option<String>,
+    /// What rows were asked for, by release (see [`proto::measure`] and [`DeskHandle::plans`]).
+    pub measured: Arc<BTreeMap<String, Arc<Measured>>>,
+    /// Paths that served lately, as the rows show them; `None` while nobody has looked.
+    pub seen: Option<Arc<Vec<SeenPath>>>,
+    /// Says what was visible when something is decided.
+    pub whence: Whence,
+}
+
+/// What was visible when a decision was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Number of the snapshot.
+    pub snapshot: u64,
+    /// Last journal record in it.
+    pub journal_lsn: u64,
+    /// Sealed files that hold rows or cells of the time that was judged, by path under the data directory.
+    pub files: Vec<String>,
+    /// How many there are, if not all are named.
+    pub files_total: usize,
+}
+
+/// A question that is asked only when something is decided: what is visible of the time from `from` on?
+#[derive(Clone, Default)]
+pub struct Whence(Option<Arc<dyn Fn(Nanos) -> Provenance + Send + Sync>>);
+
+impl Whence {
+    /// Asks `of`.
+    pub fn new(of: impl Fn(Nanos) -> Provenance + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(of)))
+    }
+
+    fn ask(&self, from: Nanos) -> Provenance {
+        self.0.as_ref().map(|ask| ask(from)).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Debug for Whence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Whence")
+    }
 }
 
 /// Why the desk did not do as asked.
@@ -170,6 +218,7 @@ pub struct DeskHandle {
     view: watch::Receiver<Arc<DeskView>>,
     events: broadcast::Sender<DeskEvent>,
     clock: Clock,
+    resolution: Duration,
     stopped: CancellationToken,
 }
 
@@ -202,6 +251,7 @@ pub fn start(
     let (events, _) = broadcast::channel(EVENTS_MAX);
     let cost_us = Arc::new(AtomicU64::new(0));
     let cycle_max = config.cycle_max;
+    let resolution = config.resolution;
     let docket = Docket::open(
         config,
         Arc::clone(&ledger),
@@ -240,6 +290,7 @@ pub fn start(
         view,
         events,
         clock,
+        resolution,
         stopped,
     })
 }
@@ -347,6 +398,45 @@ impl DeskHandle {
     async fn ask<T>(&self, message: Message, answer: oneshot::Receiver<T>) -> Result<T, DeskError> {
         self.messages.send(message).await.map_err(|_| DeskError::Closed)?;
         answer.await.map_err(|_| DeskError::Closed)
+    }
+
+    /// Forbids promotions (and advances) on one route or all, from now on until `until` or until it is lifted. Rollbacks are
+    /// never held up.
+    ///
+    /// # Errors
+    /// If the ledger cannot be written.
+    pub async fn freeze(&self, freeze: Freeze) -> Result<(), DeskError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Message::Freeze { freeze, reply }, answer).await?
+    }
+
+    /// Lifts the freezes of one route, or those of all routes. True if there was any.
+    ///
+    /// # Errors
+    /// If the ledger cannot be written.
+    pub async fn thaw(&self, route: Option<String>) -> Result<bool, DeskError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Message::Thaw { route, reply }, answer).await?
+    }
+
+    /// Freezes in force, or still to come.
+    #[must_use]
+    pub fn freezes(&self) -> Vec<Freeze> {
+        self.view.borrow().freezes.clone()
+    }
+
+    /// What running releases ask of the rows; the answers come back in [`GateInput::measured`].
+    #[must_use]
+    pub fn plans(&self) -> Vec<MeasurePlan> {
+        let view = Arc::clone(&self.view.borrow());
+        let running = view.releases.values().filter(|r| !r.state.phase.is_over());
+        running.map(|row| plan::of(row, self.resolution)).collect()
+    }
+
+    /// How often each invariant of a release's life was found broken; all zero unless there is a fault in tracegate.
+    #[must_use]
+    pub fn violations(&self) -> BTreeMap<&'static str, u64> {
+        self.view.borrow().violations.clone()
     }
 
     /// The verdict of a release; `None` if there is no such release.

@@ -1,13 +1,18 @@
 //! From a draft to what is written and sent: id, number, evidence, delivery, notice, and what the route should be on.
 
-use super::{DeskConfig, evidence, reading::Reading, view};
+use super::{
+    DeskConfig, Provenance,
+    evidence::{self, Taken},
+    reading::Reading,
+    view,
+};
 use crate::{
     ledger::{Actor, DecisionRow, DeliveryRow, DeliveryState, Entry, Place, ReleaseRow},
     life::{DecisionDraft, ReleaseState, named},
     webhook,
 };
 use proto::{
-    Color, Nanos,
+    Color,
     decision::{Action, Desired, Notice, Side, Verdict},
 };
 use ulid::Ulid;
@@ -17,11 +22,12 @@ pub(super) fn entry(
     config: &DeskConfig,
     row: &mut ReleaseRow,
     reading: Option<&Reading>,
-    draft: &DecisionDraft,
+    taken: Taken<'_>,
+    provenance: &Provenance,
+    at: usize,
     place: &Place,
-    now: Nanos,
-    minute_secs: i64,
 ) -> Entry {
+    let (draft, now) = (&taken.drafts[at], taken.now);
     let ulid = Ulid::from_parts(u64::try_from(now.unix_ms()).unwrap_or(0), rand::random());
     let id = format!("dec_{ulid}");
     row.state.last_decision = Some((id.clone(), place.seq));
@@ -49,7 +55,7 @@ pub(super) fn entry(
         evidence_hash: String::new(),
         previous_hash: place.previous_hash.clone(),
     };
-    let evidence = evidence::bundle(row, &decision, reading, minute_secs);
+    let evidence = evidence::bundle(row, &decision, reading, taken, provenance);
     let delivery = row.spec.webhook.as_ref().filter(|_| draft.notified).map(|webhook| {
         let notice = notice(config, row, reading, draft, &decision);
         DeliveryRow {

@@ -2,25 +2,29 @@
 //!
 //! Pure but for memory: the reader keeps how it turned minutes that did not change.
 
-use super::evidence::watching;
+use super::{GateInput, evidence::watching};
 use crate::{
-    judge::{self, Baseline, BreakerReading, Judge, JudgeInput, Judgement, freeze, new_pairs},
+    judge::{self, Baseline, BreakerReading, Judge, JudgeInput, Judgement, PairKey, freeze, new_pairs},
     ledger::ReleaseRow,
-    life::{Breaker, Fallen, Finding, Quiet, Slot, slot_after},
+    life::{Breaker, Fallen, Finding, Quiet, ReleaseState, Slot, slot_after},
 };
 use proto::{
     CellTable, Color, Grain, Metric, Nanos,
     cell::{Minute, Minutes, Scope, Series},
-    decision::Verdict,
+    decision::{Headroom, Phase, Verdict},
+    measure::Measured,
+    release::{ReleaseSpec, Unit},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// Share of unmarked traces, or of traces with a mixed manifest, above which nothing is promoted.
-const UNCLEAR_SHARE_MAX: f64 = 0.05;
 /// Slots of traffic that a finding shows.
 const SLOTS_MAX: usize = 120;
 /// How far back cutover headroom is measured.
 const HEADROOM_WINDOW: Duration = Duration::from_secs(600);
+/// Share of green's calls that a rate limit refuses, above which nothing is promoted.
+const RATE_LIMITED_SHARE_MAX: f64 = 0.01;
+/// Green calls below which that share says nothing.
+const CALLS_MIN: i64 = 50;
 
 /// One reading.
 #[derive(Debug, Clone)]
@@ -30,10 +34,26 @@ pub(super) struct Reading {
     pub finding: Finding,
     /// The cells it was computed from, fallen cohorts left out.
     pub minutes: Arc<Minutes>,
+    /// What rows were asked for.
+    pub measured: Arc<Measured>,
+    /// Its cells, fallen cohorts left out.
+    pub measured_minutes: Arc<Minutes>,
     /// First counted minute, unix seconds, as it was then.
     pub counted_from: i64,
+    /// First counted minute of pairs.
+    pub measured_from: i64,
+    /// Gates that were muted.
+    pub muted: Vec<String>,
     /// Whether green alone served, as it was then.
     pub watching: bool,
+    /// What the whole route would need of green's provider.
+    pub headroom: Vec<Headroom>,
+}
+
+/// First moment from which pairs count, unix seconds.
+pub(super) fn pairs_from(state: &ReleaseState, resolution: Duration) -> i64 {
+    let mirrored = state.mirroring_since.map(|at| slot_after(at, resolution));
+    mirrored.map_or(state.counted_from, |at| at.min(state.counted_from))
 }
 
 /// Reads one release again and again.
@@ -43,22 +63,44 @@ pub(super) struct Reader {
     breaker: judge::Breaker,
     /// Minutes without the cohorts that fell back, beside the ones they were made from.
     without_fallen: BTreeMap<i64, (Arc<Minute>, Arc<Minute>)>,
+    /// The same of measured minutes, all at once.
+    measured: Option<(Arc<Minutes>, Arc<Minutes>)>,
     fallen: usize,
 }
 
 /// Freezes the baseline and appends new pairs when their time has come; true if the state changed. Must be persisted
 /// before anything is judged by it.
-pub(super) fn prepare(row: &mut ReleaseRow, cells: &CellTable, now: Nanos, late: &mut String) -> bool {
+pub(super) fn prepare(
+    row: &mut ReleaseRow,
+    input: &GateInput,
+    now: Nanos,
+    resolution: Duration,
+    late: &mut String,
+) -> bool {
+    let cells = &input.cells;
     let before = (row.state.baseline.is_some(), row.state.order.len());
     late.clear();
     if row.state.baseline.is_none() {
         match frozen(row, cells, now) {
-            Ok(baseline) => row.state.baseline = Some(baseline),
+            Ok(baseline) => {
+                row.state.baseline = Some(baseline);
+                if row.state.phase == Phase::Observed {
+                    // what shaped the thresholds is not held against them
+                    let shaped = now.minus(row.spec.timeout + row.spec.grace);
+                    row.state.counted_from = row.state.counted_from.max(slot_after(shaped, resolution));
+                }
+            }
             Err(why) => *late = why,
         }
     }
-    if let Some(minutes) = cells.minutes(&scope(row)) {
-        let new = new_pairs(&row.spec, minutes, row.state.counted_from, &row.state.order);
+    let measured = input.measured.get(&row.spec.id);
+    let (units, from) = match row.spec.unit {
+        // shadow traffic makes no cells, but pairs of it may be the first that a gate sees
+        Unit::Trace => (cells.minutes(&scope(row)), pairs_from(&row.state, resolution)),
+        Unit::Session | Unit::User => (measured.map(|m| &*m.minutes), row.state.counted_from),
+    };
+    if let Some(minutes) = units {
+        let new = new_pairs(&row.spec, minutes, from, &row.state.order);
         row.state.order.extend(new);
     }
     before != (row.state.baseline.is_some(), row.state.order.len())
@@ -122,22 +164,29 @@ impl Reader {
     pub fn read(
         &mut self,
         row: &ReleaseRow,
-        cells: &CellTable,
-        impaired: Option<&str>,
+        input: &GateInput,
         late: &str,
         now: Nanos,
         resolution: Duration,
     ) -> Reading {
         let state = &row.state;
         let empty = Minutes::new();
-        let all = cells.minutes(&scope(row)).unwrap_or(&empty);
+        let all = input.cells.minutes(&scope(row)).unwrap_or(&empty);
         let minutes = Arc::new(self.leave_out_fallen(all, &state.fallen, resolution));
+        let measured = input.measured.get(&row.spec.id).map(Arc::clone).unwrap_or_default();
+        let measured_minutes = self.measured_without_fallen(&measured.minutes, &state.fallen, resolution);
+        let measured_from = pairs_from(state, resolution);
+        let muted: Vec<String> = state.muted_gates(now).into_iter().map(str::to_owned).collect();
         let minute_secs = i64::try_from(resolution.as_secs()).unwrap_or(60).max(1);
         let judgement = self.judge.judge(&JudgeInput {
             spec: &row.spec,
             baseline: state.baseline.as_ref(),
             order: &state.order,
             minutes: &minutes,
+            measured: &measured_minutes,
+            measured_from,
+            obstacles: &measured.obstacles,
+            muted: &muted,
             counted_from: state.counted_from,
             minute_secs,
             watching: watching(state.phase),
@@ -162,7 +211,13 @@ impl Reader {
             rollback: judgement.rollback.clone(),
             fallbacks: judgement.fallbacks.clone(),
             holds: judgement.holds.clone(),
-            any_fail: judgement.reports.iter().any(|r| r.verdict == Verdict::Fail),
+            any_fail: judgement.reports.iter().any(|r| {
+                let pair = PairKey {
+                    gate: r.name.clone(),
+                    cohort: r.cohort.clone(),
+                };
+                r.verdict == Verdict::Fail && !r.dry_run && !state.is_out(&pair)
+            }),
             passes: judgement.passes,
             split_unknown: judgement.iid_assumed,
             sample_ratio_suspended: judgement.sample_ratio_suspended,
@@ -176,55 +231,70 @@ impl Reader {
             n_green: judgement.n_green,
             n_green_step: tally.green_on_step,
             reason,
-            refused: None,
-            n_pairs: 0,
-            quiet: Quiet::default(),
-            impaired: impaired.map(str::to_owned),
-            obstacle: tally.obstacle(row),
+            refused: judgement.refused.clone(),
+            n_pairs: judgement.n_pairs,
+            quiet: match input.impaired {
+                Some(_) => Quiet::default(),
+                None => tally.quiet(state, now),
+            },
+            impaired: input.impaired.clone(),
+            obstacle: judgement.blocked.clone().or_else(|| tally.obstacle(&row.spec)),
             traffic,
-            fallen: Vec::new(),
+            fallen: tally.fallen.clone(),
         };
         Reading {
             judgement,
             breaker,
+            headroom: tally.headroom(&row.spec),
             finding,
             minutes,
+            measured,
+            measured_minutes,
             counted_from: state.counted_from,
+            measured_from,
+            muted,
             watching: watching(state.phase),
         }
     }
 
+    /// As [`Self::leave_out_fallen`], of what rows were asked for.
+    fn measured_without_fallen(&mut self, all: &Arc<Minutes>, fallen: &[Fallen], resolution: Duration) -> Arc<Minutes> {
+        let moved = moved(fallen, resolution);
+        if moved.is_empty() {
+            return Arc::clone(all);
+        }
+        if let Some((source, kept)) = &self.measured
+            && Arc::ptr_eq(source, all)
+        {
+            return Arc::clone(kept);
+        }
+        let kept = all.iter().filter_map(|(&at, minute)| {
+            let kept = without(minute, at, &moved);
+            (!kept.is_empty()).then(|| (at, Arc::new(kept)))
+        });
+        let kept = Arc::new(kept.collect());
+        self.measured = Some((Arc::clone(all), Arc::clone(&kept)));
+        kept
+    }
+
     /// A cohort that went back to blue is no longer split: from then on it would look like a wrong sample ratio.
     fn leave_out_fallen(&mut self, all: &Minutes, fallen: &[Fallen], resolution: Duration) -> Minutes {
-        let moved: Vec<(&str, i64)> = fallen
-            .iter()
-            .filter(|f| f.moved)
-            .map(|f| (f.cohort.as_str(), slot_after(f.since, resolution) - seconds(resolution)))
-            .collect();
+        let moved = moved(fallen, resolution);
+        if self.fallen != moved.len() {
+            self.without_fallen.clear();
+            self.measured = None;
+            self.fallen = moved.len();
+        }
         if moved.is_empty() {
             return all.clone();
         }
-        if self.fallen != moved.len() {
-            self.without_fallen.clear();
-            self.fallen = moved.len();
-        }
-        let gone = |s: &Series, at: i64| {
-            s.cohort
-                .as_deref()
-                .is_some_and(|c| moved.iter().any(|(m, since)| *m == c && at >= *since))
-        };
         self.without_fallen.retain(|at, _| all.contains_key(at));
         all.iter()
             .filter_map(|(&at, minute)| {
                 let kept = match self.without_fallen.get(&at) {
                     Some((source, kept)) if Arc::ptr_eq(source, minute) => Arc::clone(kept),
                     _ => {
-                        let kept: Minute = minute
-                            .iter()
-                            .filter(|(s, _)| !gone(s, at))
-                            .map(|(s, c)| (s.clone(), Arc::clone(c)))
-                            .collect();
-                        let kept = Arc::new(kept);
+                        let kept = Arc::new(without(minute, at, &moved));
                         self.without_fallen.insert(at, (Arc::clone(minute), Arc::clone(&kept)));
                         kept
                     }
@@ -235,6 +305,24 @@ impl Reader {
     }
 }
 
+/// Cohorts that went back to blue, each with the first minute that is left out.
+fn moved(fallen: &[Fallen], resolution: Duration) -> Vec<(&str, i64)> {
+    let moved = fallen.iter().filter(|f| f.moved);
+    moved
+        .map(|f| (f.cohort.as_str(), slot_after(f.since, resolution) - seconds(resolution)))
+        .collect()
+}
+
+fn without(minute: &Minute, at: i64, moved: &[(&str, i64)]) -> Minute {
+    let gone = |s: &Series| {
+        s.cohort
+            .as_deref()
+            .is_some_and(|c| moved.iter().any(|(m, since)| *m == c && at >= *since))
+    };
+    let kept = minute.iter().filter(|(s, _)| !gone(s));
+    kept.map(|(s, c)| (s.clone(), Arc::clone(c))).collect()
+}
+
 fn seconds(resolution: Duration) -> i64 {
     i64::try_from(resolution.as_secs()).unwrap_or(60).max(1)
 }
@@ -243,12 +331,21 @@ fn seconds(resolution: Duration) -> i64 {
 #[derive(Debug, Default)]
 struct Tally {
     green_on_step: i64,
-    marked: i64,
-    unmarked: i64,
-    /// Events and traces, recently.
-    mixed: (i64, i64),
-    /// Over the headroom window: green and all traces, green calls and tokens, seconds.
-    window: (i64, i64, i64, i64, i64),
+    /// Latest minute with a trace of blue and of green, unix seconds.
+    last: [Option<i64>; 2],
+    window: Window,
+    fallen: Vec<(String, Vec<Slot>)>,
+}
+
+/// What green used over the headroom window.
+#[derive(Debug, Default, Clone, Copy)]
+struct Window {
+    green: i64,
+    traces: i64,
+    calls: i64,
+    refused: i64,
+    tokens: i64,
+    secs: i64,
 }
 
 fn tally(row: &ReleaseRow, all: &Minutes, now: Nanos, resolution: Duration) -> (Vec<Slot>, Tally) {
@@ -258,47 +355,50 @@ fn tally(row: &ReleaseRow, all: &Minutes, now: Nanos, resolution: Duration) -> (
     let seen = now_secs - width - width.clamp(1, 10);
     let stepped = row.state.stepped_at.map(|at| slot_after(at, resolution));
     let window = now_secs - i64::try_from(HEADROOM_WINDOW.as_secs()).unwrap_or(600);
-    let counted = row.state.counted_from;
-    let mut tally = Tally::default();
+    let moved = row.state.fallen.iter().filter(|f| f.moved);
+    let mut tally = Tally {
+        fallen: moved.map(|f| (f.cohort.clone(), Vec::new())).collect(),
+        ..Tally::default()
+    };
     let mut traffic = Vec::new();
     for (&at, minute) in all {
         let mut slot = Slot { at, blue: 0, green: 0 };
         let recent = stepped.is_some_and(|s| at >= s) && at >= window && at <= seen;
         // `traces` is the first metric; only recent minutes are read further
-        let old = at < window;
-        let read = minute.iter().take_while(|(s, _)| !old || s.metric == Metric::Traces);
+        let read = minute.iter().take_while(|(s, _)| recent || s.metric == Metric::Traces);
         for (series, cell) in read {
             match (&series.metric, series.grain, series.color) {
-                (Metric::Traces, Grain::Trace, Color::Blue) => slot.blue += cell.n,
-                (Metric::Traces, Grain::Trace, Color::Green) => {
+                (Metric::Traces, Grain::Trace, color @ (Color::Blue | Color::Green)) => {
+                    let arm = usize::from(color == Color::Green);
+                    tally.last[arm] = Some(at);
+                    let fallen = tally
+                        .fallen
+                        .iter_mut()
+                        .find(|(c, _)| series.cohort.as_deref() == Some(c));
+                    if let Some((_, slots)) = fallen.filter(|_| at <= seen) {
+                        of_cohort(slots, at, color, cell.n);
+                    }
+                    if color == Color::Blue {
+                        slot.blue += cell.n;
+                        continue;
+                    }
                     slot.green += cell.n;
                     if series.admitted && stepped.is_some_and(|s| at >= s) {
                         tally.green_on_step += cell.n;
                     }
                 }
-                (Metric::Traces, Grain::Trace, Color::Unmarked) if at >= counted => {
-                    tally.unmarked += cell.n;
-                }
-                (Metric::MixedManifest, Grain::Trace, Color::Blue | Color::Green) if at >= counted => {
-                    tally.mixed.0 += cell.events;
-                    tally.mixed.1 += cell.n;
-                }
-                (Metric::AttemptError, Grain::Attempt, Color::Green) if recent => {
-                    tally.window.2 += cell.n;
-                }
-                (Metric::PromptTokens | Metric::CompletionTokens, Grain::Trace, Color::Green) if recent => {
-                    tally.window.3 += cell.sum;
+                (Metric::AttemptError, Grain::Attempt, Color::Green) => tally.window.calls += cell.n,
+                (Metric::RateLimited, Grain::Attempt, Color::Green) => tally.window.refused += cell.events,
+                (Metric::PromptTokens | Metric::CompletionTokens, Grain::Trace, Color::Green) => {
+                    tally.window.tokens += cell.sum;
                 }
                 _ => {}
             }
         }
-        if at >= counted {
-            tally.marked += slot.blue + slot.green;
-        }
         if recent {
-            tally.window.0 += slot.green;
-            tally.window.1 += slot.green + slot.blue;
-            tally.window.4 += width;
+            tally.window.green += slot.green;
+            tally.window.traces += slot.green + slot.blue;
+            tally.window.secs += width;
         }
         if at <= seen {
             traffic.push(slot);
@@ -309,46 +409,78 @@ fn tally(row: &ReleaseRow, all: &Minutes, now: Nanos, resolution: Duration) -> (
     (traffic, tally)
 }
 
+fn of_cohort(slots: &mut Vec<Slot>, at: i64, color: Color, n: i64) {
+    if slots.last().is_none_or(|s| s.at != at) {
+        slots.push(Slot { at, blue: 0, green: 0 });
+    }
+    if let Some(slot) = slots.last_mut() {
+        match color {
+            Color::Green => slot.green += n,
+            _ => slot.blue += n,
+        }
+    }
+}
+
 impl Tally {
-    /// What forbids promotion beside the gates.
-    fn obstacle(&self, row: &ReleaseRow) -> Option<String> {
-        let share = |part: i64, of: i64| part as f64 / of.max(1) as f64;
-        let unmarked = share(self.unmarked, self.unmarked + self.marked);
-        if unmarked > UNCLEAR_SHARE_MAX {
-            return Some(format!("unmarked: {:.1} % of traces have no color", 100.0 * unmarked));
+    /// Time since the last trace of either color began, at most since the release opened.
+    fn quiet(&self, state: &ReleaseState, now: Nanos) -> Quiet {
+        let since = |last: Option<i64>| {
+            let last = last.map_or(state.opened, Nanos::from_secs).max(state.opened);
+            now.since(last).as_secs()
+        };
+        let [blue, green] = self.last;
+        // green is not expected before its step began
+        let stepped = state.stepped_at.map(|at| now.since(at).as_secs());
+        Quiet {
+            blue_secs: since(blue),
+            green_secs: since(green).min(stepped.unwrap_or(0)),
         }
-        let mixed = share(self.mixed.0, self.mixed.1);
-        if mixed > UNCLEAR_SHARE_MAX {
-            return Some(format!(
-                "mixed_manifest: {:.1} % of traces are of a version seen with several manifests",
-                100.0 * mixed
-            ));
-        }
-        self.headroom(row)
     }
 
-    /// Green at share w used R, so the whole route needs R / w.
-    fn headroom(&self, row: &ReleaseRow) -> Option<String> {
-        let (green, traces, calls, tokens, secs) = self.window;
-        if green == 0 || secs == 0 {
-            return None;
+    /// What forbids promotion beside the gates and their guards.
+    fn obstacle(&self, spec: &ReleaseSpec) -> Option<String> {
+        let Window { calls, refused, .. } = self.window;
+        let share = refused as f64 / calls.max(1) as f64;
+        let short = self.headroom(spec).into_iter().find_map(|h| {
+            let limit = h.limit.filter(|limit| h.needed > *limit)?;
+            Some(format!(
+                "quota: the whole route on green needs {:.0} {} a minute of {limit:.0}",
+                h.needed, h.what
+            ))
+        });
+        short.or_else(|| {
+            (calls >= CALLS_MIN && share > RATE_LIMITED_SHARE_MAX).then(|| {
+                format!(
+                    "rate_limited: {:.1} % of green's calls are refused by a rate limit",
+                    100.0 * share
+                )
+            })
+        })
+    }
+
+    /// Green at share w used R, so the whole route needs R / w. Calls that were refused count: they were wanted.
+    fn headroom(&self, spec: &ReleaseSpec) -> Vec<Headroom> {
+        let w = self.window;
+        if w.green == 0 || w.secs == 0 {
+            return Vec::new();
         }
-        let at_full = |used: i64| {
-            let a_minute = used as f64 * 60.0 / secs as f64;
-            a_minute * traces as f64 / green as f64
-        };
-        let quota = &row.spec.quota;
+        let quota = &spec.quota;
         [
-            (calls, quota.requests_per_minute, "requests"),
-            (tokens, quota.tokens_per_minute, "tokens"),
+            ("requests", w.calls, quota.requests_per_minute),
+            ("tokens", w.tokens, quota.tokens_per_minute),
         ]
         .into_iter()
-        .find_map(|(used, limit, what)| {
-            let limit = limit? as f64;
-            let needed = at_full(used);
-            (needed > limit)
-                .then(|| format!("quota: the whole route on green needs {needed:.0} {what} a minute of {limit:.0}"))
+        .map(|(what, used, limit)| {
+            let used = used as f64 * 60.0 / w.secs as f64;
+            Headroom {
+                what: what.to_owned(),
+                used,
+                needed: used * w.traces as f64 / w.green as f64,
+                limit: limit.map(|l| l as f64),
+                rate_limited: w.refused as f64 / w.calls.max(1) as f64,
+            }
         })
+        .collect()
     }
 }
 
@@ -400,14 +532,26 @@ mod tests {
 
     fn read(row: &ReleaseRow, cells: &CellTable) -> Reading {
         let now = Nanos::from_secs(100);
-        Reader::default().read(row, cells, None, "", now, Duration::from_secs(1))
+        let input = GateInput {
+            cells: cells.clone(),
+            ready: true,
+            ..GateInput::default()
+        };
+        Reader::default().read(row, &input, "", now, Duration::from_secs(1))
     }
 
     #[test]
     fn unmarked_traffic_and_a_small_quota_stand_in_the_way_of_promotion() {
         use Color::{Blue, Green, Unmarked};
         let trace = |color, n| (50, Metric::Traces, Grain::Trace, color, "a", n);
-        let table = cells(&[trace(Blue, 80), trace(Green, 10), trace(Unmarked, 10)]);
+        let lost = (50, Metric::Unmarked, Grain::Trace, Unmarked, "a", 100);
+        let mut table = cells(&[trace(Blue, 80), trace(Green, 10), trace(Unmarked, 10), lost]);
+        let (key, _) = table.iter().find(|(k, _)| k.series.metric == Metric::Unmarked).unwrap();
+        let events = Cell {
+            events: 10,
+            ..Cell::default()
+        };
+        table.apply(&key, &events, 1);
         let why = read(&row(), &table).finding.obstacle.unwrap();
         assert!(why.contains("unmarked: 10.0 %"), "{why}");
 

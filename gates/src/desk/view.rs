@@ -2,7 +2,7 @@
 
 use super::reading::Reading;
 use crate::{
-    ledger::{DecisionRow, DeliveryRow, ReleaseRow},
+    ledger::{DecisionRow, DeliveryRow, Freeze, ReleaseRow},
     life::{Course, ReleaseState},
 };
 use proto::{
@@ -67,6 +67,10 @@ pub struct DeskView {
     pub desired: BTreeMap<String, Desired>,
     /// When anything was last judged: a dead man's switch.
     pub last_judged: Option<Nanos>,
+    /// Freezes in force, or still to come.
+    pub freezes: Vec<Freeze>,
+    /// How often each invariant was found broken.
+    pub violations: BTreeMap<&'static str, u64>,
 }
 
 /// What happens at the desk, for terminals and dashboards.
@@ -124,9 +128,11 @@ pub(super) fn report(row: &ReleaseRow, reading: Option<&Reading>, verdict: Verdi
         threshold_sum: judgement.map_or(threshold, |j| finite(j.threshold_sum)),
         log_e_sample_ratio: judgement.map_or(0.0, |j| finite(j.log_e_sample_ratio)),
         reason: waiting.to_owned(),
-        headroom: Vec::new(),
-        n_pairs: 0,
-        shadow_cost_usd: None,
+        headroom: reading.map_or_else(Vec::new, |r| r.headroom.clone()),
+        n_pairs: judgement.map_or(0, |j| j.n_pairs),
+        shadow_cost_usd: reading
+            .and_then(|r| r.measured.shadow_cost_nano)
+            .map(|nano| nano as f64 / 1e9),
     }
 }
 

@@ -58,6 +58,8 @@ pub struct JudgeInput<'a> {
     pub minutes: &'a Minutes,
     /// Cells that rows were asked for (see [`proto::measure`]): pairs, sessions, SQL.
     pub measured: &'a Minutes,
+    /// First minute of `measured` that counts, unix seconds: mirroring begins before green serves.
+    pub measured_from: i64,
     /// Gates that could not be measured from rows, and why.
     pub obstacles: &'a BTreeMap<String, String>,
     /// Gates that a person has muted: shown, and left out of every rollback, fallback and hold.
@@ -71,6 +73,32 @@ pub struct JudgeInput<'a> {
     pub watching: bool,
     /// Time of the judgement; stamped, nothing else.
     pub now: Nanos,
+}
+
+/// Nothing was asked of rows.
+static NO_MINUTES: Minutes = Minutes::new();
+static NO_OBSTACLES: BTreeMap<String, String> = BTreeMap::new();
+
+impl<'a> JudgeInput<'a> {
+    /// Cells of single traces alone, in minutes of 60 s, all of them counted: no baseline and no pairs yet, nothing asked
+    /// of rows, nobody muted anything.
+    #[must_use]
+    pub const fn of_cells(spec: &'a ReleaseSpec, minutes: &'a Minutes) -> Self {
+        Self {
+            spec,
+            baseline: None,
+            order: &[],
+            minutes,
+            measured: &NO_MINUTES,
+            measured_from: 0,
+            obstacles: &NO_OBSTACLES,
+            muted: &[],
+            counted_from: 0,
+            minute_secs: 60,
+            watching: false,
+            now: Nanos::ZERO,
+        }
+    }
 }
 
 /// Counts of one stratum of one pair, as they stand in the evidence.
@@ -177,6 +205,7 @@ struct Basis {
     spec: ReleaseSpec,
     baseline: Option<Baseline>,
     counted_from: i64,
+    measured_from: i64,
     minute_secs: i64,
     watching: bool,
     randomised: bool,
@@ -225,6 +254,7 @@ impl Judge {
     fn follow(&mut self, input: &JudgeInput<'_>) -> Vec<Sums> {
         let stale = self.basis.as_ref().is_none_or(|b| {
             b.counted_from != input.counted_from
+                || b.measured_from != input.measured_from
                 || b.minute_secs != input.minute_secs
                 || b.watching != input.watching
                 || b.baseline.as_ref() != input.baseline
@@ -257,6 +287,7 @@ impl Judge {
             spec: input.spec.clone(),
             baseline: input.baseline.cloned(),
             counted_from: input.counted_from,
+            measured_from: input.measured_from,
             minute_secs: input.minute_secs,
             watching: input.watching,
             randomised,
@@ -269,7 +300,8 @@ impl Judge {
         };
         let from = input.counted_from;
         self.cells.follow(&self.plans, &frame, input.minutes, from);
-        self.rows.follow(&self.plans, &frame, input.measured, from);
+        self.rows
+            .follow(&self.plans, &frame, input.measured, input.measured_from);
         let units = self.of(Source::of_units(frame.grain)).units(ALL);
         units.map(|u| u.sums.clone()).unwrap_or_default()
     }
@@ -299,7 +331,7 @@ impl Judge {
         } else {
             plan.assumes
         };
-        let context = context(input);
+        let context = context(input, plan.source);
         let columns = match plan.source {
             Source::Cells => &mut self.cells,
             Source::Rows => &mut self.rows,
@@ -424,9 +456,12 @@ fn sample_ratio_of(input: &JudgeInput<'_>, strata: &[Sums], iid: bool) -> Ratio 
     }
 }
 
-fn context(input: &JudgeInput<'_>) -> Context {
+fn context(input: &JudgeInput<'_>, source: Source) -> Context {
     let width = input.minute_secs.max(1);
-    let origin = input.counted_from;
+    let origin = match source {
+        Source::Cells => input.counted_from,
+        Source::Rows => input.measured_from,
+    };
     Context {
         calendar: Calendar {
             origin: origin + (-origin).rem_euclid(width),

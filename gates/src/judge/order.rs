@@ -1,6 +1,6 @@
 //! The order in which (gate, cohort) pairs appeared: it fixes their weights, so it is persisted and only ever grows.
 
-use super::units::natural_grain;
+use super::plan::unit_grain;
 use proto::{Metric, cell::Minutes, release::ReleaseSpec};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, sync::Arc};
@@ -19,12 +19,13 @@ pub struct PairKey {
 
 /// Pairs not yet in `order`, to be appended and persisted before anything is judged by them: overall gates as declared,
 /// then each cohort's pairs at its first admitted trace (minute, then name, then gate), whatever became of that trace.
-/// Reads minutes from `counted_from` (unix seconds) on.
+/// Reads minutes from `counted_from` (unix seconds) on; they hold the release's units, so for sessions and users they are
+/// measured ones.
 #[must_use]
 pub fn new_pairs(spec: &ReleaseSpec, minutes: &Minutes, counted_from: i64, order: &[PairKey]) -> Vec<PairKey> {
     let mut seen = BTreeSet::new();
     let mut cohorts: Vec<Arc<str>> = Vec::new();
-    let units = natural_grain(&Metric::Traces);
+    let units = unit_grain(spec.unit);
     for minute in minutes.range(counted_from..).map(|(_, m)| m) {
         // `traces` is the first metric, so its series stand first.
         let traces = minute
@@ -48,7 +49,9 @@ pub(super) fn append<'a>(
     order: &[PairKey],
 ) -> Vec<PairKey> {
     let known: BTreeSet<&PairKey> = order.iter().collect();
-    let overall = spec.gates.iter().map(|g| (g, None));
+    // what only looks on stands behind what acts, and takes no weight from it
+    let (looks_on, acts): (Vec<_>, Vec<_>) = spec.gates.iter().partition(|g| g.dry_run);
+    let overall = acts.into_iter().chain(looks_on).map(|g| (g, None));
     let within = cohorts.flat_map(|cohort| {
         let gates = spec.gates.iter().filter(|g| g.by_cohort);
         gates.map(move |g| (g, Some(cohort.to_owned())))

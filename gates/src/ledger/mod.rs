@@ -8,7 +8,7 @@
 
 mod rows;
 
-pub use rows::{Actor, DecisionRow, DeliveryRow, DeliveryState, PersonAct, ReleaseRow};
+pub use rows::{Actor, DecisionRow, DeliveryRow, DeliveryState, Freeze, PersonAct, ReleaseRow};
 
 use proto::{
     Nanos,
@@ -27,6 +27,9 @@ const ROUTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("routes");
 const DELIVERIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("deliveries");
 /// Ids of deliveries that are still to be made, by route and number, so that a start need not read them all.
 const PENDING: TableDefinition<'_, (&str, i64), &str> = TableDefinition::new("pending");
+/// The freezes, as one list under [`ALL_FREEZES`].
+const FREEZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("freezes");
+const ALL_FREEZES: &str = "all";
 /// Receivers that answered 410.
 const GONE: TableDefinition<'_, &str, i64> = TableDefinition::new("gone");
 
@@ -118,6 +121,7 @@ impl Ledger {
         txn.open_table(DELIVERIES)?;
         txn.open_table(PENDING)?;
         txn.open_table(GONE)?;
+        txn.open_table(FREEZES)?;
         txn.commit()?;
         Ok(Self { db })
     }
@@ -133,6 +137,28 @@ impl Ledger {
             out.push(read("release", row?.1.value())?);
         }
         Ok(out)
+    }
+
+    /// Freezes that have not ended.
+    ///
+    /// # Errors
+    /// If the disk fails or they cannot be read.
+    pub fn freezes(&self) -> Result<Vec<Freeze>, LedgerError> {
+        match self.db.begin_read()?.open_table(FREEZES)?.get(ALL_FREEZES)? {
+            Some(bytes) => read("freeze", bytes.value()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Replaces the list of freezes.
+    ///
+    /// # Errors
+    /// If the disk fails.
+    pub fn put_freezes(&self, freezes: &Vec<Freeze>) -> Result<(), LedgerError> {
+        let txn = self.db.begin_write()?;
+        txn.open_table(FREEZES)?
+            .insert(ALL_FREEZES, write(freezes).as_slice())?;
+        Ok(txn.commit()?)
     }
 
     /// Writes a release whose state changed without a decision.

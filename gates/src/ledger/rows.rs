@@ -31,6 +31,31 @@ pub struct PersonAct {
     pub reason: String,
 }
 
+/// A time in which nothing is advanced or promoted; rollbacks go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// The route; all of them if null.
+    pub route: Option<String>,
+    /// From.
+    pub since: Nanos,
+    /// Until; until it is lifted if null.
+    pub until: Option<Nanos>,
+    /// Who.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Freeze {
+    /// Whether it holds a route at this time.
+    #[must_use]
+    pub fn holds(&self, route: &str, now: Nanos) -> bool {
+        self.route.as_deref().is_none_or(|r| r == route)
+            && self.since <= now
+            && self.until.is_none_or(|until| now < until)
+    }
+}
+
 /// A release and where it stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ReleaseRow {

@@ -8,7 +8,7 @@ use proto::{
 use serde::{Deserialize, Serialize};
 
 /// What judging the cells found, as far as the life of a release depends on it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Rollback pairs crossed their threshold; the culprits.
     pub rollback: Option<Vec<PairKey>>,
@@ -75,7 +75,7 @@ pub enum Breaker {
 }
 
 /// Traces that started within one slot, whether admitted yet or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Slot {
     /// Its start, unix seconds.
     pub at: i64,
@@ -133,7 +133,8 @@ impl Command {
 }
 
 /// Everything that can happen to a release.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The cells were judged.
     Judged(Box<Finding>),
@@ -167,7 +168,7 @@ pub enum Event {
 }
 
 /// A decision before it has an id, a number and its evidence.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecisionDraft {
     /// What.
     pub action: Action,

@@ -182,7 +182,7 @@ impl Route {
         self.inputs.send_replace(Arc::new(GateInput {
             cells: self.cells.clone(),
             ready: true,
-            impaired: None,
+            ..GateInput::default()
         }));
         // a cycle that was under way may have read the input before this one: the second to end has not
         for _ in 0..2 {

@@ -8,7 +8,7 @@ use gates::{
 };
 use proptest::prelude::*;
 use proto::{
-    Cell, CellTable, Color, Metric, Nanos,
+    Cell, CellTable, Color, Metric,
     cell::PPM,
     decision::Verdict,
     release::{Margin, OnFail},
@@ -115,14 +115,12 @@ fn demo(seed: u64, secs: i64, green: Behavior) -> (Stream, Trial, Judgement) {
 
 fn input<'a>(trial: &'a Trial, stream: &'a Stream) -> JudgeInput<'a> {
     JudgeInput {
-        spec: &trial.spec,
         baseline: Some(&trial.baseline),
         order: &trial.order,
-        minutes: stream.minutes(),
         counted_from: trial.counted_from,
+        measured_from: trial.counted_from,
         minute_secs: trial.minute_secs,
-        watching: false,
-        now: Nanos::ZERO,
+        ..JudgeInput::of_cells(&trial.spec, stream.minutes())
     }
 }
 

@@ -238,14 +238,12 @@ impl Trial {
     pub fn judge(&mut self, minutes: &Minutes) -> Judgement {
         let order = std::mem::take(&mut self.order);
         let mut input = JudgeInput {
-            spec: &self.spec,
             baseline: Some(&self.baseline),
             order: &order,
-            minutes,
             counted_from: self.counted_from,
+            measured_from: self.counted_from,
             minute_secs: self.minute_secs,
-            watching: false,
-            now: Nanos::ZERO,
+            ..JudgeInput::of_cells(&self.spec, minutes)
         };
         let new = self.judge.new_pairs(&input);
         assert_eq!(new, new_pairs(&self.spec, minutes, self.counted_from, &order));
