@@ -8,6 +8,7 @@
 mod error;
 mod feed;
 mod impairment;
+mod measurer;
 mod ports;
 
 pub use error::{StartError, StopError};
@@ -25,6 +26,7 @@ use ingest::{
     door::{self, Door},
     pipeline::{self, Pipeline},
 };
+use measurer::{Findings, Measurer};
 use proto::{clock::Clock, layout, release::ReleaseSpec};
 use query::{Engine, EngineOptions};
 use std::{sync::Arc, time::Duration};
@@ -70,7 +72,7 @@ impl App {
         let addresses = ports.addresses;
         let (store, recovered) = open(&config).await?;
         let impairment = Impairment::new(&recovered.report);
-        let engine = Engine::new(EngineOptions::new(&config.data_dir))?;
+        let engine = Arc::new(Engine::new(EngineOptions::new(&config.data_dir))?);
 
         let (inputs_out, inputs) = watch::channel(Arc::new(GateInput::default()));
         let (desk_config, desk_clock, desk_stop) = (desk_config(&config, addresses), Arc::clone(&clock), gates.clone());
@@ -91,7 +93,17 @@ impl App {
 
         let tasks = TaskTracker::new();
         let door = Door::new(config.doors.clone(), pipeline.intake.clone()).map_err(StartError::Threads)?;
+        let (findings_out, findings) = watch::channel(Findings::default());
+        let measurer = Measurer {
+            engine: Arc::clone(&engine),
+            snapshots: pipeline.snapshots.clone(),
+            desk: desk.clone(),
+            clock: Arc::clone(&clock),
+            findings: findings_out,
+        };
+        tokio::spawn(measurer.run(gates.clone()));
         let feed = Feed {
+            findings,
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
             door: Arc::clone(&door),

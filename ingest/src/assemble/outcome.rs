@@ -132,6 +132,13 @@ impl Outcome {
         self.link.as_ref().is_some_and(|link| link.superseded)
     }
 
+    /// Second of its minute in which it started.
+    #[must_use]
+    pub fn second(&self) -> u32 {
+        let since = self.start.0.div_euclid(1_000_000_000) - self.minute;
+        u32::try_from(since).unwrap_or(0)
+    }
+
     /// How its fallback was tied to the failed try, as column `linked_by` says it; `none` where it could not be.
     #[must_use]
     pub fn linked_by(&self) -> Option<&'static str> {

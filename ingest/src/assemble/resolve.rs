@@ -131,7 +131,7 @@ pub fn own_color(span: &Span, entry: Option<&BookEntry>) -> Option<(Color, bool)
 type Guess = fn(&BookEntry, &Span) -> Option<Color>;
 
 /// By what a release declares about spans that nobody stamped, in order of trust.
-const GUESSES: [Guess; 5] = [
+const GUESSES: [Guess; 6] = [
     |entry, span| {
         declared(entry, |m| {
             holds(&m.matches.deployment, span.labels.text(Word::Deployment))
@@ -145,6 +145,7 @@ const GUESSES: [Guess; 5] = [
             holds(&m.matches.prompt_version, span.labels.text(Word::PromptVersion))
         })
     },
+    |entry, span| declared(entry, |m| holds(&m.matches.tools, span.labels.text(Word::Tools))),
 ];
 
 fn color_of(spans: &[Span], shape: &Shape, entry: Option<&BookEntry>) -> (Option<Color>, bool) {
@@ -257,10 +258,15 @@ fn holds(declared: &[String], value: Option<&str>) -> bool {
     value.is_some_and(|value| declared.iter().any(|d| d == value))
 }
 
-/// Model and host are one key: where a manifest declares both, both must fit.
+/// Models and host are one key: where a manifest declares several of them, all must fit.
 fn model_and_host(manifest: &Manifest, span: &Span) -> bool {
-    let (models, hosts) = (&manifest.matches.response_model, &manifest.matches.host);
-    (!models.is_empty() || !hosts.is_empty())
-        && (models.is_empty() || holds(models, span.labels.text(Word::ResponseModel)))
-        && (hosts.is_empty() || holds(hosts, span.labels.text(Word::Host)))
+    let matches = &manifest.matches;
+    let keys = [
+        (&matches.response_model, Word::ResponseModel),
+        (&matches.request_model, Word::RequestModel),
+        (&matches.host, Word::Host),
+    ];
+    let fits =
+        |(declared, word): &(&Vec<String>, Word)| declared.is_empty() || holds(declared, span.labels.text(*word));
+    keys.iter().any(|(declared, _)| !declared.is_empty()) && keys.iter().all(fits)
 }

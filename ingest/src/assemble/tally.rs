@@ -158,6 +158,14 @@ impl Tally {
             let cells = self.groups.entry(of(attempt.color)).or_default();
             rate(cells, &Metric::AttemptError, Grain::Attempt, attempt.error, sign);
             rate(cells, &Metric::RateLimited, Grain::Attempt, attempt.rate_limited, sign);
+            // the breaker tells starts apart by the second; nothing else does, so only releases pay for it
+            if outcome.mark.release.is_some() {
+                let bucket = 2 * outcome.second() + u32::from(attempt.error);
+                bump(cells, &Metric::AttemptSeconds, Grain::Attempt, |cell| {
+                    cell.n += sign;
+                    cell.hdr.add_bucket(bucket, sign);
+                });
+            }
             amount(cells, &Metric::Ttft, Grain::Attempt, attempt.ttft_us, sign);
         }
         for request in outcome.requests.iter().filter(|_| !outcome.is_superseded()) {

@@ -95,6 +95,15 @@ impl Client {
         self.json(answer).await
     }
 
+    /// `GET`, answered as it is.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn text(&self, path: &str) -> Result<String, ClientError> {
+        let answer = self.send(self.http.request(Method::GET, self.url(path))).await?;
+        answer.text().await.map_err(|e| self.foreign(&e))
+    }
+
     /// `POST` of JSON, answered in JSON.
     ///
     /// # Errors

@@ -6,11 +6,14 @@ mod completions;
 mod decisions;
 pub mod demo;
 mod import;
+mod init;
+mod people;
 mod prices;
 mod releases;
 mod serve;
 mod sql;
 mod text;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::{
@@ -71,10 +74,23 @@ pub enum Command {
         after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate resume support-chat --reason \"campaign is over\""
     )]
     Resume(releases::ActArgs),
+    /// Keep a gate from rolling anything back until a time
+    Mute(people::MuteArgs),
+    /// Forbid promotions for a while, on one route or all; rollbacks go on
+    Freeze(people::FreezeArgs),
+    /// Say that you have seen what you were told, so that it is not repeated
+    #[command(
+        after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate ack support-chat --reason \"looking into it\""
+    )]
+    Ack(releases::ActArgs),
+    /// Write a release file from two paths that are live on a route
+    Init(init::InitArgs),
     /// List decisions, newest first
     Decisions(decisions::DecisionsArgs),
     /// Show why a decision was taken: its gates, counts and evidence
     Explain(decisions::ExplainArgs),
+    /// Compute a decision again from its evidence, bit for bit
+    Verify(verify::VerifyArgs),
     /// Take recorded OTLP from files: Collector JSON lines, captured requests
     Import(import::ImportArgs),
     /// List the prices that costs are computed from
@@ -92,6 +108,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Serve(args) => return serve::run(args).await,
         Command::Demo(args) => return demo::run(&args).await,
         Command::Import(args) => return import::run(args, out).await,
+        Command::Verify(args) => return verify::run(args, out).await,
         Command::Check(args) => check::run(&args, out),
         Command::Sql(args) => sql::run(args, out).await,
         Command::Status(args) => releases::status(args, out).await,
@@ -100,6 +117,10 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Rollback(args) => releases::act("rollback", args, out).await,
         Command::Hold(args) => releases::act("hold", args, out).await,
         Command::Resume(args) => releases::act("resume", args, out).await,
+        Command::Mute(args) => people::mute(args, out).await,
+        Command::Freeze(args) => people::freeze(args, out).await,
+        Command::Ack(args) => releases::act("ack", args, out).await,
+        Command::Init(args) => init::run(args, out).await,
         Command::Decisions(args) => decisions::list(args, out).await,
         Command::Explain(args) => decisions::explain(args, out).await,
         Command::Prices(args) => prices::run(args, out).await,

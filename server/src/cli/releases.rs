@@ -44,14 +44,14 @@ struct NoRelease {
     help: String,
 }
 
-fn items(answer: Value) -> Vec<Value> {
+pub(super) fn items(answer: Value) -> Vec<Value> {
     match answer {
         Value::Array(items) => items,
         _ => Vec::new(),
     }
 }
 
-fn is_over(release: &Value) -> bool {
+pub(super) fn is_over(release: &Value) -> bool {
     matches!(word(release, "/phase").as_str(), "settled" | "rolled_back")
 }
 
@@ -101,7 +101,32 @@ fn describe(release: &Value, verdict: &Value) -> String {
         reason => text.push_str(&format!("  {reason}\n")),
     }
     text.push_str(&gates(verdict.pointer("/gates")));
+    text.push_str(&beside(verdict));
     text.push('\n');
+    text
+}
+
+/// What stands beside the gates: cutover headroom, mirrored pairs, what mirroring costs.
+fn beside(verdict: &Value) -> String {
+    let mut text = String::new();
+    for h in verdict["headroom"].as_array().into_iter().flatten() {
+        let of = match h["limit"].as_f64() {
+            Some(limit) => format!(" of {}", number(Some(limit))),
+            None => ", no quota declared".to_owned(),
+        };
+        text.push_str(&format!(
+            "  headroom: the whole route on green needs {} {} a minute{of}\n",
+            number(h["needed"].as_f64()),
+            word(h, "/what")
+        ));
+    }
+    let pairs = verdict["n_pairs"].as_i64().unwrap_or(0);
+    if pairs > 0 {
+        text.push_str(&format!("  {pairs} mirrored pairs\n"));
+    }
+    if let Some(usd) = verdict["shadow_cost_usd"].as_f64() {
+        text.push_str(&format!("  mirrored calls have cost {} USD\n", number(Some(usd))));
+    }
     text
 }
 
@@ -178,7 +203,7 @@ pub(super) async fn act(action: &str, args: ActArgs, out: &mut (dyn Write + Send
 }
 
 /// Who orders, as far as the shell knows; the server puts the credential's name first.
-fn actor() -> String {
+pub(super) fn actor() -> String {
     std::env::var("USER")
         .ok()
         .filter(|user| !user.is_empty())

@@ -19,7 +19,9 @@ pub(super) fn actor(actor: &Actor) -> &str {
     }
 }
 
-fn line(row: &DecisionRow) -> Value {
+/// A decision as lists show it.
+#[must_use]
+pub fn line(row: &DecisionRow) -> Value {
     json!({
         "decision_id": row.id,
         "decision_seq": row.seq,
@@ -34,6 +36,8 @@ fn line(row: &DecisionRow) -> Value {
         "rules_hash": row.rules_hash,
         "decided_at": row.decided_at.rfc3339(),
         "notified": row.notified,
+        "evidence_hash": row.evidence_hash,
+        "previous_hash": row.previous_hash,
     })
 }
 

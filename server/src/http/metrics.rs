@@ -134,6 +134,17 @@ impl Collector for Desk {
             "releases that are not over",
             running as u64,
         )?;
+        let violations = self.0.violations();
+        let mut broken = out.encode_descriptor(
+            "invariant_violations",
+            "how often an invariant of a release's life was found broken; anything but 0 is a fault in tracegate",
+            None,
+            MetricType::Counter,
+        )?;
+        for (id, count) in &violations {
+            let labels = [("invariant", *id)];
+            ConstCounter::new(*count).encode(broken.encode_family(&labels)?)?;
+        }
         let judged = self
             .0
             .last_judged()

@@ -4,6 +4,7 @@ mod decisions;
 mod desired;
 mod error;
 mod evals;
+mod freeze;
 mod health;
 mod host;
 mod ledger;
@@ -12,6 +13,7 @@ mod metrics;
 mod releases;
 mod sql;
 
+pub use decisions::line as decision_line;
 pub use error::ApiError;
 pub use host::Hosts;
 pub use listen::serve;
@@ -47,7 +49,7 @@ pub struct Api {
     /// Names the API is reached by.
     pub hosts: Hosts,
     /// SQL.
-    pub engine: Engine,
+    pub engine: Arc<Engine>,
     /// Releases, verdicts, decisions.
     pub desk: DeskHandle,
     /// Where evaluations go in.
@@ -78,6 +80,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/releases/{id}", get(releases::one))
         .route("/api/v1/releases/{id}/verdict", get(releases::verdict))
         .route("/api/v1/releases/{id}/{command}", post(releases::command))
+        .route("/api/v1/freeze", get(freeze::list).post(freeze::order))
         .route("/api/v1/decisions", get(decisions::list))
         .route("/api/v1/decisions/{id}", get(decisions::one))
         .route("/api/v1/deliveries/{id}/replay", post(decisions::replay))

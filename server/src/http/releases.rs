@@ -13,7 +13,7 @@ use gates::{
     life::Command,
 };
 use http::{HeaderMap, StatusCode, header};
-use proto::decision::VerdictReport;
+use proto::{Nanos, decision::VerdictReport};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -41,6 +41,13 @@ pub(super) async fn one(State(api): State<Arc<Api>>, Path(id): Path<String>) -> 
     answer["declared_at"] = json!(row.declared_at.rfc3339());
     answer["rules"] = json!(row.spec);
     answer["people"] = json!(people);
+    answer["muted"] = json!(
+        row.state
+            .muted
+            .iter()
+            .map(|m| json!({ "gate": m.gate, "until": m.until.rfc3339(), "actor": m.actor, "reason": m.reason }))
+            .collect::<Vec<_>>()
+    );
     Ok(Json(answer))
 }
 
@@ -117,6 +124,80 @@ struct Order {
     #[serde(default)]
     actor: Option<String>,
     reason: String,
+    /// For `mute` and `unmute`.
+    #[serde(default)]
+    gate: Option<String>,
+    /// For `mute`: RFC 3339.
+    #[serde(default)]
+    until: Option<String>,
+}
+
+/// Who orders, if anybody is named.
+pub(super) fn actor_of(named: Option<String>) -> Result<String, ApiError> {
+    let actor = named.filter(|name| !name.trim().is_empty());
+    short(actor.unwrap_or_else(|| NOBODY.to_owned()))
+}
+
+/// Why, which must be said.
+pub(super) fn reason_of(reason: String) -> Result<String, ApiError> {
+    if reason.trim().is_empty() {
+        return Err(ApiError::bad("say why in `reason`: it is kept with the decision"));
+    }
+    short(reason)
+}
+
+fn short(text: String) -> Result<String, ApiError> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(ApiError::bad(format!(
+            "`actor` and `reason` may have {TEXT_BYTES_MAX} bytes"
+        )));
+    }
+    Ok(text)
+}
+
+/// A time as RFC 3339.
+pub(super) fn moment(text: &str) -> Result<Nanos, ApiError> {
+    let parsed = chrono::DateTime::parse_from_rfc3339(text).ok();
+    parsed
+        .and_then(|at| at.timestamp_nanos_opt())
+        .map(Nanos)
+        .ok_or_else(|| ApiError::bad(format!("`{text}` is no time; write 2026-11-30T18:00:00Z")))
+}
+
+impl Order {
+    fn command(&self, word: &str) -> Result<Command, ApiError> {
+        let gate = || {
+            self.gate
+                .clone()
+                .ok_or_else(|| ApiError::bad(format!("`{word}` names a `gate`")))
+        };
+        let command = match word {
+            "promote" => Command::Promote,
+            "advance" => Command::Advance,
+            "rollback" => Command::Rollback,
+            "hold" => Command::Hold,
+            "resume" => Command::Resume,
+            "ack" => Command::Ack,
+            "mute" => {
+                let until = self.until.as_deref();
+                let until = until.ok_or_else(|| ApiError::bad("`mute` says `until` when, RFC 3339"))?;
+                return Ok(Command::Mute {
+                    gate: gate()?,
+                    until: moment(until)?,
+                });
+            }
+            "unmute" => return Ok(Command::Unmute { gate: gate()? }),
+            _ => {
+                return Err(ApiError::missing(format!(
+                    "`{word}` is no order; there are promote, advance, rollback, hold, resume, mute, unmute, ack"
+                )));
+            }
+        };
+        if self.gate.is_some() || self.until.is_some() {
+            return Err(ApiError::bad(format!("`{word}` takes neither `gate` nor `until`")));
+        }
+        Ok(command)
+    }
 }
 
 pub(super) async fn command(
@@ -124,36 +205,14 @@ pub(super) async fn command(
     Path((id, word)): Path<(String, String)>,
     body: Bytes,
 ) -> Result<Json<Value>, ApiError> {
-    let command = match word.as_str() {
-        "promote" => Command::Promote,
-        "advance" => Command::Advance,
-        "rollback" => Command::Rollback,
-        "hold" => Command::Hold,
-        "resume" => Command::Resume,
-        _ => {
-            return Err(ApiError::missing(format!(
-                "`{word}` is no order; there are promote, advance, rollback, hold, resume"
-            )));
-        }
-    };
     let order: Order = serde_json::from_slice(&body).map_err(|error| {
         ApiError::bad(format!(
             "the body is not {{\"actor\": \"...\", \"reason\": \"...\"}}: {error}"
         ))
     })?;
-    let actor = order
-        .actor
-        .filter(|name| !name.trim().is_empty())
-        .unwrap_or_else(|| NOBODY.to_owned());
-    if order.reason.trim().is_empty() {
-        return Err(ApiError::bad("say why in `reason`: it is kept with the decision"));
-    }
-    if actor.len() > TEXT_BYTES_MAX || order.reason.len() > TEXT_BYTES_MAX {
-        return Err(ApiError::bad(format!(
-            "`actor` and `reason` may have {TEXT_BYTES_MAX} bytes"
-        )));
-    }
-    let decision = api.desk.command(&id, command, &actor, &order.reason).await?;
+    let command = order.command(&word)?;
+    let (actor, reason) = (actor_of(order.actor)?, reason_of(order.reason)?);
+    let decision = api.desk.command(&id, command, &actor, &reason).await?;
     Ok(Json(json!({
         "release": id,
         "command": word,

@@ -1,9 +1,9 @@
 //! From snapshots to the desk: cells as they change, and whether they can be trusted.
 
-use super::impairment::Impairment;
-use gates::desk::GateInput;
+use super::{impairment::Impairment, measurer::Findings};
+use gates::desk::{GateInput, Provenance, Whence};
 use ingest::door::Door;
-use proto::clock::Clock;
+use proto::{Nanos, clock::Clock};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
@@ -26,6 +26,22 @@ pub(super) struct Feed {
     pub impairment: Impairment,
     pub clock: Clock,
     pub inputs: watch::Sender<Arc<GateInput>>,
+    /// What rows were asked for.
+    pub findings: watch::Receiver<Findings>,
+}
+
+/// Files that a decision names at most.
+const FILES_MAX: usize = 1_000;
+
+/// What of the time from `from` on is visible in a snapshot.
+fn provenance(snapshot: &Snapshot, from: Nanos) -> Provenance {
+    let judged = || snapshot.files.iter().filter(|f| f.start_max >= from);
+    Provenance {
+        snapshot: snapshot.seq,
+        journal_lsn: snapshot.lsn,
+        files: judged().take(FILES_MAX).map(|f| f.path.clone()).collect(),
+        files_total: judged().count(),
+    }
 }
 
 impl Feed {
@@ -42,6 +58,12 @@ impl Feed {
                     if changed.is_err() {
                         impaired = Some("ingest has stopped".to_owned());
                         self.publish(&impaired);
+                        return;
+                    }
+                    self.publish(&impaired);
+                }
+                changed = self.findings.changed() => {
+                    if changed.is_err() {
                         return;
                     }
                     self.publish(&impaired);
@@ -68,11 +90,15 @@ impl Feed {
     }
 
     fn publish(&mut self, impaired: &Option<String>) {
-        let cells = self.snapshots.borrow_and_update().cells.clone();
+        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        let findings = self.findings.borrow_and_update().clone();
         self.inputs.send_replace(Arc::new(GateInput {
-            cells,
+            cells: snapshot.cells.clone(),
             ready: true,
             impaired: impaired.clone(),
+            measured: findings.measured,
+            seen: findings.seen,
+            whence: Whence::new(move |from| provenance(&snapshot, from)),
         }));
     }
 }

@@ -1,0 +1,129 @@
+//! Asks the rows what cells cannot say, again and again, and hands the answers to the gates.
+//!
+//! Mirrored pairs, sessions and SQL gates are questions to the query engine; so is which paths serve a route at all. They
+//! are asked over one snapshot at a time, at a pace that leaves the engine to people: after a round that took a while, a
+//! rest of several times as long.
+
+use gates::desk::DeskHandle;
+use proto::{
+    clock::Clock,
+    measure::{Measured, SeenPath},
+};
+use query::{
+    Engine, View,
+    measure::{SqlMemory, measure, seen},
+};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use store::Snapshot;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Shortest rest between two rounds.
+const REST_MIN: Duration = Duration::from_secs(1);
+/// A rest is this many times as long as the round before it.
+const REST_TIMES: u32 = 4;
+/// How often it is looked at which paths serve.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// How far back paths are looked for.
+const LOOK_BACK: Duration = Duration::from_secs(24 * 3_600);
+
+/// The latest answers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Findings {
+    /// By release.
+    pub measured: Arc<BTreeMap<String, Arc<Measured>>>,
+    /// Paths that served lately.
+    pub seen: Option<Arc<Vec<SeenPath>>>,
+}
+
+/// What asks.
+pub(super) struct Measurer {
+    pub engine: Arc<Engine>,
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub desk: DeskHandle,
+    pub clock: Clock,
+    pub findings: watch::Sender<Findings>,
+}
+
+impl Measurer {
+    /// Until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut memories: BTreeMap<String, SqlMemory> = BTreeMap::new();
+        let mut looked: Option<Instant> = None;
+        loop {
+            let begun = Instant::now();
+            let round = async {
+                self.measure(&mut memories).await;
+                if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+                    self.look().await;
+                    looked = Some(Instant::now());
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = round => {}
+            }
+            let rest = REST_MIN.max(begun.elapsed() * REST_TIMES);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(rest) => {}
+            }
+        }
+    }
+
+    fn view(&mut self) -> View {
+        View {
+            snapshot: Arc::clone(&self.snapshots.borrow_and_update()),
+            ..View::default()
+        }
+    }
+
+    async fn measure(&mut self, memories: &mut BTreeMap<String, SqlMemory>) {
+        let plans = self.desk.plans();
+        memories.retain(|release, _| plans.iter().any(|p| *p.release == **release));
+        let mut measured = BTreeMap::new();
+        for plan in plans {
+            let memory = memories.entry(plan.release.to_string()).or_default();
+            let (view, now) = (self.view(), (self.clock)());
+            let found = measure(&self.engine, view, &plan, now, memory).await;
+            measured.insert(plan.release.to_string(), Arc::new(found));
+        }
+        self.findings.send_if_modified(|findings| {
+            let same = findings.measured.len() == measured.len()
+                && measured.iter().all(|(release, found)| {
+                    let known = findings.measured.get(release);
+                    known.is_some_and(|known| is_same(known, found))
+                });
+            if !same {
+                findings.measured = Arc::new(measured);
+            }
+            !same
+        });
+    }
+
+    /// Which paths serve; asked only when rows have come since.
+    async fn look(&mut self) {
+        let since = (self.clock)().minus(LOOK_BACK);
+        let view = self.view();
+        match seen(&self.engine, view, since).await {
+            Ok(paths) => {
+                self.findings
+                    .send_modify(|findings| findings.seen = Some(Arc::new(paths)));
+            }
+            Err(error) => tracing::warn!(%error, "cannot see which paths serve"),
+        }
+    }
+}
+
+/// Whether two answers say the same, whenever they were asked for.
+fn is_same(a: &Measured, b: &Measured) -> bool {
+    let timeless = |m: &Measured| Measured {
+        at: proto::Nanos::ZERO,
+        ..m.clone()
+    };
+    timeless(a) == timeless(b)
+}
