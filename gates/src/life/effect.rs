@@ -13,6 +13,8 @@ const SLOTS_AGREE: usize = 2;
 /// Green's share below which the route counts as back on blue, and above one less which it counts as all green: retries
 /// and sticky sessions leave stragglers.
 const STRAGGLERS_MAX: f64 = 0.01;
+/// The same as a part of the share green had, for small steps.
+const STRAGGLERS_OF_STEP: f64 = 0.2;
 /// Traces that an advance must show before its share is believed.
 const ADVANCE_TRACES_MIN: i64 = 20;
 
@@ -63,9 +65,10 @@ impl Turn<'_> {
     }
 
     fn watch_rollback(&mut self, effect: &Effect, slots: &[Slot]) {
-        if back_on_blue(slots) {
+        if back_on_blue(slots, effect.from_ppm) {
             self.state.effect = None;
             self.state.green_ppm = 0;
+            self.state.unname_split(self.now);
             self.state.course = Course::RolledBack;
             self.finish(Phase::RolledBack, Color::Blue, "proven: no new trace is green");
         } else {
@@ -185,9 +188,14 @@ pub(super) fn after(traffic: &[Slot], since: Nanos, resolution: Duration) -> &[S
     &traffic[traffic.partition_point(|s| s.at < from)..]
 }
 
-/// Whether the last slots with any traffic have but stragglers on green.
-pub(super) fn back_on_blue(slots: &[Slot]) -> bool {
-    let gone = |s: &Slot| s.blue > 0 && share(*s) <= STRAGGLERS_MAX;
+/// Whether the last slots with any traffic have but stragglers left of green, which had a share of `from_ppm`.
+pub(super) fn back_on_blue(slots: &[Slot], from_ppm: u32) -> bool {
+    // a step of 1 % that is still served is not a straggler
+    let most = match f64::from(from_ppm) / f64::from(PPM) {
+        share if share > 0.0 => STRAGGLERS_MAX.min(share * STRAGGLERS_OF_STEP),
+        _ => STRAGGLERS_MAX,
+    };
+    let gone = |s: &Slot| s.blue > 0 && share(*s) <= most;
     latest(slots).is_some_and(|s| s.iter().all(gone))
 }
 

@@ -44,7 +44,7 @@ impl Turn<'_> {
             let known = f.fallen.iter().find(|(cohort, _)| *cohort == fallen.cohort);
             let slots = known.map_or(&[][..], |(_, slots)| slots);
             let slots = effect::after(slots, fallen.since, self.terms.resolution);
-            if effect::back_on_blue(slots) {
+            if effect::back_on_blue(slots, self.state.green_ppm) {
                 self.state.fallen[at].proven_at = Some(self.now);
                 continue;
             }

@@ -180,7 +180,7 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "L16",
-        says: "the same event at the same time again decides nothing more",
+        says: "the same event at the same time again repeats no decision",
         holds: |p| {
             let meant_twice = matches!(
                 p.event,
@@ -189,9 +189,16 @@ pub const INVARIANTS: &[Invariant] = &[
                     ..
                 }
             );
-            p.after.decisions.is_empty()
-                || meant_twice
-                || step(p.terms, &p.after.state, p.event, p.now).decisions.is_empty()
+            if p.after.decisions.is_empty() || meant_twice {
+                return true;
+            }
+            let again = step(p.terms, &p.after.state, p.event, p.now);
+            // what begins a phase may be told something else in it
+            let repeats = |d: &DecisionDraft| {
+                p.decided(d.action)
+                    .any(|first| d.action != Action::Escalate || first.reason == d.reason)
+            };
+            !again.decisions.iter().any(repeats)
         },
     },
     Invariant {
@@ -309,6 +316,14 @@ pub const INVARIANTS: &[Invariant] = &[
                     &before.splits,
                 ) == (after.phase, after.course, after.step, after.green_ppm, &after.splits)
                     && before.effect.is_some() == after.effect.is_some()
+        },
+    },
+    Invariant {
+        id: "L29",
+        says: "tracegate sends green no more traffic before a cohort it sent back is proven to be on blue",
+        holds: |p| {
+            let open = p.after.state.fallen.iter().any(|c| c.moved && c.proven_at.is_none());
+            !open || !p.engine_forward()
         },
     },
 ];

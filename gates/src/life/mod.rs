@@ -213,7 +213,8 @@ impl Turn<'_> {
     }
 
     fn observe_only(&mut self, f: &Finding) {
-        if self.state.phase == Phase::Declared && self.state.baseline.is_some() {
+        let waits = self.state.phase == Phase::Declared && self.state.course == Course::Trial;
+        if waits && self.state.baseline.is_some() {
             self.begin();
         }
         self.watch_effect(f);

@@ -199,6 +199,15 @@ fn while_in_doubt() -> Vec<(&'static str, fn(&mut Case))> {
             });
             c.decide(Action::Advance);
         }),
+        ("L29", |c| {
+            c.both(|s| {
+                s.fallen.push(Fallen {
+                    proven_at: None,
+                    ..fallen()
+                });
+            });
+            c.decide(Action::Advance);
+        }),
         ("L18", |c| {
             c.judged(Finding {
                 any_fail: true,

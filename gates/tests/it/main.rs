@@ -7,6 +7,7 @@ mod desk;
 mod invariants;
 mod judging;
 mod life;
+mod model;
 mod outbox;
 mod receiver;
 mod restraint;
