@@ -13,5 +13,6 @@ pub mod ledger;
 pub mod life;
 pub mod outbox;
 pub mod peers;
+pub mod predict;
 pub mod stats;
 pub mod webhook;

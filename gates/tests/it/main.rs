@@ -6,6 +6,7 @@ mod desk;
 mod judging;
 mod life;
 mod outbox;
+mod predict;
 mod receiver;
 mod stream;
 mod vectors;

@@ -1,10 +1,12 @@
 //! The command line. Answers go to stdout, everything else to stderr; a failure says what to do and exits non-zero.
 
+mod ask;
 mod check;
 mod client;
 mod completions;
 mod decisions;
 pub mod demo;
+mod forecast;
 mod import;
 mod prices;
 mod releases;
@@ -40,7 +42,7 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Watch a bad release being caught: server, gateway and traffic on this machine, in about a minute
     Demo(demo::DemoArgs),
-    /// Check a configuration or release file; shows every problem at its line
+    /// Check a configuration or release file: every problem at its line, and when its gates can decide
     Check(check::CheckArgs),
     /// Ask a running server, or a data directory, a question in SQL
     Sql(sql::SqlArgs),
@@ -92,7 +94,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Serve(args) => return serve::run(args).await,
         Command::Demo(args) => return demo::run(&args).await,
         Command::Import(args) => return import::run(args, out).await,
-        Command::Check(args) => check::run(&args, out),
+        Command::Check(args) => check::run(args, out).await,
         Command::Sql(args) => sql::run(args, out).await,
         Command::Status(args) => releases::status(args, out).await,
         Command::Promote(args) => releases::act("promote", args, out).await,
