@@ -6,6 +6,7 @@
 //! OTLP, and reads no clock.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod backtest;
 pub mod check;
 pub mod desk;
 pub mod judge;

@@ -12,7 +12,7 @@
 mod docket;
 mod evidence;
 mod notice;
-mod reading;
+pub(crate) mod reading;
 mod view;
 
 pub use evidence::{ALGORITHM, Verified, verify_bundle};

@@ -24,7 +24,7 @@ const HEADROOM_WINDOW: Duration = Duration::from_secs(600);
 
 /// One reading.
 #[derive(Debug, Clone)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     pub judgement: Judgement,
     pub breaker: BreakerReading,
     pub finding: Finding,
@@ -38,7 +38,7 @@ pub(super) struct Reading {
 
 /// Reads one release again and again.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     judge: Judge,
     breaker: judge::Breaker,
     /// Minutes without the cohorts that fell back, beside the ones they were made from.
@@ -48,7 +48,7 @@ pub(super) struct Reader {
 
 /// Freezes the baseline and appends new pairs when their time has come; true if the state changed. Must be persisted
 /// before anything is judged by it.
-pub(super) fn prepare(row: &mut ReleaseRow, cells: &CellTable, now: Nanos, late: &mut String) -> bool {
+pub(crate) fn prepare(row: &mut ReleaseRow, cells: &CellTable, now: Nanos, late: &mut String) -> bool {
     let before = (row.state.baseline.is_some(), row.state.order.len());
     late.clear();
     if row.state.baseline.is_none() {

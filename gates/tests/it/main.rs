@@ -1,6 +1,7 @@
 //! Tests of the gates through their public API.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod backtest;
 mod check;
 mod desk;
 mod judging;
