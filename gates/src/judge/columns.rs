@@ -301,14 +301,14 @@ fn bet(plan: &Plan, gate: usize, minute: i64, split: u32, arm: usize, cell: &Cel
 }
 
 /// The bets that a mean plan lays in rows of one split.
-pub(super) struct Bets {
+struct Bets {
     split: Option<MeanBets>,
     limit: Option<(LimitBets, Worse)>,
     cap: f64,
 }
 
 impl Bets {
-    pub fn new(plan: &Plan, split: u32) -> Self {
+    fn new(plan: &Plan, split: u32) -> Self {
         match plan.test {
             Test::Means(margin) if is_randomised(split) => Self {
                 split: MeanBets::new(margin, f64::from(split) / f64::from(PPM)),
@@ -337,7 +337,7 @@ impl Bets {
         }
     }
 
-    pub fn logs(&self, arm: usize, low: f64, high: f64, side: Side) -> [f64; BETS] {
+    fn logs(&self, arm: usize, low: f64, high: f64, side: Side) -> [f64; BETS] {
         match (&self.split, &self.limit) {
             (Some(bets), _) if arm == BLUE => bets.blue(low, high, side, &KAPPA),
             (Some(bets), _) => bets.green(low, high, side, &KAPPA),

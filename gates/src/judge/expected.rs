@@ -5,13 +5,14 @@
 
 use super::{
     baseline::Baseline,
-    columns::{BLUE, Bets, GREEN},
+    columns::{BLUE, GREEN},
     plan::{Counting, Plan, Test, Worse},
 };
 use crate::stats::{
-    BETS, LateStarts, ShareBet, Side,
+    BETS, KAPPA, LateStarts, ShareBet, Side,
     joint::{self, Arms, Boundary, Prior},
     late::joint_late,
+    mean::MeanBets,
     mean_exp,
     rates::RateBets,
 };
@@ -61,7 +62,19 @@ impl Expected {
         let (s_b, s_g) = (units[BLUE] * p_b, units[GREEN] * p_g);
         let (f_b, f_g) = (units[BLUE] - s_b, units[GREEN] - s_g);
         Ok(match plan.test {
-            Test::Means(_) | Test::Mean { .. } => amounts(&plan, expectation),
+            Test::Means(margin) => {
+                let bets =
+                    MeanBets::new(margin, rho).ok_or_else(|| "its margin allows no bet at this split".to_owned())?;
+                amounts(expectation, |arm, low, high, side| match arm {
+                    BLUE => bets.blue(low, high, side, &KAPPA),
+                    _ => bets.green(low, high, side, &KAPPA),
+                })
+            }
+            Test::Mean { bets, worse } => amounts(expectation, |arm, low, high, side| match (arm, side, worse) {
+                (BLUE, ..) => [0.0; BETS],
+                (_, Side::Gt, Worse::Above) | (_, Side::Lt, Worse::Below) => bets.above(low),
+                (_, Side::Gt, Worse::Below) | (_, Side::Lt, Worse::Above) => bets.below(high),
+            }),
             Test::Rates { r, .. } => {
                 let bets = RateBets::new(rho, r);
                 Self::Bets {
@@ -158,8 +171,9 @@ fn earned(bet: &ShareBet, successes: f64, failures: f64) -> [f64; BETS] {
     std::array::from_fn(|i| successes * success[i] + failures * failure[i])
 }
 
-/// Every unit of blue's past is laid down as often as a minute has of each color.
-fn amounts(plan: &Plan, expectation: Expectation<'_>) -> Expected {
+/// Every unit of blue's past is laid down as often as a minute has of each color; `log` says what a unit between two
+/// values adds to the bets.
+fn amounts(expectation: Expectation<'_>, log: impl Fn(usize, f64, f64, Side) -> [f64; BETS]) -> Expected {
     let Expectation {
         blue,
         units,
@@ -168,7 +182,6 @@ fn amounts(plan: &Plan, expectation: Expectation<'_>) -> Expected {
         ..
     } = expectation;
     let rho = f64::from(split) / f64::from(PPM);
-    let bets = Bets::new(plan, split);
     let mut sums = [[0.0; BETS]; 2];
     for (bucket, count) in blue.hdr.iter() {
         let (low, high) = range_of(bucket);
@@ -176,7 +189,7 @@ fn amounts(plan: &Plan, expectation: Expectation<'_>) -> Expected {
         let each = units * count as f64 / blue.n as f64;
         for (arm, share, times) in [(BLUE, 1.0 - rho, 1.0), (GREEN, rho, times)] {
             for (sum, side) in sums.iter_mut().zip([Side::Gt, Side::Lt]) {
-                let unit = bets.logs(arm, low * times, high * times, side);
+                let unit = log(arm, low * times, high * times, side);
                 for (sum, log) in sum.iter_mut().zip(unit) {
                     *sum += each * share * log;
                 }

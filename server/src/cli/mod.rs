@@ -1,6 +1,7 @@
 //! The command line. Answers go to stdout, everything else to stderr; a failure says what to do and exits non-zero.
 
 mod ask;
+mod backtest;
 mod check;
 mod client;
 mod completions;
@@ -79,6 +80,8 @@ pub enum Command {
     Explain(decisions::ExplainArgs),
     /// Take recorded OTLP from files: Collector JSON lines, captured requests
     Import(import::ImportArgs),
+    /// Try a release file on recorded traffic: what it would have decided, and when
+    Backtest(backtest::BacktestArgs),
     /// List the prices that costs are computed from
     Prices(prices::PricesArgs),
     /// Print a completion script for a shell
@@ -104,6 +107,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Resume(args) => releases::act("resume", args, out).await,
         Command::Decisions(args) => decisions::list(args, out).await,
         Command::Explain(args) => decisions::explain(args, out).await,
+        Command::Backtest(args) => backtest::run(args, out).await,
         Command::Prices(args) => prices::run(args, out).await,
         Command::Completions(args) => completions::run(&args, out),
     };
