@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use store::{Store, StoreError};
+use store::{Snapshot, Store, StoreError};
 
 /// Why files gave no answer.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -32,35 +32,56 @@ pub enum OfflineError {
     Query(#[from] QueryError),
 }
 
-/// Answers one question from files alone. Releases and decisions are empty then: the ledger is read through its server.
+/// The files of a data directory, opened for reading.
+pub struct Files {
+    snapshot: Arc<Snapshot>,
+    engine: Engine,
+}
+
+impl Files {
+    /// Reads what is sealed and the journal behind it.
+    ///
+    /// # Errors
+    /// [`OfflineError`].
+    pub fn open(dir: &Path) -> Result<Self, OfflineError> {
+        if !dir.join(proto::layout::JOURNAL).is_dir() {
+            return Err(OfflineError::NotThere { path: dir.to_owned() });
+        }
+        Ok(Self {
+            snapshot: Arc::new(Store::open_read_only(dir)?),
+            engine: Engine::new(EngineOptions::new(dir))?,
+        })
+    }
+
+    /// Answers one question. Releases and decisions are empty: the ledger is read through its server.
+    ///
+    /// # Errors
+    /// [`OfflineError`].
+    pub async fn answer(&self, sql: &str, format: Format) -> Result<Vec<u8>, OfflineError> {
+        use futures::TryStreamExt;
+        let view = View {
+            snapshot: Arc::clone(&self.snapshot),
+            ..View::default()
+        };
+        let answer = self.engine.run(view, sql).await?;
+        let format = match format {
+            Format::Table => {
+                let rows = answer.collect(Bounds::default()).await?;
+                return Ok(output::table(&rows)?.into_bytes());
+            }
+            Format::Json => output::Format::Json,
+            Format::Csv => output::Format::Csv,
+            Format::Arrow => output::Format::Arrow,
+        };
+        let chunks: Vec<_> = encode(answer, format).try_collect().await?;
+        Ok(chunks.concat())
+    }
+}
+
+/// Answers one question from files alone.
 ///
 /// # Errors
 /// [`OfflineError`].
 pub async fn sql(dir: &Path, sql: &str, format: Format) -> Result<Vec<u8>, OfflineError> {
-    use futures::TryStreamExt;
-    if !dir.join(proto::layout::JOURNAL).is_dir() {
-        return Err(OfflineError::NotThere { path: dir.to_owned() });
-    }
-    let snapshot = Arc::new(Store::open_read_only(dir)?);
-    let engine = Engine::new(EngineOptions::new(dir))?;
-    let answer = engine
-        .run(
-            View {
-                snapshot,
-                ..View::default()
-            },
-            sql,
-        )
-        .await?;
-    let format = match format {
-        Format::Table => {
-            let rows = answer.collect(Bounds::default()).await?;
-            return Ok(output::table(&rows)?.into_bytes());
-        }
-        Format::Json => output::Format::Json,
-        Format::Csv => output::Format::Csv,
-        Format::Arrow => output::Format::Arrow,
-    };
-    let chunks: Vec<_> = encode(answer, format).try_collect().await?;
-    Ok(chunks.concat())
+    Files::open(dir)?.answer(sql, format).await
 }

@@ -14,7 +14,7 @@ mod evidence;
 mod notice;
 mod observed;
 mod plan;
-mod reading;
+pub(crate) mod reading;
 mod recount;
 mod view;
 

@@ -28,7 +28,7 @@ const CALLS_MIN: i64 = 50;
 
 /// One reading.
 #[derive(Debug, Clone)]
-pub(super) struct Reading {
+pub(crate) struct Reading {
     pub judgement: Judgement,
     pub breaker: BreakerReading,
     pub finding: Finding,
@@ -58,7 +58,7 @@ pub(super) fn pairs_from(state: &ReleaseState, resolution: Duration) -> i64 {
 
 /// Reads one release again and again.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     judge: Judge,
     breaker: judge::Breaker,
     /// Minutes without the cohorts that fell back, beside the ones they were made from.
@@ -70,7 +70,7 @@ pub(super) struct Reader {
 
 /// Freezes the baseline and appends new pairs when their time has come; true if the state changed. Must be persisted
 /// before anything is judged by it.
-pub(super) fn prepare(
+pub(crate) fn prepare(
     row: &mut ReleaseRow,
     input: &GateInput,
     now: Nanos,

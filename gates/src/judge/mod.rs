@@ -14,6 +14,7 @@ pub mod breaker;
 mod column;
 mod columns;
 mod conclude;
+pub(crate) mod expected;
 pub mod guards;
 mod measure;
 pub mod order;

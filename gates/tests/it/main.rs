@@ -1,6 +1,7 @@
 //! Tests of the gates through their public API.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod backtest;
 mod check;
 mod courses;
 mod desk;
@@ -9,6 +10,7 @@ mod judging;
 mod life;
 mod model;
 mod outbox;
+mod predict;
 mod receiver;
 mod restraint;
 mod stream;

@@ -1,10 +1,13 @@
 //! The command line. Answers go to stdout, everything else to stderr; a failure says what to do and exits non-zero.
 
+mod ask;
+mod backtest;
 mod check;
 mod client;
 mod completions;
 mod decisions;
 pub mod demo;
+mod forecast;
 mod import;
 mod init;
 mod people;
@@ -43,7 +46,7 @@ pub enum Command {
     Serve(serve::ServeArgs),
     /// Watch a bad release being caught: server, gateway and traffic on this machine, in about a minute
     Demo(demo::DemoArgs),
-    /// Check a configuration or release file; shows every problem at its line
+    /// Check a configuration or release file: every problem at its line, and when its gates can decide
     Check(check::CheckArgs),
     /// Ask a running server, or a data directory, a question in SQL
     Sql(sql::SqlArgs),
@@ -93,6 +96,8 @@ pub enum Command {
     Verify(verify::VerifyArgs),
     /// Take recorded OTLP from files: Collector JSON lines, captured requests
     Import(import::ImportArgs),
+    /// Try a release file on recorded traffic: what it would have decided, and when
+    Backtest(backtest::BacktestArgs),
     /// List the prices that costs are computed from
     Prices(prices::PricesArgs),
     /// Print a completion script for a shell
@@ -109,7 +114,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Demo(args) => return demo::run(&args).await,
         Command::Import(args) => return import::run(args, out).await,
         Command::Verify(args) => return verify::run(args, out).await,
-        Command::Check(args) => check::run(&args, out),
+        Command::Check(args) => check::run(args, out).await,
         Command::Sql(args) => sql::run(args, out).await,
         Command::Status(args) => releases::status(args, out).await,
         Command::Promote(args) => releases::act("promote", args, out).await,
@@ -123,6 +128,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Init(args) => init::run(args, out).await,
         Command::Decisions(args) => decisions::list(args, out).await,
         Command::Explain(args) => decisions::explain(args, out).await,
+        Command::Backtest(args) => backtest::run(args, out).await,
         Command::Prices(args) => prices::run(args, out).await,
         Command::Completions(args) => completions::run(&args, out),
     };

@@ -1,6 +1,7 @@
 //! One binary for all that needs a running server: in this process, or as a child that can be killed.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod backtest;
 mod captures;
 mod cli;
 mod evals;
