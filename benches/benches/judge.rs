@@ -2,7 +2,7 @@
 //!
 //! `fresh` reads every minute of the release; `next` is what the running service does: judge again after one minute
 //! changed. Three overall pairs (p99 latency, cost, evaluation failures), 100 traces a minute and color.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gates::judge::{Baseline, Judge, JudgeInput, PairKey, freeze, new_pairs};
@@ -147,5 +147,93 @@ fn judging(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, judging);
+/// Cohorts and gates of the many pairs.
+const COHORTS: usize = 1_000;
+const GATES: usize = 10;
+/// Traces of both colors a minute, over all cohorts.
+const MANY_PER_MINUTE: usize = 200;
+
+/// The cells of one minute: every trace in a cohort of its own choice, ten metrics each.
+fn fill_many(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
+    let cohorts: Vec<std::sync::Arc<str>> = (0..COHORTS).map(|i| format!("customer-{i:04}").into()).collect();
+    for _ in 0..MANY_PER_MINUTE {
+        let cohort = &cohorts[rng.random_range(0..COHORTS)];
+        let color = if rng.random::<bool>() {
+            Color::Green
+        } else {
+            Color::Blue
+        };
+        let tail = -(1.0 - rng.random::<f64>()).ln();
+        let mut put = |metric: Metric, cell: &Cell| {
+            let series = Series {
+                metric,
+                grain: Grain::Trace,
+                cohort: Some(std::sync::Arc::clone(cohort)),
+                split_ppm: Some(500_000),
+                color,
+                admitted: true,
+            };
+            let key = CellKey {
+                scope: scope(),
+                minute: minute * 60,
+                series,
+            };
+            table.apply(&key, cell, 1);
+        };
+        put(Metric::Traces, &Cell::unit(false));
+        put(Metric::Latency, &Cell::amount((300_000.0 + 500_000.0 * tail) as u64));
+        put(Metric::Cost, &Cell::amount((100_000.0 + 300_000.0 * tail) as u64));
+        for evaluator in 0..GATES - 2 {
+            let failed = rng.random::<f64>() < 0.03;
+            put(
+                Metric::EvalFail(format!("rubric_{evaluator}").into()),
+                &Cell::unit(failed),
+            );
+        }
+    }
+}
+
+/// 10,000 (gate, cohort) pairs over a week of minutes. `fresh` is the first judgement after a start, `next` what the
+/// running service does every cycle.
+fn many_pairs(c: &mut Criterion) {
+    let minutes = 10_080;
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut table = CellTable::default();
+    for minute in 0..minutes {
+        fill_many(&mut table, &mut rng, minute);
+    }
+    let mut later = table.clone();
+    fill_many(&mut later, &mut rng, minutes - 1);
+    let mut gates = vec![
+        gate("p99 latency", "latency", Some(0.99)),
+        gate("cost per trace", "cost", None),
+    ];
+    gates.extend((0..GATES - 2).map(|i| gate(&format!("rubric {i}"), &format!("eval_fail:rubric_{i}"), None)));
+    for gate in &mut gates {
+        gate["by_cohort"] = json!(true);
+    }
+    let spec = spec(gates);
+    let cells = table.minutes(&scope()).unwrap();
+    let flat = cells.values().take(600).flat_map(|m| m.iter());
+    let baseline = freeze(&spec, flat.map(|(s, c)| (s, &**c)), Nanos::ZERO, "bench".into()).unwrap();
+    let order = new_pairs(&spec, cells, 0, &[]);
+    println!("{} pairs", order.len());
+    let before = input(&spec, &baseline, &order, &table);
+    let after = input(&spec, &baseline, &order, &later);
+    let mut group = c.benchmark_group("judge/10,000 pairs");
+    group.sample_size(10);
+    group.bench_function("fresh", |b| b.iter(|| Judge::default().judge(&before)));
+    let mut judge = Judge::default();
+    judge.judge(&before);
+    let mut flip = false;
+    group.bench_function("next", |b| {
+        b.iter(|| {
+            flip = !flip;
+            judge.judge(if flip { &after } else { &before })
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, judging, many_pairs);
 criterion_main!(benches);

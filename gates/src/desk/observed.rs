@@ -232,7 +232,7 @@ fn manifest(key: Key, path: &SeenPath, color: &str) -> Manifest {
         // paths that differ in something else have no version of their own, or share one
         version: match key {
             Key::Version => text(&path.version),
-            other => format!("{color}:{}={}", other.word(), value.last().unwrap_or_default()),
+            other => format!("{color}:{}={}", other.word(), key.of(path).map_or("", String::as_str)),
         },
         provider: text(&path.provider),
         model: text(&path.model),

@@ -312,7 +312,7 @@ pub(super) const fn uses(plan: &Plan, split: u32) -> bool {
         Test::Rates { .. } | Test::Means(_) => is_randomised(split),
         Test::Joint { .. } => !plan.randomised || is_randomised(split),
         Test::Share { .. } | Test::Mean { .. } => true,
-        Test::Discordant { .. } | Test::PairedMean(_) => true,
+        Test::Discordant(_) | Test::PairedMean(_) => true,
     }
 }
 

@@ -101,7 +101,7 @@ impl Expected {
                 };
                 Self::Bets { fail, pass }
             }
-            Test::Discordant { .. } | Test::PairedMean(_) => {
+            Test::Discordant(_) | Test::PairedMean(_) => {
                 return Err("mirrored pairs are not expected from cells".to_owned());
             }
         })

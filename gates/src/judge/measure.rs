@@ -85,7 +85,7 @@ fn finite(mut out: Measure) -> Measure {
 /// Measures a pair that counts events.
 pub(super) fn of_events(plan: &Plan, margin: Margin, column: &mut EventColumn, context: Context) -> Measure {
     let mut out = match plan.test {
-        Test::Discordant { .. } => pairs(plan, margin, column, context),
+        Test::Discordant(_) => pairs(plan, margin, column, context),
         _ => events(plan, column, margin, context),
     };
     if let Some(q) = plan.quantile
@@ -211,7 +211,7 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
                 (out.low, out.high) = share_bounds(s as f64, f as f64, context.alpha);
             }
         }
-        Test::Means(_) | Test::Mean { .. } | Test::Discordant { .. } | Test::PairedMean(_) => {}
+        Test::Means(_) | Test::Mean { .. } | Test::Discordant(_) | Test::PairedMean(_) => {}
     }
     debug_assert!(plan.one_arm == matches!(margin, Margin::Max(_) | Margin::Min(_)));
     out.strata = strata;
@@ -220,7 +220,7 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
 
 /// Mirrored pairs: `n` counts pairs, `events` those in which only this color had the event.
 fn pairs(plan: &Plan, margin: Margin, column: &mut EventColumn, context: Context) -> Measure {
-    let Test::Discordant { gt, lt } = plan.test else {
+    let Test::Discordant(bets) = &plan.test else {
         return Measure::default();
     };
     let until = context.until(plan);
@@ -233,13 +233,13 @@ fn pairs(plan: &Plan, margin: Margin, column: &mut EventColumn, context: Context
         same: n[GREEN] - events[GREEN] - events[BLUE],
     };
     let late = late(&mut column.rows, context.calendar, until, |row, logs| {
-        gt.add(counted(row.n, row.events), logs);
+        bets.gt.add(counted(row.n, row.events), logs);
     });
     let share = |arm: usize| (n[arm] > 0).then(|| only[arm] as f64 / n[arm] as f64);
     let (blue, green) = (share(BLUE), share(GREEN));
     Measure {
         log_e_fail: late.log_e(),
-        log_e_pass: lt.log_e(counted(n, only)),
+        log_e_pass: bets.lt.log_e(counted(n, only)),
         blue,
         green,
         effect: match margin {

@@ -71,7 +71,7 @@ pub(super) enum Worse {
 }
 
 /// The test of a gate.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Test {
     /// Two rates under a split; `beside` is green's highest rate at the margin where only a frozen baseline is left.
     Rates { r: f64, beside: Option<f64> },
@@ -84,9 +84,16 @@ pub(super) enum Test {
     /// Green's capped mean against a limit: declared, or the frozen mean at the margin.
     Mean { bets: LimitBets, worse: Worse },
     /// Pairs of which one had the event.
-    Discordant { gt: DiscordBets, lt: DiscordBets },
+    Discordant(Box<Discordant>),
     /// Differences within pairs.
     PairedMean(ValueBets),
+}
+
+/// Bets on discordant pairs, for and against.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Discordant {
+    pub gt: DiscordBets,
+    pub lt: DiscordBets,
 }
 
 /// One gate, compiled.
@@ -157,6 +164,16 @@ impl Plan {
             None if gate.paired => Source::Rows,
             None => Source::of_units(grain),
         };
+        let alone = match &test {
+            Test::Means(margin) => frozen.upper.map(|upper| margin.r * upper),
+            _ => None,
+        };
+        let assumes = match &test {
+            Test::Joint { .. } if !randomised => IID,
+            Test::Discordant(_) | Test::PairedMean(_) => PAIRED,
+            Test::Mean { .. } if !one_arm => IID_FROZEN,
+            _ => "",
+        };
         Ok(Self {
             source,
             metric: match gate.paired {
@@ -173,16 +190,8 @@ impl Plan {
             test,
             one_arm,
             randomised,
-            alone: match test {
-                Test::Means(margin) => frozen.upper.map(|upper| margin.r * upper),
-                _ => None,
-            },
-            assumes: match test {
-                Test::Joint { .. } if !randomised => IID,
-                Test::Discordant { .. } | Test::PairedMean(_) => PAIRED,
-                Test::Mean { .. } if !one_arm => IID_FROZEN,
-                _ => "",
-            },
+            alone,
+            assumes,
         })
     }
 }
@@ -197,12 +206,12 @@ fn paired(gate: &GateSpec, frozen: &GateBaseline) -> Result<(Counting, Test), St
                 Margin::MaxRatio(_) | Margin::Max(_) | Margin::Min(_) => 0.0,
             };
             let (gt, lt) = (DiscordBets::gt(delta), DiscordBets::lt(delta));
-            (Counting::PairEvent, Test::Discordant { gt, lt })
+            (Counting::PairEvent, Test::Discordant(Box::new(Discordant { gt, lt })))
         }
         PairRead::Above { .. } => {
             let gt = DiscordBets::mcnemar();
             let lt = gt.mirrored();
-            (Counting::PairEvent, Test::Discordant { gt, lt })
+            (Counting::PairEvent, Test::Discordant(Box::new(Discordant { gt, lt })))
         }
         PairRead::Value { r, cap } => {
             let bets = ValueBets::new(r, cap as f64).ok_or_else(|| no_history(gate))?;

@@ -197,11 +197,14 @@ fn merge<R: Row + Clone>(rows: &mut Vec<(PairAt, R)>) {
     });
 }
 
-/// Walks two sorted lists by pair: for each pair its rows in the one and in the other.
+/// Rows of one pair, as they were and as they are.
+pub(super) type OldAndNew<'a, R> = (PairAt, &'a [(PairAt, R)], &'a [(PairAt, R)]);
+
+/// Walks two sorted lists by pair.
 pub(super) fn side_by_side<'a, R>(
     mut old: &'a [(PairAt, R)],
     mut new: &'a [(PairAt, R)],
-) -> impl Iterator<Item = (PairAt, &'a [(PairAt, R)], &'a [(PairAt, R)])> {
+) -> impl Iterator<Item = OldAndNew<'a, R>> {
     std::iter::from_fn(move || {
         let next = [old.first(), new.first()]
             .into_iter()
@@ -209,11 +212,10 @@ pub(super) fn side_by_side<'a, R>(
             .map(|(id, _)| *id)
             .min()?;
         let of = |rows: &[(PairAt, R)]| rows.partition_point(|(id, _)| *id == next);
-        let (a, b) = (of(old), of(new));
-        let (old_rows, old_rest) = old.split_at(a);
-        let (new_rows, new_rest) = new.split_at(b);
+        let (was, old_rest) = old.split_at(of(old));
+        let (is, new_rest) = new.split_at(of(new));
         (old, new) = (old_rest, new_rest);
-        Some((next, old_rows, new_rows))
+        Some((next, was, is))
     })
 }
 
@@ -278,7 +280,7 @@ impl Bets {
                 cap: bets.cap,
                 ..none
             },
-            Test::Rates { .. } | Test::Joint { .. } | Test::Share { .. } | Test::Discordant { .. } => none,
+            Test::Rates { .. } | Test::Joint { .. } | Test::Share { .. } | Test::Discordant(_) => none,
         }
     }
 

@@ -101,11 +101,40 @@ fn on_boundary(arms: &Arms, boundary: Boundary) -> (f64, f64) {
                 let term = |count: f64, p: f64| if count == 0.0 { 0.0 } else { count / p };
                 term(s_b, p) - term(f_b, 1.0 - p) + term(s_g, p + delta) - term(f_g, 1.0 - p - delta)
             };
-            let (low, high) = ((-delta).max(0.0), (1.0 - delta).min(1.0));
-            let p = super::rates::last_true(low, high, |p| p == low || (p != high && score(p) > 0.0)).unwrap_or(low);
+            let slope = |p: f64| {
+                let term = |count: f64, p: f64| if count == 0.0 { 0.0 } else { count / (p * p) };
+                -term(s_b, p) - term(f_b, 1.0 - p) - term(s_g, p + delta) - term(f_g, 1.0 - p - delta)
+            };
+            let p = falling_root((-delta).max(0.0), (1.0 - delta).min(1.0), score, slope);
             (p, p + delta)
         }
     }
+}
+
+/// Where a falling `f` crosses zero between `low` and `high`: Newton's steps, and a halving wherever one would leave the
+/// bracket. The ends themselves are never tried, since `f` may be infinite there.
+fn falling_root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64, slope: impl Fn(f64) -> f64) -> f64 {
+    const STEPS: usize = 100;
+    let mut p = low + (high - low) / 2.0;
+    for _ in 0..STEPS {
+        let value = f(p);
+        if value > 0.0 {
+            low = p;
+        } else {
+            high = p;
+        }
+        let newton = p - value / slope(p);
+        let next = if newton > low && newton < high {
+            newton
+        } else {
+            low + (high - low) / 2.0
+        };
+        if (next - p).abs() <= 1e-15 * p.abs().max(f64::MIN_POSITIVE) || next <= low || next >= high {
+            return next;
+        }
+        p = next;
+    }
+    p
 }
 
 /// Confidence sequence of green's rate minus blue's: (lower, upper), each at `alpha` (not halved). `None` where the

@@ -48,10 +48,10 @@ impl RateBets {
 pub fn log_e(strata: &[RateStratum], r: f64, side: Side) -> f64 {
     let mut logs = [0.0; BETS];
     for stratum in strata {
-        let bets = RateBets::new(stratum.rho, r);
+        let whole = stratum.rho * r + (1.0 - stratum.rho);
         match side {
-            Side::Gt => bets.gt.add(stratum.green, stratum.blue, &mut logs),
-            Side::Lt => bets.lt.add(stratum.blue, stratum.green, &mut logs),
+            Side::Gt => ShareBet::above(stratum.rho * r / whole).add(stratum.green, stratum.blue, &mut logs),
+            Side::Lt => ShareBet::above((1.0 - stratum.rho) / whole).add(stratum.blue, stratum.green, &mut logs),
         }
     }
     mean_exp(&logs)
@@ -92,8 +92,8 @@ pub fn ratio_estimate(strata: &[RateStratum]) -> Option<f64> {
 /// Ratios are searched in `exp(-40) ..= exp(40)`.
 const LN_RATIO_MAX: f64 = 40.0;
 
-/// More than a double can tell apart, except next to 0.
-const HALVINGS: usize = 100;
+/// Enough for a ratio searched in `exp(-40) ..= exp(40)`: the last step moves it by less than 1e-13 of itself.
+const HALVINGS: usize = 50;
 
 /// Bisects from `from` (where `holds` must hold, else `None`) towards `to` for the place where it stops holding.
 /// Ends after [`HALVINGS`] steps or when the interval no longer shrinks; `to` itself if it holds there too.

@@ -8,6 +8,7 @@ mod desk;
 mod invariants;
 mod judging;
 mod life;
+mod measured;
 mod model;
 mod outbox;
 mod predict;
