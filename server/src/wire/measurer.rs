@@ -27,7 +27,7 @@ const REST_MIN: Duration = Duration::from_secs(1);
 /// A rest is this many times as long as the round before it.
 const REST_TIMES: u32 = 4;
 /// How often it is looked at which paths serve.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How far back paths are looked for.
 const LOOK_BACK: Duration = Duration::from_secs(24 * 3_600);
 

@@ -26,6 +26,11 @@ fn every_command_has_help_with_an_example() {
         "resume",
         "decisions",
         "explain",
+        "verify",
+        "mute",
+        "freeze",
+        "ack",
+        "init",
         "prices",
         "completions",
     ] {
