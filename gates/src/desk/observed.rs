@@ -277,3 +277,88 @@ const fn gate(name: String, metric: Metric, quantile: Option<f64>, r: f64) -> Ga
         on_fail: OnFail::Rollback,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::ReleaseState;
+
+    const MINUTE: i64 = 60;
+
+    fn path(version: &str, model: &str, first: i64, last: i64, traces: i64) -> SeenPath {
+        SeenPath {
+            route: "chat".to_owned(),
+            version: Some(version.to_owned()),
+            model: Some(model.to_owned()),
+            prompt: Some("chat@1".to_owned()),
+            traces,
+            first_seen: Nanos::from_secs(first * MINUTE),
+            last_seen: Nanos::from_secs(last * MINUTE),
+            ..SeenPath::default()
+        }
+    }
+
+    fn look_at(seen: &[SeenPath], rows: &[&ReleaseRow], minute: i64) -> Found {
+        let none = |_: &str| BTreeSet::new();
+        look(seen, rows, none, Nanos::from_secs(minute * MINUTE))
+    }
+
+    fn opened(found: &Found) -> ReleaseRow {
+        let (spec, since) = found.opened[0].clone();
+        ReleaseRow {
+            state: ReleaseState::open_observed(&spec, since, Duration::from_secs(60)),
+            rules_hash: String::new(),
+            declared_at: since,
+            declared_by: ACTOR.to_owned(),
+            people: Vec::new(),
+            spec,
+        }
+    }
+
+    #[test]
+    fn the_path_that_came_last_is_green_and_the_one_before_it_blue() {
+        let seen = [path("8", "m", 50, 60, 30), path("7", "m", 0, 60, 900)];
+        let found = look_at(&seen, &[], 61);
+        let (spec, since) = &found.opened[0];
+        assert_eq!((&*spec.blue.version, &*spec.green.version), ("7", "8"));
+        assert_eq!(*since, Nanos::from_secs(50 * MINUTE));
+        assert_eq!(spec.mode, Mode::Observe);
+        assert!(spec.webhook.is_none());
+    }
+
+    #[test]
+    fn strays_and_what_no_longer_serves_are_not_compared() {
+        let old = path("7", "m", 0, 60, 900);
+        for other in [
+            path("8", "m", 50, 60, TRACES_MIN - 1),
+            path("8", "m", 10, 40, 900),
+            path("7", "m", 0, 60, 900),
+        ] {
+            assert_eq!(look_at(&[old.clone(), other], &[], 61), Found::default());
+        }
+    }
+
+    #[test]
+    fn without_versions_models_tell_them_apart() {
+        let nameless = |model: &str, first| SeenPath {
+            version: None,
+            ..path("", model, first, 60, 50)
+        };
+        let found = look_at(&[nameless("small", 0), nameless("large", 30)], &[], 61);
+        let spec = &found.opened[0].0;
+        assert_eq!(spec.green.matches.request_model, ["large"]);
+        assert_eq!(spec.blue.matches.request_model, ["small"]);
+        assert_ne!(spec.blue.version, spec.green.version);
+    }
+
+    #[test]
+    fn it_is_opened_once_and_closed_when_one_side_is_gone_for_a_day() {
+        let seen = [path("7", "m", 0, 60, 900), path("8", "m", 50, 60, 30)];
+        let row = opened(&look_at(&seen, &[], 61));
+        assert_eq!(look_at(&seen, &[&row], 62), Found::default());
+        let day = 24 * 60;
+        let later = [path("7", "m", 0, 61 + day, 9_000), path("8", "m", 50, 60, 30)];
+        let found = look_at(&later, &[&row], 61 + day);
+        assert_eq!(found.closed[0].1, "version `8` has not served for a day");
+    }
+}

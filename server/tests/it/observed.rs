@@ -41,7 +41,9 @@ async fn two_models_on_a_route_are_compared_and_written_down_as_a_file() {
         .unwrap();
     let (client, api) = (client(), app.addresses.http);
     let send = |body: Value| {
-        let request = client.post(format!("http://{}/v1/traces", app.addresses.otlp_http)).json(&body);
+        let request = client
+            .post(format!("http://{}/v1/traces", app.addresses.otlp_http))
+            .json(&body);
         async move { assert_eq!(request.send().await.unwrap().status(), 200) }
     };
     let secs = Duration::from_secs;
@@ -49,7 +51,11 @@ async fn two_models_on_a_route_are_compared_and_written_down_as_a_file() {
     send(traces(100, 60, "gpt-4.1-mini", secs(300))).await;
     let observed = async {
         loop {
-            let answer = client.get(format!("http://{api}/api/v1/releases")).send().await.unwrap();
+            let answer = client
+                .get(format!("http://{api}/api/v1/releases"))
+                .send()
+                .await
+                .unwrap();
             let releases: Value = answer.json().await.unwrap();
             if let Some(one) = releases.as_array().unwrap().first() {
                 return one.clone();
@@ -58,7 +64,10 @@ async fn two_models_on_a_route_are_compared_and_written_down_as_a_file() {
         }
     };
     let release = tokio::time::timeout(secs(60), observed).await.unwrap();
-    assert_eq!((&release["phase"], &release["mode"]), (&json!("observed"), &json!("observe")));
+    assert_eq!(
+        (&release["phase"], &release["mode"]),
+        (&json!("observed"), &json!("observe"))
+    );
     let id = release["id"].as_str().unwrap();
     assert_eq!(id, "observed.helpdesk.model.gpt-4o-mini.gpt-4-1-mini");
 
@@ -76,7 +85,10 @@ async fn two_models_on_a_route_are_compared_and_written_down_as_a_file() {
     let refused = order.json(&json!({ "reason": "go" })).send().await.unwrap();
     assert_eq!(refused.status(), 409);
     let refused: Value = refused.json().await.unwrap();
-    assert!(refused["error"].as_str().unwrap().contains("tracegate init"), "{refused}");
+    assert!(
+        refused["error"].as_str().unwrap().contains("tracegate init"),
+        "{refused}"
+    );
 
     let file = dir.path().join("helpdesk.toml");
     let run = |args: Vec<String>| {
@@ -97,11 +109,20 @@ async fn two_models_on_a_route_are_compared_and_written_down_as_a_file() {
     assert!(!again.status.success(), "a file that is there is left alone");
 
     // a declared release takes the route; the observed one is over
-    let declared = client.post(format!("{server}/api/v1/releases")).body(written).send().await.unwrap();
+    let declared = client
+        .post(format!("{server}/api/v1/releases"))
+        .body(written)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(declared.status(), 201, "{}", declared.text().await.unwrap());
     let begun = Instant::now();
     loop {
-        let answer = client.get(format!("{server}/api/v1/releases/{id}")).send().await.unwrap();
+        let answer = client
+            .get(format!("{server}/api/v1/releases/{id}"))
+            .send()
+            .await
+            .unwrap();
         let one: Value = answer.json().await.unwrap();
         if one["phase"] == "settled" && one["winner"].is_null() {
             break;

@@ -79,15 +79,22 @@ async fn a_freeze_holds_promotions_and_no_rollback() {
         .await;
     assert!(ok && out.contains("holiday sale") && out.contains("chat"), "{out}{err}");
     let (status, refused) = it
-        .post("/api/v1/releases/chat-8/advance", json!({ "actor": "ann", "reason": "go" }))
+        .post(
+            "/api/v1/releases/chat-8/advance",
+            json!({ "actor": "ann", "reason": "go" }),
+        )
         .await;
     assert_eq!(status, 409);
     assert!(refused["error"].as_str().unwrap().contains("holiday sale"), "{refused}");
     let path = "/api/v1/releases/chat-8/rollback";
-    let (status, rolled) = it.post(path, json!({ "actor": "ann", "reason": "wrong refunds" })).await;
+    let (status, rolled) = it
+        .post(path, json!({ "actor": "ann", "reason": "wrong refunds" }))
+        .await;
     assert_eq!(status, 200, "{rolled}");
 
-    let (ok, out, _) = it.cli(&["freeze", "--lift", "--route", "chat", "--reason", "over"]).await;
+    let (ok, out, _) = it
+        .cli(&["freeze", "--lift", "--route", "chat", "--reason", "over"])
+        .await;
     assert!(ok && out.contains("nothing is frozen"), "{out}");
     let (ok, _, err) = it.cli(&["freeze", "--lift", "--reason", "again"]).await;
     assert!(!ok && err.contains("nothing is frozen there"), "{err}");
@@ -106,7 +113,14 @@ async fn a_freeze_holds_promotions_and_no_rollback() {
 async fn a_gate_is_muted_for_a_while_and_what_was_told_is_acknowledged() {
     let it = Running::start().await;
     let (ok, out, err) = it
-        .cli(&["mute", "p99 latency", "--until", "1h", "--reason", "slow hours announced"])
+        .cli(&[
+            "mute",
+            "p99 latency",
+            "--until",
+            "1h",
+            "--reason",
+            "slow hours announced",
+        ])
         .await;
     assert!(ok && out.contains("muted until"), "{out}{err}");
     let release = it.get("/api/v1/releases/chat-8").await;
@@ -142,17 +156,25 @@ async fn a_decision_is_verified_from_its_bundle_with_or_without_a_server() {
         assert!(crate::otlp::export(&it.client, otlp, trace(n, "blue")).await);
     }
     let (status, _) = it
-        .post("/api/v1/releases/chat-8/advance", json!({ "actor": "ann", "reason": "start" }))
+        .post(
+            "/api/v1/releases/chat-8/advance",
+            json!({ "actor": "ann", "reason": "start" }),
+        )
         .await;
     assert_eq!(status, 200);
     let path = "/api/v1/releases/chat-8/rollback";
-    let (_, rolled) = it.post(path, json!({ "actor": "ann", "reason": "wrong refunds" })).await;
+    let (_, rolled) = it
+        .post(path, json!({ "actor": "ann", "reason": "wrong refunds" }))
+        .await;
     let id = rolled["decision_id"].as_str().unwrap();
     let (ok, out, err) = it.cli(&["verify", id, "--from-data"]).await;
     assert!(ok, "{out}{err}");
     assert!(out.contains("chain ") && out.contains("verdict "), "{out}");
     let (ok, explained, err) = it.cli(&["explain", id]).await;
-    assert!(ok && explained.contains("blue -> green: ") && explained.contains("rules "), "{explained}{err}");
+    assert!(
+        ok && explained.contains("blue -> green: ") && explained.contains("rules "),
+        "{explained}{err}"
+    );
 
     // a bundle that was changed is found out, wherever it was changed
     let bundle = it.get(&format!("/api/v1/decisions/{id}")).await;
@@ -171,7 +193,10 @@ async fn a_decision_is_verified_from_its_bundle_with_or_without_a_server() {
         let args = vec!["verify".to_owned(), file.display().to_string()];
         let (ok, out, err) = run(it.dir.path(), args).await;
         // the reason alone stands twice: in the decision and in the step that made it
-        assert!(i == 0 || (!ok && err.contains("cannot be confirmed")), "{i}: {out}{err}");
+        assert!(
+            i == 0 || (!ok && err.contains("cannot be confirmed")),
+            "{i}: {out}{err}"
+        );
     }
     let page = it.client.get(it.url("/metrics")).send().await.unwrap();
     let page = page.text().await.unwrap();
@@ -182,7 +207,9 @@ async fn a_decision_is_verified_from_its_bundle_with_or_without_a_server() {
 
     let data = it.dir.path().join("data").display().to_string();
     it.app.shutdown().await.unwrap();
-    let offline = ["verify", id, "--from-data", "--data-dir", &data].map(str::to_owned).to_vec();
+    let offline = ["verify", id, "--from-data", "--data-dir", &data]
+        .map(str::to_owned)
+        .to_vec();
     let (ok, out, err) = run(it.dir.path(), offline).await;
     assert!(ok && out.contains("chain "), "{out}{err}");
 }
