@@ -75,8 +75,13 @@ pub const INVARIANTS: &[Invariant] = &[
     },
     Invariant {
         id: "L3",
-        says: "after a rollback nothing is promoted or advanced",
-        holds: |p| p.after.state.course != Course::RolledBack || p.forward().next().is_none(),
+        says: "after a rollback nothing is promoted or advanced, and tracegate only watches, even if it was mere advice",
+        holds: |p| {
+            let watches = |d: &DecisionDraft| matches!(d.action, Action::Escalate | Action::Settle);
+            let was_back = matches!(p.before.course, Course::RolledBack | Course::AdvisedRollback);
+            (p.after.state.course != Course::RolledBack || p.forward().next().is_none())
+                && (!was_back || p.by_engine().all(watches))
+        },
     },
     Invariant {
         id: "L4",

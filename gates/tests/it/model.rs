@@ -547,7 +547,7 @@ fn from_env(name: &str) -> Option<u64> {
 #[test]
 fn whatever_happens_no_invariant_breaks() {
     let seed = from_env("TRACEGATE_MODEL_SEED").unwrap_or_else(rand::random);
-    let cases = from_env("TRACEGATE_MODEL_CASES").unwrap_or(400);
+    let cases = from_env("TRACEGATE_MODEL_CASES").unwrap_or(300);
     println!("seed {seed}, {cases} cases");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
