@@ -1,6 +1,6 @@
 //! `tracegate verify`: computes a decision again from its evidence, and on request counts its numbers anew from the rows.
 
-use super::{Client, OutputError, ServerArgs, decisions::Source, text::table};
+use super::{OutputError, ServerArgs, decisions::Source, text::table};
 use clap::Args;
 use gates::desk::{Statement, Verified, verify_bundle};
 use serde_json::Value;
