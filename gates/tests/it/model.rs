@@ -545,6 +545,7 @@ fn from_env(name: &str) -> Option<u64> {
 }
 
 #[test]
+#[allow(clippy::print_stdout)] // a random test always tells its seed
 fn whatever_happens_no_invariant_breaks() {
     let seed = from_env("TRACEGATE_MODEL_SEED").unwrap_or_else(rand::random);
     let cases = from_env("TRACEGATE_MODEL_CASES").unwrap_or(300);
