@@ -37,6 +37,18 @@ fn a_whole_config_with_a_good_release_passes_with_every_default_filled_in() {
 }
 
 #[test]
+fn the_examples_of_the_documentation_are_accepted_as_they_stand() {
+    for text in [
+        include_str!("../../../docs/examples/release.toml"),
+        include_str!("../../../docs/examples/mirrored.toml"),
+    ] {
+        let checked = check(text, "example");
+        assert_eq!(said(&checked, text), "");
+        assert_eq!(check_spec(&checked.releases[0]), Ok(()));
+    }
+}
+
+#[test]
 fn every_mistake_is_named_at_once_with_its_line() {
     let text = r#"[defaults]
 alpha = 0.9

@@ -100,7 +100,10 @@ fn fallen() -> Fallen {
     }
 }
 
-fn forbidden() -> Vec<(&'static str, fn(&mut Case))> {
+/// An invariant, and how to break it.
+type Broken = (&'static str, fn(&mut Case));
+
+fn forbidden() -> Vec<Broken> {
     let mut all = after_decisions();
     all.extend(while_in_doubt());
     all.extend(states());
@@ -108,7 +111,7 @@ fn forbidden() -> Vec<(&'static str, fn(&mut Case))> {
 }
 
 /// What was decided rules out what may follow.
-fn after_decisions() -> Vec<(&'static str, fn(&mut Case))> {
+fn after_decisions() -> Vec<Broken> {
     vec![
         ("L1", |c| {
             c.both(|s| {
@@ -176,7 +179,7 @@ fn after_decisions() -> Vec<(&'static str, fn(&mut Case))> {
 }
 
 /// What was found rules out what may be decided.
-fn while_in_doubt() -> Vec<(&'static str, fn(&mut Case))> {
+fn while_in_doubt() -> Vec<Broken> {
     vec![
         ("L6", |c| {
             c.judged(Finding {
@@ -219,7 +222,7 @@ fn while_in_doubt() -> Vec<(&'static str, fn(&mut Case))> {
 }
 
 /// States that no release may be in, or come to.
-fn states() -> Vec<(&'static str, fn(&mut Case))> {
+fn states() -> Vec<Broken> {
     vec![
         ("L10", |c| c.decide(Action::Escalate).green_ppm = PPM + 1),
         ("L11", |c| {

@@ -241,6 +241,22 @@ fn a_gateway_that_says_yes_and_does_nothing_is_escalated_within_its_deadline() {
 }
 
 #[test]
+fn a_small_step_that_is_still_served_is_no_straggler() {
+    let mut rules = spec(Mode::Act);
+    rules.steps[0].green = 0.01;
+    let mut w = World::of(rules);
+    w.seconds(9, &quiet());
+    assert_eq!((w.state.phase, w.green_ppm), (Phase::Canary, 10_000));
+    w.obeys = false;
+    w.command(Command::Rollback);
+    w.seconds(60, &quiet());
+    assert_eq!(w.actions(), [Action::Advance, Action::Rollback, Action::Escalate]);
+    w.green_ppm = 0;
+    w.seconds(3, &quiet());
+    assert_eq!(w.state.phase, Phase::RolledBack);
+}
+
+#[test]
 fn advice_moves_nothing_and_is_given_once() {
     let mut w = World::new(Mode::Advise);
     w.seconds(40, &quiet());
