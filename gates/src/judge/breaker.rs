@@ -270,4 +270,64 @@ mod tests {
         let outage = read(12, 12);
         assert!(!outage.fires && outage.common_outage, "{outage:?}");
     }
+
+    /// An hour of 20 calls a second and color in minutes of 60 s; in the last five seconds twelve in twenty of green's fail.
+    fn burst(by_second: bool) -> BreakerReading {
+        let mut table = CellTable::default();
+        let scope = Scope {
+            route: "chat".into(),
+            release: None,
+        };
+        for minute in 0..60 {
+            for color in [Color::Blue, Color::Green] {
+                let mut put = |metric: Metric, cell: &Cell| {
+                    let series = Series {
+                        grain: natural_grain(&metric),
+                        metric,
+                        cohort: None,
+                        split_ppm: Some(500_000),
+                        color,
+                        admitted: false,
+                    };
+                    let key = CellKey {
+                        scope: scope.clone(),
+                        minute: minute * 60,
+                        series,
+                    };
+                    table.apply(&key, cell, 1);
+                };
+                let bad = color == Color::Green && minute == 59;
+                let failed = if bad { 60 } else { 0 };
+                let whole = Cell {
+                    n: 1_200,
+                    events: failed,
+                    ..Cell::default()
+                };
+                put(Metric::AttemptError, &whole);
+                let mut seconds = Cell {
+                    n: 1_200,
+                    ..Cell::default()
+                };
+                for second in 0..60 {
+                    let failed = if bad && second >= 55 { 12 } else { 0 };
+                    seconds.hdr.add_bucket(2 * second, 20 - failed);
+                    if failed > 0 {
+                        seconds.hdr.add_bucket(2 * second + 1, failed);
+                    }
+                }
+                if by_second {
+                    put(Metric::AttemptSeconds, &seconds);
+                }
+            }
+        }
+        breaker(&spec(), None, table.minutes(&scope).unwrap(), 0, 60)
+    }
+
+    #[test]
+    fn a_burst_within_a_minute_is_seen_by_the_second() {
+        let seen = burst(true);
+        assert!(seen.fires && seen.green == (72_000, 60), "{seen:?}");
+        let blurred = burst(false);
+        assert!(!blurred.fires && blurred.green == seen.green, "{blurred:?}");
+    }
 }
