@@ -7,11 +7,14 @@
 //!
 //! | asked for | cells that come back, all `admitted` |
 //! | --- | --- |
-//! | SQL gate | `sql:<gate>`, a rate, by minute, split and color; cohort null |
-//! | paired gate on a rate, or on exceedances of a quantile | `paired:<gate>`: `n` pairs in the cells of both colors, `events` = pairs in which only this color had the event |
-//! | paired gate on an amount | `paired:<gate>`: blue and green hold their values' histograms; `unmarked` holds that of `min(y_green, cap) - r min(y_blue, cap) + r cap`, an integer from 0 to `(1 + r) cap` |
-//! | unit session or user | every trace metric of the gates, at grain `session` or `user`, by the unit's first trace: a rate has its event if any trace had it; cost and tokens are summed, latency is the slowest trace's |
-//! | sessions that stick | `session_same`, by minute and split of the session's first trace; color is that of the first trace |
+//! | SQL gate | `sql:<gate>` at grain `trace`, a rate, by minute, split and color; cohort null |
+//! | paired gate on a rate, or on exceedances of a quantile | `paired:<gate>` at grain `trace`: `n` pairs in the cells of both colors, `events` = pairs in which only this color had the event |
+//! | paired gate on an amount | `paired:<gate>` at grain `trace`: blue and green hold their values' histograms, not capped; `unmarked` holds that of `min(y_green, cap) - r min(y_blue, cap) + r cap`, rounded down to an integer from 0 to `(1 + r) cap`: what is in a bucket from `low` to `high` lies in `[low, high + 1)` |
+//! | unit session or user | `traces` (the units themselves) and every trace metric of the gates, at grain `session` or `user`, by the unit's first trace: a rate has its event if any trace had it; cost and tokens are summed (cost is unknown if any part is), latency is the slowest trace's |
+//! | sessions that stick | `session_same` at grain `session`, by minute and split of the session's first trace; color is that of the first trace. Its second trace is the next at that same split |
+//!
+//! Pairs have no split (both colors answered), and a cohort (blue's, else green's) only where `by_cohort` asks; each is in
+//! one cell of a color, so all cohorts together are all pairs. Their minute is that in which the later side started.
 
 use crate::{Color, Metric, Nanos, cell::Minutes, release::Unit};
 use serde::{Deserialize, Serialize};
@@ -88,6 +91,9 @@ pub struct MeasurePlan {
     pub metrics: Vec<Metric>,
 }
 
+/// In place of a gate's name: units or sessions could not be counted, so no gate can be judged. No gate is called so.
+pub const EVERY_GATE: &str = "";
+
 /// What came back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Measured {
@@ -95,7 +101,7 @@ pub struct Measured {
     pub at: Nanos,
     /// Cells as the table above says.
     pub minutes: Arc<Minutes>,
-    /// Gates that could not be measured, and why.
+    /// Gates that could not be measured, and why; under [`EVERY_GATE`] what concerns all of them.
     pub obstacles: BTreeMap<String, String>,
     /// What mirrored calls of the release cost, nano-USD; null if none was priced.
     pub shadow_cost_nano: Option<i64>,

@@ -4,7 +4,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use std::sync::{Arc, LazyLock};
 
 /// Version of the declared schemas; goes up when a column is added.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 /// Digits of money: `Decimal128(18, 9)` holds nano-USD exactly, up to a billion dollars.
 pub const MONEY_PRECISION: u8 = 18;
 /// Digits after the point of money.
@@ -200,6 +200,8 @@ pub static TRACES: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("guardrail_blocks", Int32, NULL),
         ("mixed_manifest", Boolean, NULL),
         ("sampling", Float64, NULL),
+        ("shadow", Boolean, NULL),
+        ("tool_args_valid", Boolean, NULL),
     ])
 });
 

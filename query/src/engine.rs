@@ -4,7 +4,7 @@
 //! on the engine's runtime that sends batches through a bounded channel; whoever asked holds the other end, and the
 //! query stops when that end is dropped or the deadline passes.
 
-use crate::{Answer, QueryError, View, answer::Batches, guard, limits, session};
+use crate::{Answer, QueryError, View, answer::Batches, guard, limits, parameters::Parameters, session};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::execution::SessionState;
 use futures::{StreamExt, stream};
@@ -96,10 +96,20 @@ impl Engine {
     /// # Errors
     /// Any [`QueryError`] but `Setup`.
     pub async fn run(&self, view: View, sql: &str) -> Result<Answer, QueryError> {
+        self.run_with(view, sql, Parameters::default()).await
+    }
+
+    /// The same with values for the statement's parameters.
+    pub(crate) async fn run_with(&self, view: View, sql: &str, parameters: Parameters) -> Result<Answer, QueryError> {
         let deadline = Instant::now() + self.options.timeout;
         let turn = self.turn().await?;
         let limit = self.options.timeout;
-        let mut running = self.start(view, sql.to_owned(), turn, deadline)?;
+        let asked = Asked {
+            view,
+            sql: sql.to_owned(),
+            parameters,
+        };
+        let mut running = self.start(asked, turn, deadline)?;
         let timed_out = |_| QueryError::Timeout(limit);
         let schema = timeout_at(deadline, running.opened()).await.map_err(timed_out)??;
         let first = timeout_at(deadline, running.next()).await.map_err(timed_out)?;
@@ -128,18 +138,12 @@ impl Engine {
         }
     }
 
-    fn start(
-        &self,
-        view: View,
-        sql: String,
-        turn: OwnedSemaphorePermit,
-        deadline: Instant,
-    ) -> Result<Running, QueryError> {
+    fn start(&self, asked: Asked, turn: OwnedSemaphorePermit, deadline: Instant) -> Result<Running, QueryError> {
         let (opened, schema) = oneshot::channel();
         let (batches, rows) = mpsc::channel(BATCHES_AHEAD);
         let (base, limit) = (Arc::clone(&self.base), self.options.timeout);
         let query = async move {
-            let work = drive(&base, &view, &sql, opened, &batches);
+            let work = drive(&base, &asked, opened, &batches);
             let end = match timeout_at(deadline, work).await {
                 Ok(Ok(())) => Step::Done,
                 Ok(Err(error)) => Step::Failed(error),
@@ -176,14 +180,22 @@ enum Step {
     Done,
 }
 
+/// What one query is asked.
+struct Asked {
+    view: View,
+    sql: String,
+    parameters: Parameters,
+}
+
 async fn drive(
     base: &SessionState,
-    view: &View,
-    sql: &str,
+    asked: &Asked,
     opened: oneshot::Sender<SchemaRef>,
     batches: &mpsc::Sender<Step>,
 ) -> Result<(), QueryError> {
-    let mut stream = session::open(base, view, guard::parse(sql)?).await?;
+    let mut statement = guard::parse(&asked.sql)?;
+    asked.parameters.bind(&mut statement)?;
+    let mut stream = session::open(base, &asked.view, statement).await?;
     let _ = opened.send(stream.schema());
     while let Some(batch) = stream.next().await {
         let batch = batch?;

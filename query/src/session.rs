@@ -3,7 +3,7 @@
 use crate::{
     QueryError, View,
     functions::{self, AMPLIFIERS},
-    guard, tables,
+    guard, metrics, tables,
     views::VIEWS,
 };
 use datafusion::{
@@ -108,7 +108,7 @@ async fn add_views(
         .resolve_table_references(statement)
         .map_err(QueryError::planning)?;
     let lists_all = named.iter().any(|name| name.schema() == Some("information_schema"));
-    for view in VIEWS {
+    for view in VIEWS.iter().chain(metrics::views()) {
         if !lists_all && !named.iter().any(|name| name.table() == view.name) {
             continue;
         }

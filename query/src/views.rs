@@ -3,6 +3,7 @@
 //! Quantiles of the views over `traces` are exact (`percentile_cont`: linear between the two nearest values, with a
 //! weight of six digits). Those
 //! over `cells` are read from merged histograms (at most 0.1 % above the true value): the numbers that gates judge.
+//! What only a mirror saw (`shadow`) is no traffic: views of what users met leave it out.
 
 mod wanted;
 
@@ -27,7 +28,7 @@ pub const VIEWS: &[ViewDoc] = &[
         sql: "
 SELECT route, version, release, color, cohort, count(*) AS n,
        percentile_cont(duration_ms, 0.99) AS p99_ms
-FROM traces
+FROM traces WHERE shadow IS NOT TRUE
 GROUP BY route, version, release, color, cohort",
     },
     ViewDoc {
@@ -42,7 +43,7 @@ SELECT route, version, release, color, cohort, count(*) AS n,
        avg(completion_tokens) AS avg_completion_tokens,
        sum(prompt_tokens) AS total_prompt_tokens,
        sum(completion_tokens) AS total_completion_tokens
-FROM traces
+FROM traces WHERE shadow IS NOT TRUE
 GROUP BY route, version, release, color, cohort",
     },
     ViewDoc {
@@ -78,7 +79,7 @@ FROM (
          percentile_cont(duration_ms, 0.5) AS p50_ms,
          percentile_cont(duration_ms, 0.99) AS p99_ms,
          avg(cost_usd) FILTER (WHERE priced) AS avg_cost_usd
-  FROM traces GROUP BY route, color
+  FROM traces WHERE shadow IS NOT TRUE GROUP BY route, color
 ) t LEFT JOIN (
   SELECT route, color, count(*) AS attempts,
          avg(CASE WHEN upper(status) = 'ERROR' THEN 1.0 ELSE 0.0 END) AS attempt_error_rate,
@@ -97,7 +98,7 @@ SELECT release, route, color, cohort,
        count(DISTINCT session_id) FILTER (WHERE hurt) AS sessions_hurt
 FROM (
   SELECT *, CASE WHEN superseded THEN evals_failed > 0
-                 ELSE error OR timed_out OR evals_failed > 0 END AS hurt FROM traces
+                 ELSE error OR timed_out OR evals_failed > 0 END AS hurt FROM traces WHERE shadow IS NOT TRUE
 )
 GROUP BY release, route, color, cohort",
     },
@@ -230,7 +231,7 @@ FROM (
   FROM (
     SELECT *, metric IN ('latency', 'ttft', 'cost', 'prompt_tokens', 'completion_tokens') AS amount,
            CASE WHEN metric IN ('latency', 'ttft') THEN 1e3 WHEN metric = 'cost' THEN 1e9 ELSE 1e0 END AS unit
-    FROM cells WHERE admitted AND release IS NOT NULL
+    FROM cells WHERE admitted AND release IS NOT NULL AND metric <> 'attempt_seconds'
   )
   GROUP BY release, route, metric, grain, unit
 )";

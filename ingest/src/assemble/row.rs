@@ -83,6 +83,8 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         mut superseded,
         mut json_valid,
         mut mixed,
+        mut shadow,
+        mut tool_args_valid,
     ] = std::array::from_fn(|_| BooleanBuilder::new());
     let (mut linked, mut sampling) = (StringBuilder::new(), Float64Builder::new());
     let [mut prompt, mut completion] = std::array::from_fn(|_| Int64Builder::new());
@@ -137,6 +139,8 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         guardrail_blocks.append_value(count(quality.guardrail_blocks as usize));
         mixed.append_option(quality.off_path);
         sampling.append_option(out.sampling_ppm.map(|ppm| f64::from(ppm) / f64::from(PPM)));
+        shadow.append_value(!out.visible);
+        tool_args_valid.append_option(quality.tool_args_valid);
     }
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(ids.finish()),
@@ -180,6 +184,8 @@ pub fn rows_to_batch(rows: &[TraceRow]) -> Result<RecordBatch, ArrowError> {
         Arc::new(guardrail_blocks.finish()),
         Arc::new(mixed.finish()),
         Arc::new(sampling.finish()),
+        Arc::new(shadow.finish()),
+        Arc::new(tool_args_valid.finish()),
     ];
     let unfilled = &schema::TRACES.fields()[columns.len()..];
     columns.extend(

@@ -1,9 +1,10 @@
 //! Queries over a real store: live rows, sealed files, patches.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
 mod equivalence;
 mod guard;
 mod limits;
+mod measure;
 mod outputs;
 mod pruning;
 mod quantiles;

@@ -24,10 +24,10 @@ use store::{
 
 /// 2026-11-20T14:00:00Z.
 pub const START: i64 = 1_795_183_200_000_000_000;
-const SECOND: i64 = 1_000_000_000;
+pub const SECOND: i64 = 1_000_000_000;
 /// Records: spans come in 1..=16 by trace number, traces close at 21..=36, changes come at 41.
-const SPANS_LSN: u64 = 1;
-const TRACES_LSN: u64 = 21;
+pub const SPANS_LSN: u64 = 1;
+pub const TRACES_LSN: u64 = 21;
 const CHANGED_LSN: u64 = 41;
 const LAST_LSN: u64 = 50;
 
@@ -207,83 +207,124 @@ impl World {
 
     /// Writes the world under `dir` as `held`, through the real store.
     pub fn write(self, dir: &Path, held: Held) -> Arc<Snapshot> {
-        let (mut store, _) = Store::open(dir, StoreOptions::default()).unwrap();
-        let _journal = store.journal();
-        let sealer = store.sealer();
-        let mut snapshot = Snapshot {
-            seq: 1,
-            lsn: LAST_LSN,
-            cells: self.cells(),
-            ..Snapshot::default()
-        };
+        write(&self, dir, held)
+    }
+}
+
+impl Story for World {
+    fn cells(&self) -> CellTable {
+        (*self).cells()
+    }
+
+    fn replaced(&self) -> Layers<TraceId, u64> {
         let mut replaced = Layers::default();
         replaced.push(self.all().filter(|t| t.is_changed()).map(|t| (t.id(), CHANGED_LSN)));
-        let every = |_: &Trace| true;
-        let even = |t: &Trace| t.0.is_multiple_of(2);
-        let seal = |from: u64, upto: u64, marks: Marks, replaced| {
-            let rows = self.rows(from, upto);
-            let input = SealInput {
-                lsn: upto,
-                sealed_at: Nanos(START),
-                spans: rows.0,
-                traces: rows.1,
-                evals: rows.2,
-                marks,
-                cell_deltas: self.cells(),
-                replaced,
-                ..SealInput::default()
-            };
-            sealer.seal(input).unwrap().files
-        };
-        match held {
-            Held::Live => {
-                (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(0, LAST_LSN);
-                snapshot.marks = self.marks(every);
-                snapshot.replaced = replaced;
-            }
-            Held::Sealed => {
-                snapshot.files = seal(0, LAST_LSN, self.marks(every), replaced);
-            }
-            Held::Half => {
-                snapshot.files = seal(0, 30, self.marks(even), Layers::default());
-                (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(30, LAST_LSN);
-                snapshot.marks = self.marks(every);
-                snapshot.patches = self.patches(|t| !even(t), 30);
-                snapshot.replaced = replaced;
-            }
-            Held::Patched => {
-                seal(0, 8, Marks::default(), Layers::default());
-                snapshot.files = seal(8, 40, Marks::default(), Layers::default());
-                (snapshot.spans, snapshot.traces, snapshot.evals) = self.rows(40, LAST_LSN);
-                snapshot.marks = self.marks(every);
-                snapshot.patches = self.patches(every, 40);
-                snapshot.replaced = replaced;
-            }
-        }
-        Arc::new(snapshot)
+        replaced
     }
 
-    fn marks(self, of: impl Fn(&Trace) -> bool) -> Marks {
+    fn marks(&self) -> Vec<(TraceId, Arc<Mark>, u64)> {
+        self.all().map(|t| (t.id(), t.mark(), SPANS_LSN + t.lsn())).collect()
+    }
+
+    fn rows(&self, from: u64, upto: u64) -> Rows {
+        (*self).rows(from, upto)
+    }
+}
+
+/// Live rows of spans, traces and evaluations.
+pub type Rows = (Vec<LiveBatch>, Vec<LiveBatch>, Vec<LiveBatch>);
+
+/// What a store can hold: spans in records 1 to 16, rows of traces in 21 to 36, what replaces them in 41.
+pub trait Story {
+    fn cells(&self) -> CellTable;
+    /// Rows of traces that later ones replace.
+    fn replaced(&self) -> Layers<TraceId, u64>;
+    /// Marks, with the record of the trace's first span.
+    fn marks(&self) -> Vec<(TraceId, Arc<Mark>, u64)>;
+    /// Rows of the records in `from + 1..=upto`.
+    fn rows(&self, from: u64, upto: u64) -> Rows;
+}
+
+/// Writes a story under `dir` as `held`, through the real store.
+pub fn write(story: &impl Story, dir: &Path, held: Held) -> Arc<Snapshot> {
+    let (mut store, _) = Store::open(dir, StoreOptions::default()).unwrap();
+    let _journal = store.journal();
+    let sealer = store.sealer();
+    let mut snapshot = Snapshot {
+        seq: 1,
+        lsn: LAST_LSN,
+        cells: story.cells(),
+        ..Snapshot::default()
+    };
+    let all = story.marks();
+    let is_even = |id: &TraceId| id[15].is_multiple_of(2);
+    let marks = |of: &dyn Fn(&TraceId) -> bool| {
         let mut marks = Marks::default();
-        marks.push(self.all().filter(of).map(|t| (t.id(), t.mark())));
+        marks.push(
+            all.iter()
+                .filter(|(id, ..)| of(id))
+                .map(|(id, mark, _)| (*id, Arc::clone(mark))),
+        );
         marks
-    }
-
-    fn patches(self, of: impl Fn(&Trace) -> bool, sealed: u64) -> Layers<TraceId, Patch> {
+    };
+    let patches = |of: &dyn Fn(&TraceId) -> bool, sealed: u64| {
         let mut patches = Layers::default();
-        patches.push(self.all().filter(of).map(|t| {
+        patches.push(all.iter().filter(|(id, ..)| of(id)).map(|(id, mark, first_lsn)| {
             let patch = Patch {
-                mark: t.mark(),
-                first_lsn: SPANS_LSN + t.lsn(),
+                mark: Arc::clone(mark),
+                first_lsn: *first_lsn,
                 last_lsn: sealed,
             };
-            (t.id(), patch)
+            (*id, patch)
         }));
         patches
+    };
+    let seal = |from: u64, upto: u64, marks: Marks, replaced| {
+        let rows = story.rows(from, upto);
+        let input = SealInput {
+            lsn: upto,
+            sealed_at: Nanos(START),
+            spans: rows.0,
+            traces: rows.1,
+            evals: rows.2,
+            marks,
+            cell_deltas: story.cells(),
+            replaced,
+            ..SealInput::default()
+        };
+        sealer.seal(input).unwrap().files
+    };
+    match held {
+        Held::Live => {
+            (snapshot.spans, snapshot.traces, snapshot.evals) = story.rows(0, LAST_LSN);
+            snapshot.marks = marks(&|_| true);
+            snapshot.replaced = story.replaced();
+        }
+        Held::Sealed => {
+            snapshot.files = seal(0, LAST_LSN, marks(&|_| true), story.replaced());
+        }
+        Held::Half => {
+            snapshot.files = seal(0, 30, marks(&is_even), Layers::default());
+            (snapshot.spans, snapshot.traces, snapshot.evals) = story.rows(30, LAST_LSN);
+            snapshot.marks = marks(&|_| true);
+            snapshot.patches = patches(&|id| !is_even(id), 30);
+            snapshot.replaced = story.replaced();
+        }
+        Held::Patched => {
+            seal(0, 8, Marks::default(), Layers::default());
+            snapshot.files = seal(8, 40, Marks::default(), Layers::default());
+            (snapshot.spans, snapshot.traces, snapshot.evals) = story.rows(40, LAST_LSN);
+            snapshot.marks = marks(&|_| true);
+            snapshot.patches = patches(&|_| true, 40);
+            snapshot.replaced = story.replaced();
+        }
     }
+    Arc::new(snapshot)
+}
 
+impl World {
     /// Spans, traces and evaluations of the records in `from + 1..=upto`.
-    fn rows(self, from: u64, upto: u64) -> (Vec<LiveBatch>, Vec<LiveBatch>, Vec<LiveBatch>) {
+    fn rows(self, from: u64, upto: u64) -> Rows {
         let (mut spans, mut traces, mut evals) = (Vec::new(), Vec::new(), Vec::new());
         let put = |table, batches: &mut Vec<LiveBatch>, lsn, rows: RecordBatch| {
             store::live::push(table, batches, LiveBatch { lsn, rows }).unwrap();
@@ -338,10 +379,10 @@ impl World {
     }
 }
 
-type Columns = BTreeMap<&'static str, ArrayRef>;
+pub type Columns = BTreeMap<&'static str, ArrayRef>;
 
 /// The given columns in declared order: a subset, as a reader closes it.
-fn batch(table: Table, mut columns: Columns) -> RecordBatch {
+pub fn batch(table: Table, mut columns: Columns) -> RecordBatch {
     let schema = declared(table);
     let indices: Vec<usize> = (0..schema.fields().len())
         .filter(|&i| columns.contains_key(schema.field(i).name().as_str()))
@@ -356,16 +397,16 @@ fn batch(table: Table, mut columns: Columns) -> RecordBatch {
     RecordBatch::try_new(schema, arrays).unwrap()
 }
 
-fn words<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
+pub fn words<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
     let text: StringArray = values.collect();
     cast(&text, &schema::word()).unwrap()
 }
 
-fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
+pub fn times(values: impl Iterator<Item = i64>) -> ArrayRef {
     Arc::new(TimestampNanosecondArray::from_iter_values(values).with_timezone("UTC"))
 }
 
-fn money(values: impl Iterator<Item = Option<i128>>) -> ArrayRef {
+pub fn money(values: impl Iterator<Item = Option<i128>>) -> ArrayRef {
     let values: Decimal128Array = values.collect();
     Arc::new(
         values
@@ -374,7 +415,7 @@ fn money(values: impl Iterator<Item = Option<i128>>) -> ArrayRef {
     )
 }
 
-fn texts(values: impl Iterator<Item = String>) -> ArrayRef {
+pub fn texts(values: impl Iterator<Item = String>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(values))
 }
 

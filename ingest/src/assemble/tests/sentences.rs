@@ -5,6 +5,7 @@ use super::{
     Bench, at,
     rows::{E, S, call, evals, root, spans},
 };
+use arrow::array::AsArray;
 use proto::{Color, Grain, Metric};
 use std::time::Duration;
 
@@ -421,17 +422,30 @@ fn rows_have_every_declared_column() {
     let mut bench = Bench::new(Limits::default());
     bench.apply(
         at(1.0),
-        vec![spans(&[S {
-            session: Some("s"),
-            ..chat(root(1, 0.0, 1.0))
-        }])],
+        vec![spans(&[
+            S {
+                session: Some("s"),
+                ..chat(root(1, 0.0, 1.0))
+            },
+            S {
+                shadow: true,
+                ..chat(root(2, 0.0, 1.0))
+            },
+        ])],
     );
     bench.tick(at(10.0));
     let rows: Vec<_> = bench.rows.values().cloned().collect();
     let batch = rows_to_batch(&rows).unwrap();
     assert_eq!(
         (batch.num_rows(), batch.num_columns()),
-        (1, proto::schema::TRACES.fields().len())
+        (2, proto::schema::TRACES.fields().len())
+    );
+    let shadow = batch.column_by_name("shadow").unwrap().as_boolean();
+    let shadow: Vec<Option<bool>> = shadow.iter().collect();
+    assert_eq!(
+        shadow,
+        [Some(false), Some(true)],
+        "a mirrored trace has a row that says so"
     );
 }
 
