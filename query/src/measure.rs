@@ -40,13 +40,19 @@ use std::{collections::BTreeMap, time::Duration};
 /// Measures what `plan` asks for over `view`, as of `now`. What could not be measured is an obstacle with its reason, and
 /// has no cells or only those of earlier moments. `memory` belongs to the release.
 pub async fn measure(engine: &Engine, view: View, plan: &MeasurePlan, now: Nanos, memory: &mut SqlMemory) -> Measured {
+    // mirroring begins before green serves, and its pairs go on counting
+    let since_mirrored = MeasurePlan {
+        from: plan.pairs_from,
+        ..plan.clone()
+    };
+    let asked_of_pairs = Asked::new(engine, view.clone(), &since_mirrored, now);
     let asked = Asked::new(engine, view, plan, now);
     let mut out = Gathered::new(plan.minute_secs);
     let mut obstacles = BTreeMap::new();
 
     let mut paired = Ok(());
     if !plan.pairs.is_empty() {
-        paired = pairs::gather(&asked, &mut out, &mut obstacles).await;
+        paired = pairs::gather(&asked_of_pairs, &mut out, &mut obstacles).await;
     }
     if let Err(error) = paired {
         let of = plan.pairs.iter().map(|pair| pair.gate.to_string());

@@ -40,6 +40,7 @@ use proto::{
     Metric, Nanos,
     cell::{Minutes, PPM},
     decision::{GateReport, Verdict},
+    measure::EVERY_GATE,
     release::{GateSpec, ReleaseSpec},
 };
 use serde::{Deserialize, Serialize};
@@ -226,7 +227,12 @@ impl Judge {
         let alpha_gates = input.spec.alpha * (1.0 - input.spec.breaker.alpha_share);
         let guarded = conclude::Guards {
             refused: self.cells.guarded.refused(input.spec.unit, &self.rows.guarded),
-            blocked: self.cells.guarded.blocked(),
+            // where sessions cannot be counted nobody knows whether they stick: no reason to keep a bad green
+            blocked: self
+                .cells
+                .guarded
+                .blocked()
+                .or_else(|| input.obstacles.get(EVERY_GATE).cloned()),
         };
         let pairs: Vec<Pair<'_>> = input
             .order
@@ -332,6 +338,9 @@ impl Judge {
         } else {
             plan.assumes
         };
+        if plan.source == Source::of_units(plan.grain) && plan.source == Source::Rows {
+            pair.obstacle = pair.obstacle.or_else(|| input.obstacles.get(EVERY_GATE).cloned());
+        }
         let context = context(input, plan.source);
         let columns = match plan.source {
             Source::Cells => &mut self.cells,

@@ -288,7 +288,8 @@ impl Bets {
         match (&self.split, &self.limit, &self.paired) {
             (_, _, Some(bets)) if arm == DIFFERENCE => match side {
                 Side::Gt => bets.gt(low),
-                Side::Lt => bets.lt(high),
+                // differences were rounded down
+                Side::Lt => bets.lt(high + 1.0),
             },
             (Some(bets), ..) if arm == BLUE => bets.blue(low, high, side, &KAPPA),
             (Some(bets), ..) => bets.green(low, high, side, &KAPPA),

@@ -16,6 +16,7 @@ fn plan() -> MeasurePlan {
         release: "r'1".into(),
         route: story::ROUTE.into(),
         from: Nanos(crate::world::START + 60 * crate::world::SECOND),
+        pairs_from: Nanos(crate::world::START + 60 * crate::world::SECOND),
         minute_secs: 60,
         admitted_after_secs: 70,
         splits: Vec::new(),
