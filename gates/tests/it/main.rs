@@ -5,6 +5,7 @@ mod check;
 mod desk;
 mod judging;
 mod life;
+mod mutations;
 mod outbox;
 mod receiver;
 mod stream;
