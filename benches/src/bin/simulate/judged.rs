@@ -5,7 +5,7 @@ use crate::{
     medians::{ALL, ALPHA_PROMOTE, ARM, LONG, RHO},
     nulls::BEFORE,
     run::Scale,
-    table::{Table, Target, percent},
+    table::{Table, Target, grouped, middle, percent},
     traffic::{COST_SPREAD, Draw, FAILURES, PER_MINUTE, costs, latency, ppm},
 };
 use benches::release::{gate, scope, spec};
@@ -258,19 +258,24 @@ pub fn study(scale: &Scale) -> Vec<Target> {
             });
             let all = median(&runs);
             let measured = if unit == ARM { all.map(|n| n.div_ceil(2)) } else { all };
-            Target::median(format!("whole engine, three gates: {what}"), at_most, measured, unit)
+            Target {
+                what: format!("whole engine, three gates: {what}"),
+                at_most,
+                measured,
+                unit,
+            }
         })
         .collect();
     let runs = scale.map("engine, after 3 healthy days", scale.long, |rng| {
         after_health(3 * scale.day, worse(0.06, 1.0, 1.0), rng)
     });
     let kept: Vec<Option<u64>> = runs.into_iter().flatten().collect();
-    out.push(Target::median(
-        "whole engine after 3 healthy days: failures 3 > 6 %",
-        45,
-        median(&kept),
-        "minutes",
-    ));
+    out.push(Target {
+        what: "whole engine after 3 healthy days: failures 3 > 6 %".to_owned(),
+        at_most: 45,
+        measured: median(&kept),
+        unit: "minutes",
+    });
     out
 }
 
@@ -314,17 +319,18 @@ pub fn verdicts(scale: &Scale) -> Table {
     ];
     let mut table = Table::new("The whole verdict on an equal green", &head).says(format!(
         "Gates on failures (margin {}), p99 ({}) and cost ({}), alpha 1 %, alpha_promote {}, a look every \
-         {PROMOTION_LOOK} traces until {LIMIT}.",
+         {PROMOTION_LOOK} traces until {}.",
         MARGINS[0],
         MARGINS[1],
         MARGINS[2],
-        percent(ALPHA_PROMOTE)
+        percent(ALPHA_PROMOTE),
+        grouped(LIMIT)
     ));
     table.row([
-        runs.len().to_string(),
+        grouped(runs.len() as u64),
         share(rolled_back),
         share(promoted.iter().flatten().count()),
-        median(&promoted).map_or_else(|| "-".to_owned(), |n| n.to_string()),
+        middle(median(&promoted)),
     ]);
     table
 }

@@ -77,9 +77,11 @@ fn main() -> ExitCode {
         Scale::full(args.runs, args.seed, args.threads)
     };
     println!("seed {}\n", args.seed);
+    // Taken before: the tree may change while this runs.
+    let commit = write::commit();
     let study = study(&scale, |table| println!("{}", table.markdown()));
     if args.write
-        && let Err(why) = write::docs(&study)
+        && let Err(why) = write::docs(&study, &commit)
     {
         eprintln!("nothing was written: {why}");
         return ExitCode::FAILURE;

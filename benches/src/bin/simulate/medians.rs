@@ -5,7 +5,7 @@ use crate::{
     logs::{CostLogs, EventLogs},
     nulls::{ALPHA, BEFORE, margin},
     run::Scale,
-    table::{Table, Target},
+    table::{self, Table, Target},
     traffic::{COST_SPREAD, Draw, FAILURES, Gaps, costs, exceeds, frozen_p99},
     walk::Plain,
 };
@@ -63,7 +63,12 @@ pub fn study(scale: &Scale) -> Vec<Target> {
         ),
         ("promotion of an equal green: cost margin 1.2", 1_220, as_cheap, ALL),
     ]
-    .map(|(what, at_most, measured, unit)| Target::median(what, at_most, measured, unit))
+    .map(|(what, at_most, measured, unit)| Target {
+        what: what.to_owned(),
+        at_most,
+        measured,
+        unit,
+    })
     .into()
 }
 
@@ -87,8 +92,7 @@ pub fn by_spread(scale: &Scale) -> Table {
         let middle = |what: &str, times, r, side, alpha| {
             let logs = cost_logs(times, spread, r, side);
             let title = format!("{what}, spread {spread}");
-            let middle = median(&scale.map(&title, scale.runs, |rng| amounts(&logs, alpha, rng)));
-            middle.map_or_else(|| "-".to_owned(), |n| n.to_string())
+            table::middle(median(&scale.map(&title, scale.runs, |rng| amounts(&logs, alpha, rng))))
         };
         table.row([
             spread.to_string(),

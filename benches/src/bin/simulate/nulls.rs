@@ -6,7 +6,7 @@ use crate::{
     exact,
     logs::{CostLogs, EventLogs},
     run::Scale,
-    table::{Table, percent},
+    table::{Table, grouped, percent},
     traffic::{COST_SPREAD, Draw, Gaps, Kind, SHORT, World, costs, exceeds, frozen_p99},
     walk::{Late, Plain, Sum},
 };
@@ -103,7 +103,10 @@ pub fn table(nulls: &[Null], arm: u64) -> Table {
         "held",
     ];
     let mut table = Table::new(
-        format!("An equal green over {arm} traces of each color, looked at after every event"),
+        format!(
+            "An equal green over {} traces of each color, looked at after every event",
+            grouped(arm)
+        ),
         &head,
     );
     for null in nulls {
@@ -112,7 +115,7 @@ pub fn table(nulls: &[Null], arm: u64) -> Table {
         table.row([
             null.statistic.to_owned(),
             null.traffic.to_owned(),
-            runs.to_string(),
+            grouped(runs),
             hits.to_string(),
             percent(hits as f64 / runs as f64),
             format!("{} to {}", percent(low), percent(high)),

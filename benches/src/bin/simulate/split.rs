@@ -5,7 +5,7 @@ use crate::{
     medians::RHO,
     nulls::ALPHA,
     run::Scale,
-    table::{Table, percent},
+    table::{Table, grouped, percent},
     traffic::{FAILURES, PER_MINUTE},
     walk::{Late, Plain},
 };
@@ -38,7 +38,10 @@ pub fn study(scale: &Scale) -> Table {
         "with it",
         "check fired",
     ];
-    let title = format!("A split declared as 50 %: an equal green over {traces} traces in all");
+    let title = format!(
+        "A split declared as 50 %: an equal green over {} traces in all",
+        grouped(traces)
+    );
     let mut table = Table::new(title, &head).says(
         "Failures 3 %, alpha 1 %. The check looks after every trace, suspends from E >= 3 on and latches at alpha 0.001.",
     );

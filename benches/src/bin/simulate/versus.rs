@@ -7,7 +7,7 @@ use crate::{
     medians::RHO,
     nulls::{ALPHA, BEFORE, margin},
     run::Scale,
-    table::{Table, percent},
+    table::{Table, grouped, middle, percent},
     traffic::{COST_SPREAD, FAILURES, PER_MINUTE, costs, frozen_p99},
     walk::{Late, Plain},
 };
@@ -139,7 +139,7 @@ pub fn table(rows: &[Versus], scale: &Scale) -> Table {
         "worse green rolled back",
         "median traces an arm to that",
     ];
-    let mut table = Table::new(format!("Rules of others, over {arm} traces of each color"), &head).says(format!(
+    let mut table = Table::new(format!("Rules of others, over {} traces of each color", grouped(arm)), &head).says(format!(
         "The rules are those of `gates::peers`. Thresholds on green alone: failures above {:.0} %, or a p99 more than \
          {:.0} % above blue's frozen one, checked every minute; Flagger style rolls back at the fifth failed check, Argo \
          Rollouts style at the first. Ours are looked at after every event. A rule that fires sooner on a worse green is \
@@ -154,7 +154,7 @@ pub fn table(rows: &[Versus], scale: &Scale) -> Table {
             row.rule.to_owned(),
             share(&row.equal),
             share(&row.worse),
-            median(&row.worse).map_or_else(|| "-".to_owned(), |n| n.to_string()),
+            middle(median(&row.worse)),
         ]);
     }
     table

@@ -19,10 +19,10 @@ const PLOT: &str = "statistics-simulated.svg";
 ///
 /// # Errors
 /// If the docs are not where they should be, have no markers, or cannot be written.
-pub fn docs(study: &Study) -> Result<(), Box<dyn Error>> {
+pub fn docs(study: &Study, commit: &str) -> Result<(), Box<dyn Error>> {
     let docs = root().join("docs");
     let page = docs.join("statistics.md");
-    let text = between(&fs::read_to_string(&page)?, &section(study))?;
+    let text = between(&fs::read_to_string(&page)?, &section(study, commit))?;
     let plot = plot::svg(study)?;
     replace(&docs.join(PLOT), &plot)?;
     replace(&page, &text)?;
@@ -49,7 +49,7 @@ fn between(text: &str, section: &str) -> Result<String, String> {
     Ok(format!("{before}{BEGIN}\n\n{section}\n{END}{after}"))
 }
 
-fn section(study: &Study) -> String {
+fn section(study: &Study, commit: &str) -> String {
     let Scale { runs, seed, .. } = study.scale;
     let missed = study.targets.iter().filter(|t| !t.is_met()).count();
     let goals = match missed {
@@ -58,10 +58,9 @@ fn section(study: &Study) -> String {
         n => format!("{n} goals are missed."),
     };
     let mut out = format!(
-        "{}, commit {}, `cargo xtask simulate --runs {runs} --seed {seed} --write`. {goals}\n\n\
+        "{}, commit {commit}, `cargo xtask simulate --runs {runs} --seed {seed} --write`. {goals}\n\n\
          ![What an equal green, a worse one and a late onset see]({PLOT})\n",
         machine(),
-        commit(),
     );
     for table in &study.tables {
         out.push('\n');
@@ -79,8 +78,8 @@ fn machine() -> String {
     format!("{cores} cores of {model}")
 }
 
-/// Short hash of what was built, as git says.
-fn commit() -> String {
+/// Short hash of the tree, as git says.
+pub fn commit() -> String {
     let git = |args: &[&str]| {
         let output = Command::new("git").current_dir(root()).args(args).output().ok()?;
         output
