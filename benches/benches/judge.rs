@@ -4,50 +4,15 @@
 //! changed. Three overall pairs (p99 latency, cost, evaluation failures), 100 traces a minute and color.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
+use benches::release::{gate, scope, spec};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use gates::judge::{Baseline, Judge, JudgeInput, PairKey, freeze, new_pairs};
-use proto::{
-    Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
-    cell::{Scope, Series},
-    release::ReleaseSpec,
-};
+use proto::{Cell, CellKey, CellTable, Color, Grain, Metric, Nanos, cell::Series, release::ReleaseSpec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
+use serde_json::Value;
 
 const PER_MINUTE: usize = 100;
-
-fn gate(name: &str, metric: &str, quantile: Option<f64>) -> serde_json::Value {
-    json!({
-        "name": name, "metric": metric, "quantile": quantile, "margin": {"max_ratio": 1.25},
-        "by_cohort": false, "min_coverage": null, "on_fail": "rollback",
-    })
-}
-
-fn spec(gates: Vec<serde_json::Value>) -> ReleaseSpec {
-    let manifest = |version: &str| {
-        json!({
-            "version": version, "provider": "p", "model": "m", "prompt": "p@1", "tools": "t", "guardrails": "g",
-            "cache": "c", "fallback": [], "policy": "p", "logging": "l", "pii": "p",
-        })
-    };
-    serde_json::from_value(json!({
-        "route": "chat", "id": "r", "mode": "act", "unit": "trace", "cohort": null, "baseline": "24h",
-        "steps": [], "warmup": "0s", "min_traces": 500, "horizon": "7d", "approval": "none", "alpha": 0.01,
-        "alpha_promote": 0.05, "no_data": "hold", "timeout": "60s", "grace": "10s",
-        "blue": manifest("1"), "green": manifest("2"),
-        "quota": {"requests_per_minute": null, "tokens_per_minute": null},
-        "breaker": {"max": null, "alpha_share": 0.2}, "gate": gates, "webhook": null,
-    }))
-    .unwrap()
-}
-
-fn scope() -> Scope {
-    Scope {
-        route: "chat".into(),
-        release: Some("r".into()),
-    }
-}
 
 /// The cells of one minute.
 fn fill(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
@@ -104,9 +69,12 @@ fn input<'a>(
 
 fn judging(c: &mut Criterion) {
     let gates = [
-        ("p99", gate("p99 latency", "latency", Some(0.99))),
-        ("cost", gate("cost per trace", "cost", None)),
-        ("eval_fail", gate("task completion", "eval_fail:task_completion", None)),
+        ("p99", gate("p99 latency", "latency", Some(0.99), 1.25)),
+        ("cost", gate("cost per trace", "cost", None, 1.25)),
+        (
+            "eval_fail",
+            gate("task completion", "eval_fail:task_completion", None, 1.25),
+        ),
     ];
     for minutes in [1_440, 10_080] {
         let mut rng = ChaCha8Rng::seed_from_u64(42);
@@ -118,9 +86,9 @@ fn judging(c: &mut Criterion) {
         fill(&mut later, &mut rng, minutes - 1);
         let all = ("all three", gates.iter().map(|g| g.1.clone()).collect());
         let each = gates.iter().map(|(name, g)| (*name, vec![g.clone()]));
-        let cases: Vec<(&str, Vec<serde_json::Value>)> = each.chain([all]).collect();
+        let cases: Vec<(&str, Vec<Value>)> = each.chain([all]).collect();
         for (name, gates) in cases {
-            let spec = spec(gates);
+            let spec = spec(&gates);
             let cells = table.minutes(&scope()).unwrap();
             let flat = cells.values().take(60).flat_map(|m| m.iter());
             let flat = flat.map(|(series, cell)| (series, &**cell));
@@ -205,14 +173,14 @@ fn many_pairs(c: &mut Criterion) {
     let mut later = table.clone();
     fill_many(&mut later, &mut rng, minutes - 1);
     let mut gates = vec![
-        gate("p99 latency", "latency", Some(0.99)),
-        gate("cost per trace", "cost", None),
+        gate("p99 latency", "latency", Some(0.99), 1.25),
+        gate("cost per trace", "cost", None, 1.25),
     ];
-    gates.extend((0..GATES - 2).map(|i| gate(&format!("rubric {i}"), &format!("eval_fail:rubric_{i}"), None)));
+    gates.extend((0..GATES - 2).map(|i| gate(&format!("rubric {i}"), &format!("eval_fail:rubric_{i}"), None, 1.25)));
     for gate in &mut gates {
-        gate["by_cohort"] = json!(true);
+        gate["by_cohort"] = Value::Bool(true);
     }
-    let spec = spec(gates);
+    let spec = spec(&gates);
     let cells = table.minutes(&scope()).unwrap();
     let flat = cells.values().take(600).flat_map(|m| m.iter());
     let baseline = freeze(&spec, flat.map(|(s, c)| (s, &**c)), Nanos::ZERO, "bench".into()).unwrap();

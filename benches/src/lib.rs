@@ -1,1 +1,3 @@
-//! benches
+//! What several benches share: a release to judge.
+
+pub mod release;

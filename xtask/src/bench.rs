@@ -1,4 +1,4 @@
-//! Load on a real server in release mode: requests of three sizes, one table.
+//! What is measured in release mode: load on a real server, and the statistics of the gates.
 
 use crate::steps::{Steps, cargo, target};
 use std::process::Command;
@@ -28,4 +28,13 @@ pub(crate) fn load(steps: &mut Steps, seconds: u32) {
         command.args(["--spans", spans, "--seconds", &seconds.to_string()]);
         steps.run(&format!("load, {spans} spans a request"), command);
     }
+}
+
+/// Builds the simulation, with nothing but what the gates need themselves, and runs it.
+pub(crate) fn simulate(steps: &mut Steps, options: &[String]) {
+    let run = ["run", "--release", "--package", "benches", "--bin", "simulate"];
+    let only = ["--no-default-features", "--features", "study", "--"];
+    let mut command = cargo(run.into_iter().chain(only));
+    command.args(options);
+    steps.run("simulate", command);
 }

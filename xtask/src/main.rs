@@ -21,7 +21,8 @@ use steps::{Steps, cargo};
         cargo xtask test                 everything that .ci/run checks\n  \
         cargo xtask quick                format, lints and unit tests of what you changed\n  \
         cargo xtask e2e -- -k gRPC       one end-to-end test with the real Python clients\n  \
-        cargo xtask bench --seconds 30   micro benches, then load on a release server"
+        cargo xtask bench --seconds 30   micro benches, then load on a release server\n  \
+        cargo xtask simulate --quick     the study behind the guarantee of the gates, in small"
 )]
 struct Args {
     #[command(subcommand)]
@@ -64,6 +65,28 @@ enum Command {
         #[arg(long, default_value_t = 10)]
         seconds: u32,
     },
+    /// Rerun the study behind the guarantee of the gates; fails if false rollbacks exceed alpha beyond chance
+    #[command(after_help = "Examples:\n  cargo xtask simulate\n  cargo xtask simulate --quick\n  \
+        cargo xtask simulate --runs 500 --seed 7\n  cargo xtask simulate --write\n\n\
+        The whole study takes some tens of minutes on two cores; the same seed gives the same figures on any number of \
+        threads.")]
+    Simulate {
+        /// Runs of every part; 2000 if not given
+        #[arg(long, conflicts_with = "quick")]
+        runs: Option<u64>,
+        /// Seed of all streams; 1 if not given
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Threads; two if not given
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Few runs over little traffic: seconds, and figures that say little
+        #[arg(long)]
+        quick: bool,
+        /// Write the tables into docs/statistics.md and the plot beside it
+        #[arg(long, conflicts_with = "quick")]
+        write: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -97,6 +120,23 @@ fn main() -> ExitCode {
             if !micro {
                 bench::load(&mut steps, seconds);
             }
+        }
+        Command::Simulate {
+            runs,
+            seed,
+            threads,
+            quick,
+            write,
+        } => {
+            let threads = threads.map(|n| n as u64);
+            let numbers = [("--runs", runs), ("--seed", seed), ("--threads", threads)];
+            let mut options: Vec<String> = numbers
+                .into_iter()
+                .filter_map(|(name, n)| Some(format!("{name}={}", n?)))
+                .collect();
+            let flags = [("--quick", quick), ("--write", write)];
+            options.extend(flags.iter().filter(|(_, set)| *set).map(|(name, _)| (*name).to_owned()));
+            bench::simulate(&mut steps, &options);
         }
     }
     steps.close()

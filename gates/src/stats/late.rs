@@ -65,11 +65,17 @@ impl LateStarts {
         if self.next == 0 {
             return to_come;
         }
+        lse(&[mean_exp(&self.bets()), to_come])
+    }
+
+    /// Log of each bet, summed over the starts so far; starts to come are in [`Self::log_e`] alone.
+    #[must_use]
+    pub fn bets(&self) -> [f64; BETS] {
         let mut logs = [0.0; BETS];
         for (i, log) in logs.iter_mut().enumerate() {
             *log = self.sum[i] + self.scale[i] + ln(self.mass[i]);
         }
-        lse(&[mean_exp(&logs), to_come])
+        logs
     }
 
     /// `log E` of the plain test: one start, at the beginning.

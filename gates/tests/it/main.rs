@@ -10,6 +10,7 @@ mod judging;
 mod life;
 mod measured;
 mod model;
+mod mutations;
 mod outbox;
 mod predict;
 mod receiver;
