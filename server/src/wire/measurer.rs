@@ -6,6 +6,7 @@
 
 use gates::desk::DeskHandle;
 use proto::{
+    cell::{Minute, Minutes},
     clock::Clock,
     measure::{Measured, SeenPath},
 };
@@ -53,14 +54,16 @@ impl Measurer {
     /// Until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut memories: BTreeMap<String, SqlMemory> = BTreeMap::new();
-        let mut looked: Option<Instant> = None;
+        let mut looked: Option<(Instant, u64)> = None;
         loop {
             let begun = Instant::now();
             let round = async {
                 self.measure(&mut memories).await;
-                if looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) {
+                let lsn = self.snapshots.borrow().lsn;
+                // without new rows the paths are what they were
+                if looked.is_none_or(|(at, seen)| at.elapsed() >= LOOK_EVERY && seen != lsn) {
                     self.look().await;
-                    looked = Some(Instant::now());
+                    looked = Some((Instant::now(), lsn));
                 }
             };
             tokio::select! {
@@ -89,7 +92,10 @@ impl Measurer {
         for plan in plans {
             let memory = memories.entry(plan.release.to_string()).or_default();
             let (view, now) = (self.view(), (self.clock)());
-            let found = measure(&self.engine, view, &plan, now, memory).await;
+            let mut found = measure(&self.engine, view, &plan, now, memory).await;
+            if let Some(known) = self.findings.borrow().measured.get(&*plan.release) {
+                found.minutes = Arc::new(kept(&known.minutes, &found.minutes));
+            }
             measured.insert(plan.release.to_string(), Arc::new(found));
         }
         self.findings.send_if_modified(|findings| {
@@ -105,7 +111,7 @@ impl Measurer {
         });
     }
 
-    /// Which paths serve; asked only when rows have come since.
+    /// Which paths serve.
     async fn look(&mut self) {
         let since = (self.clock)().minus(LOOK_BACK);
         let view = self.view();
@@ -117,6 +123,14 @@ impl Measurer {
             Err(error) => tracing::warn!(%error, "cannot see which paths serve"),
         }
     }
+}
+
+/// The new minutes, where they say the same as before as the very same values: what has not changed is not turned again.
+fn kept(known: &Minutes, new: &Minutes) -> Minutes {
+    let same = |at: &i64, minute: &Arc<Minute>| known.get(at).filter(|known| *known == minute).map(Arc::clone);
+    new.iter()
+        .map(|(at, minute)| (*at, same(at, minute).unwrap_or_else(|| Arc::clone(minute))))
+        .collect()
 }
 
 /// Whether two answers say the same, whenever they were asked for.
