@@ -57,7 +57,7 @@ fn left_out(read: &Read) -> Vec<String> {
     }
     if read.late_evals > 0 {
         lines.push(format!(
-            "{} evaluations were made after the last trace: they count as if made at once",
+            "{} evaluations were made after this history was over: they count as if made at once",
             read.late_evals
         ));
     }
