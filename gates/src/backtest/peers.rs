@@ -34,7 +34,7 @@ pub(super) fn compare(
     let config = PeerConfig {
         minute_secs: width,
         interval_secs: width.max(60),
-        failure_max: rate.and_then(|g| failure_max(g, &frozen(replayed.baseline.as_ref(), g)).map(as_written)),
+        failure_max: rate.and_then(|g| failure_max(g, &frozen(replayed.baseline.as_ref(), g))),
         amount_max: amount.and_then(|g| amount_max(g, &frozen(replayed.baseline.as_ref(), g))),
         ..PeerConfig::default()
     };
@@ -53,11 +53,6 @@ pub(super) fn compare(
 fn frozen(baseline: Option<&Baseline>, gate: &GateSpec) -> GateBaseline {
     let gates = baseline.map(|b| &b.gates);
     gates.and_then(|g| g.get(&gate.name)).cloned().unwrap_or_default()
-}
-
-/// A share as somebody would write it down: in hundredths of a percent.
-fn as_written(share: f64) -> f64 {
-    (1e4 * share).round() / 1e4
 }
 
 fn failure_max(gate: &GateSpec, frozen: &GateBaseline) -> Option<f64> {

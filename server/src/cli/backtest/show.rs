@@ -32,7 +32,7 @@ pub fn describe(result: &Backtest, read: &Read, file: &str) -> String {
     text.push_str("\nassumed:\n");
     if result.iid_assumed {
         text.push_str(
-            "  iid: no split was recorded with these traces, so they are taken as independent draws in either color\n",
+            "  iid assumed: no split was recorded with these traces, so they are taken as independent draws in either color\n",
         );
     }
     for line in &result.assumptions {
