@@ -19,7 +19,7 @@ use std::{
 const OPENED: i64 = 1_795_176_000;
 const BLUE_MINUTES: i64 = 90;
 const MINUTES: i64 = 180;
-const PER_MINUTE: i64 = 24;
+const PER_MINUTE: i64 = 16;
 /// Traces in one request.
 const AT_A_TIME: usize = 400;
 
@@ -92,6 +92,7 @@ fn trace(rng: &mut ChaCha8Rng, story: Story, at: i64, minute: i64) -> [Value; 2]
         int("gen_ai.usage.input_tokens", rng.random_range(500..1_500)),
         int("gen_ai.usage.output_tokens", rng.random_range(50..300)),
     ];
+    let retried = rng.random_range(0..30) == 0;
     let status = json!({ "code": if failed { 2 } else { 0 } });
     [
         json!({
@@ -102,7 +103,7 @@ fn trace(rng: &mut ChaCha8Rng, story: Story, at: i64, minute: i64) -> [Value; 2]
         json!({
             "traceId": trace_id, "spanId": span(1), "parentSpanId": span(0), "name": "chat gpt-4o-mini", "kind": 3,
             "startTimeUnixNano": (start + 1_000_000).to_string(), "endTimeUnixNano": (end - 1_000_000).to_string(),
-            "attributes": call, "status": { "code": 0 },
+            "attributes": call, "status": { "code": if retried { 2 } else { 0 } },
         }),
     ]
 }
@@ -146,6 +147,12 @@ on_fail = \"rollback\"
 name = \"errors\"
 metric = \"error\"
 max_increase = 0.1
+on_fail = \"rollback\"
+
+[[release.gate]]
+name = \"failed calls\"
+metric = \"attempt_error\"
+max_increase = 0.15
 on_fail = \"rollback\"
 
 [[release.gate]]
@@ -242,7 +249,7 @@ async fn an_imported_history_with_a_late_regression_is_rolled_back_and_looser_ru
     );
 
     let forecast = said(&run(dir.path(), &["check", "--server", &api, &strict]));
-    assert!(forecast.contains("24.0 traces a minute"), "{forecast}");
+    assert!(forecast.contains("16.0 traces a minute"), "{forecast}");
     assert!(forecast.contains("none of them blue"), "{forecast}");
     assert!(forecast.contains("1.6x: after about"), "{forecast}");
     app.shutdown().await.unwrap();
@@ -286,13 +293,13 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
     let counted = OPENED + 300;
     let question = format!(
         "SELECT metric, color, CAST(sum(n) AS BIGINT), CAST(sum(events) AS BIGINT), CAST(sum(\"sum\") AS BIGINT), \
-         hdr_quantile(hdr, 0.99) FROM cells WHERE admitted AND grain = 'trace' AND color <> 'unmarked' \
+         hdr_quantile(hdr, 0.99) FROM cells WHERE admitted AND grain IN ('trace', 'attempt') AND color <> 'unmarked' \
          AND minute >= to_timestamp({counted}) \
-         AND metric IN ('latency', 'cost', 'error', 'eval_fail:task_completion') GROUP BY 1, 2"
+         AND metric IN ('latency', 'cost', 'error', 'attempt_error', 'eval_fail:task_completion') GROUP BY metric, color, grain"
     );
     let cells = sql(&client(), app.addresses.http, &question).await;
     let cells = cells.as_array().unwrap();
-    assert_eq!(cells.len(), 8, "{cells:?}");
+    assert_eq!(cells.len(), 10, "{cells:?}");
     for cell in cells {
         let [n, events, sum] = [2, 3, 4].map(|i| cell[i].as_i64().unwrap());
         let p99 = cell[5].as_f64();
@@ -300,6 +307,7 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
             "latency" => ("p99 latency", p99.unwrap() / 1e3),
             "cost" => ("cost per trace", sum as f64 / n as f64 / 1e9),
             "error" => ("errors", events as f64 / n as f64),
+            "attempt_error" => ("failed calls", events as f64 / n as f64),
             _ => ("task completion", events as f64 / n as f64),
         };
         let report = &gates.iter().find(|g| g["last"]["name"] == gate).unwrap()["last"];
