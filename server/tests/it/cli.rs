@@ -17,6 +17,7 @@ fn every_command_has_help_with_an_example() {
         "serve",
         "check",
         "import",
+        "backtest",
         "sql",
         "status",
         "promote",
@@ -26,7 +27,6 @@ fn every_command_has_help_with_an_example() {
         "resume",
         "decisions",
         "explain",
-        "backtest",
         "prices",
         "completions",
     ] {
