@@ -134,13 +134,6 @@ pub struct Backtest {
 }
 
 impl Backtest {
-    /// The decision that a reader looks for first: a rollback, else the promotion.
-    #[must_use]
-    pub fn decisive(&self) -> Option<&Decided> {
-        let first = |action| self.decisions.iter().find(|d| d.action == action);
-        first(Action::Rollback).or_else(|| first(Action::Promote))
-    }
-
     /// What came of it, in one clause: `rolled back at 2026-11-20T14:02:00Z by p99 latency`.
     #[must_use]
     pub fn outcome(&self) -> String {

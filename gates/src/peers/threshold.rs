@@ -35,7 +35,8 @@ impl Flagger {
         let rate = green.failure_rate();
         let failures = self.failure_max.filter(|max| green.n > 0 && rate > *max);
         if let Some(max) = failures {
-            let (rate, max) = (100.0 * rate, 100.0 * max);
+            // to the hundredth, so that no 9.879999 is shown
+            let (rate, max) = (100.0 * rate, (1e4 * max).round() / 100.0);
             return Some(format!("{rate:.1} % of green failed, more than {max} %"));
         }
         let limit = self.amount_max?;

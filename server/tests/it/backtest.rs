@@ -19,7 +19,7 @@ use std::{
 const OPENED: i64 = 1_795_176_000;
 const BLUE_MINUTES: i64 = 90;
 const MINUTES: i64 = 180;
-const PER_MINUTE: i64 = 24;
+const PER_MINUTE: i64 = 16;
 /// Traces in one request.
 const AT_A_TIME: usize = 400;
 
@@ -29,8 +29,18 @@ struct Story {
     seed: u64,
     /// Minute from which green's answers take three times as long.
     slow_from: i64,
-    /// Whether colors are stamped on the spans; else versions are.
-    stamped: bool,
+    /// What the spans say.
+    known_by: KnownBy,
+    /// Minutes of blue alone, and of both.
+    minutes: (i64, i64),
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum KnownBy {
+    Version,
+    Stamp,
+    /// The model asked for, as the release's `match` says.
+    Model,
 }
 
 fn text(key: &str, value: &str) -> Value {
@@ -58,10 +68,17 @@ fn trace(rng: &mut ChaCha8Rng, story: Story, at: i64, minute: i64) -> [Value; 2]
         text("gateway.route.name", "chat"),
         text("customer.tier", if rng.random::<bool>() { "free" } else { "pro" }),
     ];
-    root.push(match (story.stamped, is_green) {
-        (true, green) => text("gateway.route.color", if green { "green" } else { "blue" }),
-        (false, green) => text("gateway.route.version", if green { "8" } else { "7" }),
-    });
+    match story.known_by {
+        KnownBy::Version => root.push(text("gateway.route.version", if is_green { "8" } else { "7" })),
+        KnownBy::Stamp => root.push(text("gateway.route.color", if is_green { "green" } else { "blue" })),
+        KnownBy::Model => {}
+    }
+    let by_model = is_green && story.known_by == KnownBy::Model;
+    let model = if by_model {
+        "gpt-4o-mini-2024-07-18"
+    } else {
+        "gpt-4o-mini"
+    };
     let label = if rng.random_range(0..10) == 0 { "fail" } else { "pass" };
     let failed = rng.random_range(0..40) == 0;
     let evaluation = json!({
@@ -71,10 +88,11 @@ fn trace(rng: &mut ChaCha8Rng, story: Story, at: i64, minute: i64) -> [Value; 2]
     let call = [
         text("gen_ai.operation.name", "chat"),
         text("gen_ai.provider.name", "openai"),
-        text("gen_ai.request.model", "gpt-4o-mini"),
+        text("gen_ai.request.model", model),
         int("gen_ai.usage.input_tokens", rng.random_range(500..1_500)),
         int("gen_ai.usage.output_tokens", rng.random_range(50..300)),
     ];
+    let retried = rng.random_range(0..30) == 0;
     let status = json!({ "code": if failed { 2 } else { 0 } });
     [
         json!({
@@ -85,7 +103,7 @@ fn trace(rng: &mut ChaCha8Rng, story: Story, at: i64, minute: i64) -> [Value; 2]
         json!({
             "traceId": trace_id, "spanId": span(1), "parentSpanId": span(0), "name": "chat gpt-4o-mini", "kind": 3,
             "startTimeUnixNano": (start + 1_000_000).to_string(), "endTimeUnixNano": (end - 1_000_000).to_string(),
-            "attributes": call, "status": { "code": 0 },
+            "attributes": call, "status": { "code": if retried { 2 } else { 0 } },
         }),
     ]
 }
@@ -94,7 +112,7 @@ fn trace(rng: &mut ChaCha8Rng, story: Story, at: i64, minute: i64) -> [Value; 2]
 fn write(path: &Path, story: Story) {
     let mut rng = ChaCha8Rng::seed_from_u64(story.seed);
     let mut spans = Vec::new();
-    for minute in -BLUE_MINUTES..MINUTES {
+    for minute in -story.minutes.0..story.minutes.1 {
         for i in 0..PER_MINUTE {
             let at = OPENED + 60 * minute + i * 60 / PER_MINUTE;
             spans.extend(trace(&mut rng, story, at, minute));
@@ -122,12 +140,19 @@ name = \"task completion\"
 metric = \"eval_fail\"
 eval = \"TaskCompletion\"
 max_ratio = 3.0
+by = \"cohort\"
 on_fail = \"rollback\"
 
 [[release.gate]]
 name = \"errors\"
 metric = \"error\"
 max_increase = 0.1
+on_fail = \"rollback\"
+
+[[release.gate]]
+name = \"failed calls\"
+metric = \"attempt_error\"
+max_increase = 0.15
 on_fail = \"rollback\"
 
 [[release.gate]]
@@ -172,7 +197,8 @@ async fn an_imported_history_with_a_late_regression_is_rolled_back_and_looser_ru
     let story = Story {
         seed: 1,
         slow_from: 60,
-        stamped: false,
+        known_by: KnownBy::Version,
+        minutes: (BLUE_MINUTES, MINUTES),
     };
     import(dir.path(), &app, story).await;
     let api = format!("http://{}", app.addresses.http);
@@ -223,7 +249,7 @@ async fn an_imported_history_with_a_late_regression_is_rolled_back_and_looser_ru
     );
 
     let forecast = said(&run(dir.path(), &["check", "--server", &api, &strict]));
-    assert!(forecast.contains("24.0 traces a minute"), "{forecast}");
+    assert!(forecast.contains("16.0 traces a minute"), "{forecast}");
     assert!(forecast.contains("none of them blue"), "{forecast}");
     assert!(forecast.contains("1.6x: after about"), "{forecast}");
     app.shutdown().await.unwrap();
@@ -238,7 +264,8 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
     let story = Story {
         seed: 2,
         slow_from: i64::MAX,
-        stamped: true,
+        known_by: KnownBy::Stamp,
+        minutes: (BLUE_MINUTES, MINUTES),
     };
     import(dir.path(), &app, story).await;
     let file = rules(dir.path(), "healthy", 2.5);
@@ -253,17 +280,26 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
     assert_eq!(result["decisions"][0]["action"], "promote");
     assert_eq!(result["decisions"].as_array().unwrap().len(), 1);
 
+    let gates = result["gates"].as_array().unwrap();
+    let cohorts = gates.iter().filter(|g| g["last"]["name"] == "task completion");
+    let cohorts: Vec<&Value> = cohorts.map(|g| &g["last"]["cohort"]).collect();
+    assert_eq!(
+        cohorts,
+        [&Value::Null, &json!("free"), &json!("pro")],
+        "as `customer.tier` says"
+    );
+
     // the last report of every gate against the cells that ingest filled
     let counted = OPENED + 300;
     let question = format!(
         "SELECT metric, color, CAST(sum(n) AS BIGINT), CAST(sum(events) AS BIGINT), CAST(sum(\"sum\") AS BIGINT), \
-         hdr_quantile(hdr, 0.99) FROM cells WHERE admitted AND grain = 'trace' AND color <> 'unmarked' \
+         hdr_quantile(hdr, 0.99) FROM cells WHERE admitted AND grain IN ('trace', 'attempt') AND color <> 'unmarked' \
          AND minute >= to_timestamp({counted}) \
-         AND metric IN ('latency', 'cost', 'error', 'eval_fail:task_completion') GROUP BY 1, 2"
+         AND metric IN ('latency', 'cost', 'error', 'attempt_error', 'eval_fail:task_completion') GROUP BY metric, color, grain"
     );
     let cells = sql(&client(), app.addresses.http, &question).await;
     let cells = cells.as_array().unwrap();
-    assert_eq!(cells.len(), 8, "{cells:?}");
+    assert_eq!(cells.len(), 10, "{cells:?}");
     for cell in cells {
         let [n, events, sum] = [2, 3, 4].map(|i| cell[i].as_i64().unwrap());
         let p99 = cell[5].as_f64();
@@ -271,9 +307,9 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
             "latency" => ("p99 latency", p99.unwrap() / 1e3),
             "cost" => ("cost per trace", sum as f64 / n as f64 / 1e9),
             "error" => ("errors", events as f64 / n as f64),
+            "attempt_error" => ("failed calls", events as f64 / n as f64),
             _ => ("task completion", events as f64 / n as f64),
         };
-        let gates = result["gates"].as_array().unwrap();
         let report = &gates.iter().find(|g| g["last"]["name"] == gate).unwrap()["last"];
         let color = cell[1].as_str().unwrap();
         assert_eq!(report[format!("n_{color}")], n, "{gate} {color}");
@@ -285,7 +321,7 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
     let args = ["backtest", "--data-dir", "data", "--release", &file];
     let shown = said(&run(dir.path(), &args));
     assert!(shown.contains("these rules: promoted at 2026-11-20T1"), "{shown}");
-    assert!(shown.contains("iid: no split was recorded"), "{shown}");
+    assert!(shown.contains("iid assumed: no split was recorded"), "{shown}");
     let late = [
         "backtest",
         "--data-dir",
@@ -299,6 +335,45 @@ async fn a_healthy_history_is_promoted_and_counts_what_cells_count() {
     assert!(shown.contains("these rules: undecided at the end"), "{shown}");
     let forecast = said(&run(dir.path(), &["check", "--data-dir", "data", &file]));
     assert!(forecast.contains("of them blue\n"), "{forecast}");
+}
+
+#[test]
+fn spans_that_nobody_stamped_are_known_by_what_the_release_matches() {
+    let dir = tempfile::tempdir().unwrap();
+    let story = Story {
+        seed: 3,
+        slow_from: i64::MAX,
+        known_by: KnownBy::Model,
+        minutes: (20, 20),
+    };
+    write(&dir.path().join("history.jsonl"), story);
+    said(&run(dir.path(), &["import", "--data-dir", "data", "history.jsonl"]));
+    let file = rules(dir.path(), "matched", 2.5);
+    let ask = || {
+        let args = ["backtest", "--data-dir", "data", "--release", &file, "--json"];
+        run(dir.path(), &args)
+    };
+    let none = String::from_utf8(ask().stderr).unwrap();
+    assert!(none.contains("no green trace in this history"), "{none}");
+    let path = dir.path().join(&file);
+    let matched = "
+[release.blue.match]
+request_model = [\"gpt-4o-mini\"]
+
+[release.green.match]
+request_model = [\"gpt-4o-mini-2024-07-18\"]
+";
+    fs::write(&path, format!("{}{matched}", fs::read_to_string(&path).unwrap())).unwrap();
+    let answer: Value = serde_json::from_str(&said(&ask())).unwrap();
+    assert_eq!(
+        (&answer["unmarked"], &answer["late_evaluations"]),
+        (&json!(0), &json!(0))
+    );
+    let result = &answer["backtest"];
+    assert_eq!(result["from"], "2026-11-20T12:00:00Z");
+    let [blue, green] = ["n_blue", "n_green"].map(|n| result[n].as_i64().unwrap());
+    assert_eq!(blue + green, 20 * PER_MINUTE, "seed {}", story.seed);
+    assert!(green > 7 * PER_MINUTE && blue > 7 * PER_MINUTE, "{blue} {green}");
 }
 
 #[test]

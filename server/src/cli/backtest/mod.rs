@@ -34,11 +34,12 @@ const STEPS: f64 = 1_000.0;
 /// Rules, and the history to try them on.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The release is opened when green began, or at --from; blue before that freezes the thresholds. Colors come from the\n\
-    versions that the file declares, else from stamped colors, else from the keys of its `match`.\n\n\
-    Examples:\n  tracegate backtest --release support-chat-42.toml --peers\n  \
+    after_help = "The release is opened when green began, or at --from; blue before that freezes the thresholds.\n\
+    Colors come from the versions that the file declares, else from stamped colors, else from the\n\
+    keys of its `match`.\n\n\
+    Examples:\n  tracegate backtest --release support-chat-42.toml --peers --aa 20\n  \
     tracegate backtest --release strict.toml --against loose.toml --data-dir ./tracegate-data\n  \
-    tracegate backtest --release support-chat-42.toml --from 2026-11-20T00:00:00Z --to 2026-11-22T00:00:00Z --aa 20"
+    tracegate backtest --release a.toml --from 2026-11-20T00:00:00Z --to 2026-11-22T00:00:00Z"
 )]
 pub struct BacktestArgs {
     /// Release file, TOML

@@ -32,7 +32,7 @@ pub fn describe(result: &Backtest, read: &Read, file: &str) -> String {
     text.push_str("\nassumed:\n");
     if result.iid_assumed {
         text.push_str(
-            "  iid: no split was recorded with these traces, so they are taken as independent draws in either color\n",
+            "  iid assumed: no split was recorded with these traces, so they are taken as independent draws in either color\n",
         );
     }
     for line in &result.assumptions {
@@ -57,7 +57,7 @@ fn left_out(read: &Read) -> Vec<String> {
     }
     if read.late_evals > 0 {
         lines.push(format!(
-            "{} evaluations were made after the last trace: they count as if made at once",
+            "{} evaluations were made after this history was over: they count as if made at once",
             read.late_evals
         ));
     }

@@ -26,7 +26,7 @@ pub struct Read {
     pub others: BTreeMap<String, u64>,
     /// Traces without a color.
     pub unmarked: u64,
-    /// Evaluations made after the last trace, counted as if made at once.
+    /// Evaluations made after this history was over, counted as if made at once.
     pub late_evals: u64,
     /// Color of failed tries that another trace made good, by trace id.
     superseded: HashMap<String, Color>,
@@ -91,9 +91,11 @@ pub async fn read(
         ..Read::default()
     };
     let windows = survey.windows(range);
+    // what was said later than this can only have been said of the recording
+    let over = spec.admitted_at(range.1);
     for (i, &window) in windows.iter().enumerate() {
         progress(i as f64 / windows.len() as f64);
-        read.window(asker, spec, &sides, window, range.1).await?;
+        read.window(asker, spec, &sides, window, over).await?;
     }
     read.history.sort();
     Ok(read)
@@ -106,7 +108,7 @@ impl Read {
         spec: &ReleaseSpec,
         sides: &Sides<'_>,
         window: (Nanos, Nanos),
-        end: Nanos,
+        over: Nanos,
     ) -> Result<(), AskError> {
         let within = format!(
             "route = {} AND start_time >= '{}' AND start_time < '{}'",
@@ -133,12 +135,12 @@ impl Read {
         };
         for mut row in rows.into_iter().filter(|row| !calls.mirrored.contains(&row.id)) {
             row.cohort = row.cohort.or_else(|| cohorts.get(&row.id).cloned());
-            self.take(&row, sides, &calls, &verdicts, end);
+            self.take(&row, sides, &calls, &verdicts, over);
         }
         Ok(())
     }
 
-    fn take(&mut self, row: &Row, sides: &Sides<'_>, calls: &Calls, verdicts: &Verdicts, end: Nanos) {
+    fn take(&mut self, row: &Row, sides: &Sides<'_>, calls: &Calls, verdicts: &Verdicts, over: Nanos) {
         let calls = calls.by_trace.get(&row.id).map(Vec::as_slice).unwrap_or_default();
         let (Some(color), Ok(trace)) = (self.color(row, sides, calls), u128::from_str_radix(&row.id, HEX)) else {
             return;
@@ -165,7 +167,7 @@ impl Read {
             } else if row.superseded {
                 // the try that made it good counts instead
             } else if let Some(verdict) = said(at).filter(|v| v.failed || !is_of_all(metric)) {
-                let late = verdict.known > end;
+                let late = verdict.known > over;
                 self.late_evals += u64::from(late);
                 let known_after = if late { 0 } else { after(verdict, row.start) };
                 put(color, u64::from(verdict.failed), known_after);
