@@ -6,6 +6,7 @@ mod cli;
 mod evals;
 mod import;
 mod kill;
+mod metrics;
 mod otlp;
 mod prices;
 mod releases;
