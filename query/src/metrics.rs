@@ -139,7 +139,7 @@ metrics! {
         "feedback (docs/evaluations.md)";
     "unmarked", Trace, "event", Read::Unmarked,
         "nobody could say the color; color reads `unmarked` in every row of this view",
-        "`color`, `version` and what a release's `match` names";
+        "`color`, `version` and what a release file's `match` names";
     "color_conflict", Trace, "event", Event("coalesce(t.color_conflict, false)"),
         "the stamped color contradicts the declared version",
         "`color`, `version`";

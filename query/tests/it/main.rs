@@ -1,6 +1,7 @@
 //! Queries over a real store: live rows, sealed files, patches.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
+mod docs;
 mod equivalence;
 mod guard;
 mod limits;

@@ -8,6 +8,7 @@ mod evals;
 mod import;
 mod kill;
 mod observed;
+mod metrics;
 mod otlp;
 mod people;
 mod prices;

@@ -1,1 +1,170 @@
+//! Paths that were seen, and the statements of evidence.
 
+use super::story::{Call, CallKind, Told, Trace};
+use crate::{
+    engine, rows, view,
+    world::{self, Held, SECOND, START, World},
+};
+use proto::{Grain, Metric, Nanos, measure::SeenPath};
+use query::measure::{PATHS_MAX, Shown, recount_statement, seen, statement};
+use std::collections::BTreeMap;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_are_those_of_calls_that_served_somebody() {
+    let told = Told::drawn(31, 800);
+    let since = START + 300 * SECOND;
+    let mut expected: BTreeMap<(Option<String>, Option<String>), (i64, i64, i64)> = BTreeMap::new();
+    for trace in &told.0 {
+        // Calls of a mirrored trace reached nobody; those of judges are no path of the route.
+        let own = trace
+            .calls
+            .iter()
+            .filter(|call| call.kind == CallKind::Own && !trace.shadow);
+        let starts: Vec<i64> = own.map(|call| call.start).filter(|start| *start >= since).collect();
+        let (Some(first), Some(last)) = (starts.iter().min(), starts.iter().max()) else {
+            continue;
+        };
+        let version = trace.color.is_marked().then(|| trace.color.as_str().to_owned());
+        let tools = (trace.n % 2 == 0).then(|| "tools@7".to_owned());
+        let path = expected.entry((version, tools)).or_insert((0, i64::MAX, 0));
+        *path = (path.0 + 1, path.1.min(*first), path.2.max(*last));
+    }
+    assert_eq!(expected.len(), 6);
+    for held in Held::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = world::write(&told, dir.path(), held);
+        let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(since)).await.unwrap();
+        assert!(paths.windows(2).all(|two| two[0].traces >= two[1].traces));
+        assert_eq!(paths.len(), expected.len(), "{held:?}");
+        for path in paths {
+            let (traces, first, last) = expected[&(path.version.clone(), path.tools.clone())];
+            let known = SeenPath {
+                route: "chat".to_owned(),
+                version: path.version.clone(),
+                provider: Some("openai".to_owned()),
+                model: Some("m".to_owned()),
+                tools: path.tools.clone(),
+                traces,
+                first_seen: Nanos(first),
+                last_seen: Nanos(last),
+                ..SeenPath::default()
+            };
+            assert_eq!(path, known, "{held:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_are_bounded_and_those_with_most_traces_stay() {
+    let call = Call {
+        us: 1_000,
+        ..Call::default()
+    };
+    let trace = |n: usize, version: usize| Trace {
+        n,
+        start: START,
+        us: 1_000,
+        version: Some(format!("v{version:04}")),
+        calls: vec![Call {
+            id: n as u64,
+            start: START,
+            ..call.clone()
+        }],
+        ..Trace::default()
+    };
+    // The last version serves twice.
+    let versions = PATHS_MAX + 10;
+    let mut told = Told((1..=versions).map(|n| trace(n, n)).collect());
+    told.0.push(trace(versions + 2, versions));
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Live);
+    let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(START)).await.unwrap();
+    assert_eq!(paths.len(), PATHS_MAX);
+    assert_eq!(
+        (paths[0].version.as_deref(), paths[0].traces),
+        (Some(&*format!("v{versions:04}")), 2)
+    );
+    assert_eq!(paths[1].version.as_deref(), Some("v0001"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_is_its_name_and_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Half);
+    let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(START)).await.unwrap();
+    let mut prompts: Vec<&str> = paths.iter().filter_map(|path| path.prompt.as_deref()).collect();
+    prompts.sort_unstable();
+    prompts.dedup();
+    assert_eq!(prompts, ["support@12", "support@13"]);
+}
+
+fn shown<'a>(metric: &'a Metric, cohort: Option<&'a str>) -> Shown<'a> {
+    Shown {
+        metric,
+        grain: Grain::Trace,
+        cohort,
+        release: "r1",
+        from: Nanos(START + 10 * SECOND),
+        admitted_before: Nanos(START + 600 * SECOND),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_of_evidence_run_and_their_texts_are_escaped() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 60 }.write(dir.path(), Held::Half);
+    let engine = engine(dir.path());
+    let latency = Metric::Latency;
+    let cells = statement(&Shown {
+        from: Nanos(START),
+        ..shown(&latency, None)
+    });
+    let counted = rows(&engine, view(&snapshot), &cells).await;
+    assert_eq!(
+        counted.iter().map(|row| row[2].as_i64().unwrap()).collect::<Vec<_>>(),
+        [30, 20],
+        "{cells}"
+    );
+    let hostile = "x' OR true --";
+    let eval = Metric::EvalFail(hostile.into());
+    for metric in [&Metric::Error, &Metric::Cost, &eval] {
+        for shown in [
+            shown(metric, Some(hostile)),
+            Shown {
+                release: hostile,
+                ..shown(metric, None)
+            },
+        ] {
+            assert!(rows(&engine, view(&snapshot), &statement(&shown)).await.is_empty());
+            let recount = recount_statement(&shown).unwrap();
+            assert!(rows(&engine, view(&snapshot), &recount).await.is_empty(), "{recount}");
+        }
+    }
+    let nothing_shows = [
+        Shown {
+            grain: Grain::Session,
+            ..shown(&latency, None)
+        },
+        Shown {
+            grain: Grain::Request,
+            ..shown(&latency, None)
+        },
+    ];
+    assert!(nothing_shows.iter().all(|shown| recount_statement(shown).is_none()));
+    let paired = Metric::Paired("p".into());
+    assert_eq!(recount_statement(&shown(&paired, None)), None);
+    assert_eq!(recount_statement(&shown(&Metric::AttemptSeconds, None)), None);
+}
+
+#[test]
+fn moments_are_written_to_the_nanosecond() {
+    let sql = statement(&Shown {
+        from: Nanos(START + 1_000_042),
+        ..shown(&Metric::Error, None)
+    });
+    assert!(
+        sql.contains("minute >= TIMESTAMP '2026-11-20T14:00:00.001000042Z'"),
+        "{sql}"
+    );
+    assert!(sql.contains("minute < TIMESTAMP '2026-11-20T14:10:00.000Z'"), "{sql}");
+}

@@ -73,6 +73,8 @@ pub struct Trace {
     pub us: i64,
     pub color: Color,
     pub release: Option<&'static str>,
+    /// `None`: its color's word.
+    pub version: Option<String>,
     pub cohort: Option<&'static str>,
     pub split: Option<u32>,
     pub mirror_key: Option<String>,
@@ -166,7 +168,10 @@ impl Trace {
             route: Some(ROUTE.into()),
             color: self.color,
             unmarked_reason: (!self.color.is_marked()).then(|| "no rule".into()),
-            version: self.color.is_marked().then(|| self.color.as_str().into()),
+            version: match &self.version {
+                Some(version) => Some(version.as_str().into()),
+                None => self.color.is_marked().then(|| self.color.as_str().into()),
+            },
             release: self.release.map(Into::into),
             cohort: self.cohort.map(Into::into),
             split_ppm: self.split,
@@ -198,7 +203,7 @@ impl Told {
 fn trace(rng: &mut ChaCha8Rng, n: usize, traces: usize) -> Trace {
     let start = START + rng.random_range(0..SPAN_SECS) * SECOND + rng.random_range(0..1_000_000) * 1_000;
     let color = [Color::Blue, Color::Green, Color::Unmarked][[0, 0, 0, 0, 1, 1, 1, 1, 1, 2][rng.random_range(0..10)]];
-    let mirror_key = maybe(rng, 0.4, |rng| format!("m'{}", rng.random_range(0..traces / 5)));
+    let mirror_key = maybe(rng, 0.4, |rng| format!("m'{}", rng.random_range(0..traces / 10)));
     let shadow = mirror_key.is_some() && color == Color::Green && rng.random_bool(0.6);
     let mut trace = Trace {
         n,
@@ -273,7 +278,7 @@ fn trace(rng: &mut ChaCha8Rng, n: usize, traces: usize) -> Trace {
     if rng.random_bool(0.2) {
         trace.calls.push(call(rng, CallKind::Judged, color));
     }
-    for _ in 0..rng.random_range(0..4) {
+    for _ in 0..rng.random_range(0..6) {
         let about = rng.random_range(0..=trace.calls.len());
         let (span, kind) = match trace.calls.get(about) {
             Some(call) => (Some(call.id), Some(call.kind)),
