@@ -152,7 +152,7 @@ metrics! {
     Sampled = "sampled", Rate;
     /// Sessions of at least two traces whose second trace came to the color of the first.
     SessionSame = "session_same", Rate;
-    /// Calls by the second within their minute, for the breaker: bucket `2 s` counts the calls that started in second
+    /// First calls of a trace (of each color) by the second within their minute, for the breaker: bucket `2 s` counts the calls that started in second
     /// `s` of the minute and succeeded, bucket `2 s + 1` those that failed. Not an amount in any other sense.
     AttemptSeconds = "attempt_seconds", Amount;
 }

@@ -11,7 +11,7 @@ use crate::{
     check,
     judge::{Baseline, JudgeInput, PairKey, breaker, judge},
     ledger::{DecisionRow, ReleaseRow},
-    life::{self, DecisionDraft, Event, ReleaseState, Terms},
+    life::{self, Breaker, DecisionDraft, Event, Finding, ReleaseState, Terms},
 };
 use proto::{
     Cell, Color, Grain, Histogram, Metric, Nanos,
@@ -221,7 +221,12 @@ pub fn verify_bundle(text: &str) -> Result<Verified, String> {
     if let Some(inputs) = &inputs {
         judged_again(&bundle, &spec, inputs)?;
     }
-    stepped_again(&bundle, &spec)?;
+    let step: Step = part(&bundle, "step")?;
+    if let Event::Judged(finding) = &step.event {
+        let inputs = inputs.as_ref().ok_or("it was judged, and what was judged is missing")?;
+        led_here(&bundle, inputs, &step, finding)?;
+    }
+    stepped_again(&bundle, &spec, &step)?;
     Ok(match inputs {
         Some(_) => Verified::Same,
         None => Verified::NothingJudged,
@@ -266,28 +271,56 @@ fn judged_again(bundle: &serde_json::Value, spec: &ReleaseSpec, inputs: &Inputs)
     Ok(())
 }
 
-/// Takes the release through the event again. The finding itself must be the judgement's.
-fn stepped_again(bundle: &serde_json::Value, spec: &ReleaseSpec) -> Result<(), String> {
-    let step: Step = part(bundle, "step")?;
-    if let Event::Judged(finding) = &step.event {
-        let said = &bundle["judgement"];
-        let found = serde_json::to_value(finding).map_err(|e| e.to_string())?;
-        for key in [
-            "rollback",
-            "fallbacks",
-            "holds",
-            "passes",
-            "refused",
-            "n_blue",
-            "n_green",
-        ] {
-            if found[key] != said[key] {
-                return Err(format!(
-                    "what led to the decision differs from the judgement in `{key}`"
-                ));
-            }
+/// Whether the judgement is the one that the step was taken on: same constants, same order, same findings.
+fn led_here(bundle: &serde_json::Value, inputs: &Inputs, step: &Step, finding: &Finding) -> Result<(), String> {
+    let said = &bundle["judgement"];
+    let found = serde_json::to_value(finding).map_err(|e| e.to_string())?;
+    for key in [
+        "rollback",
+        "fallbacks",
+        "holds",
+        "passes",
+        "refused",
+        "n_blue",
+        "n_green",
+        "n_pairs",
+        "sample_ratio_suspended",
+        "sample_ratio_fired",
+    ] {
+        if found[key] != said[key] {
+            return Err(format!(
+                "what led to the decision differs from the judgement in `{key}`"
+            ));
         }
     }
+    let read = &bundle["breaker"];
+    let breaker = match (read["fires"].as_bool(), read["common_outage"].as_bool()) {
+        (Some(true), _) => Breaker::Fired,
+        (_, Some(true)) => Breaker::CommonOutage,
+        _ => Breaker::Quiet,
+    };
+    let before = &step.before;
+    let muted: Vec<&str> = before.muted_gates(step.now);
+    let same = [
+        ("breaker", finding.breaker == breaker),
+        ("baseline", inputs.baseline == before.baseline),
+        ("order", inputs.order == before.order),
+        ("counted_from", inputs.counted_from == before.counted_from),
+        (
+            "opened",
+            inputs.opened_secs == before.opened.0.div_euclid(1_000_000_000),
+        ),
+        ("watching", inputs.watching == watching(before.phase)),
+        ("muted", inputs.muted == muted),
+    ];
+    match same.iter().find(|(_, same)| !same) {
+        Some((what, _)) => Err(format!("what was judged is not what the release was at, in `{what}`")),
+        None => Ok(()),
+    }
+}
+
+/// Takes the release through the event again, and holds the decision against what comes of it.
+fn stepped_again(bundle: &serde_json::Value, spec: &ReleaseSpec, step: &Step) -> Result<(), String> {
     let terms = Terms {
         spec,
         resolution: Duration::from_secs(step.resolution_secs),
@@ -298,12 +331,29 @@ fn stepped_again(bundle: &serde_json::Value, spec: &ReleaseSpec) -> Result<(), S
     if again.decisions != step.drafts {
         return Err("taking the release through its event again gives other decisions".to_owned());
     }
-    let action = &bundle["decision"]["action"];
-    let named = |d: &DecisionDraft| serde_json::to_value(d.action).is_ok_and(|a| a == *action);
-    if again.decisions.iter().any(named) {
+    let decision: DecisionRow = part(bundle, "decision")?;
+    let is_of = |d: &DecisionDraft| {
+        let culprits: Vec<String> = d
+            .culprits
+            .iter()
+            .map(|p| life::named(std::slice::from_ref(p)))
+            .collect();
+        (d.action, &d.cohort, &d.reason, &d.actor, d.green_ppm, d.notified)
+            == (
+                decision.action,
+                &decision.cohort,
+                &decision.reason,
+                &decision.actor,
+                decision.green_ppm,
+                decision.notified,
+            )
+            && culprits == decision.culprits
+            && decision.decided_at == step.now
+    };
+    if again.decisions.iter().any(is_of) {
         Ok(())
     } else {
-        Err(format!("the decision is {action}, and its evidence leads to none such"))
+        Err("its evidence leads to no such decision".to_owned())
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a running release asks of the rows.
 
 use super::reading::pairs_from;
-use crate::{judge::pair_plans, ledger::ReleaseRow};
+use crate::{judge::pair_plans, ledger::ReleaseRow, life::slot_after};
 use proto::{
     Nanos,
     measure::{MeasurePlan, SqlPlan},
@@ -22,7 +22,11 @@ pub(super) fn of(row: &ReleaseRow, resolution: Duration) -> MeasurePlan {
     MeasurePlan {
         release: spec.id.as_str().into(),
         route: spec.route.as_str().into(),
-        from: Nanos::from_secs(state.counted_from),
+        // sessions and users freeze their thresholds from the warm-up, and one begun in it is not a new one later
+        from: match spec.unit {
+            Unit::Trace => Nanos::from_secs(state.counted_from),
+            Unit::Session | Unit::User => Nanos::from_secs(slot_after(state.opened, resolution)),
+        },
         pairs_from: Nanos::from_secs(pairs_from(state, resolution)),
         minute_secs: whole(resolution.as_secs()).max(1),
         admitted_after_secs: whole((spec.timeout + spec.grace).as_secs()),

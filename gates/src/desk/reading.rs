@@ -9,9 +9,9 @@ use crate::{
     life::{Breaker, Fallen, Finding, Quiet, ReleaseState, Slot, slot_after},
 };
 use proto::{
-    CellTable, Color, Grain, Metric, Nanos,
+    Color, Grain, Metric, Nanos,
     cell::{Minute, Minutes, Scope, Series},
-    decision::{Headroom, Phase, Verdict},
+    decision::{Headroom, Verdict},
     measure::Measured,
     release::{ReleaseSpec, Unit},
 };
@@ -81,14 +81,12 @@ pub(crate) fn prepare(
     let before = (row.state.baseline.is_some(), row.state.order.len());
     late.clear();
     if row.state.baseline.is_none() {
-        match frozen(row, cells, now) {
-            Ok(baseline) => {
+        match frozen(row, input, now) {
+            Ok((baseline, shaped)) => {
                 row.state.baseline = Some(baseline);
-                if row.state.phase == Phase::Observed {
-                    // what shaped the thresholds is not held against them
-                    let shaped = now.minus(row.spec.timeout + row.spec.grace);
-                    row.state.counted_from = row.state.counted_from.max(slot_after(shaped, resolution));
-                }
+                // what shaped the thresholds is not held against them
+                let counted = slot_after(shaped, resolution);
+                row.state.counted_from = row.state.counted_from.max(counted);
             }
             Err(why) => *late = why,
         }
@@ -115,7 +113,9 @@ fn scope(row: &ReleaseRow) -> Scope {
 
 /// Blue before the release if there is enough of it, else with blue's warm-up inside the release, once all of that is
 /// admitted; a warm-up that was too quiet is made longer.
-fn frozen(row: &ReleaseRow, cells: &CellTable, now: Nanos) -> Result<Baseline, String> {
+fn frozen(row: &ReleaseRow, input: &GateInput, now: Nanos) -> Result<(Baseline, Nanos), String> {
+    let cells = &input.cells;
+    let measured = input.measured.get(&row.spec.id).map(|m| &*m.minutes);
     let spec = &row.spec;
     let opened = row.state.opened;
     let secs = |at: Nanos| at.0.div_euclid(1_000_000_000);
@@ -134,7 +134,7 @@ fn frozen(row: &ReleaseRow, cells: &CellTable, now: Nanos) -> Result<Baseline, S
         humantime::format_duration(spec.baseline)
     );
     if let Ok(baseline) = freeze(spec, history(), now, said) {
-        return Ok(baseline);
+        return Ok((baseline, opened));
     }
     let warm = opened.plus(spec.warmup);
     let admitted = spec.admitted_at(warm);
@@ -146,17 +146,19 @@ fn frozen(row: &ReleaseRow, cells: &CellTable, now: Nanos) -> Result<Baseline, S
     }
     let inside = scope(row);
     let until = |end: i64| {
-        let minutes = cells.minutes(&inside);
+        let minutes = [cells.minutes(&inside), measured];
         let range = minutes
             .into_iter()
+            .flatten()
             .flat_map(move |m| m.range(secs(opened)..end.max(secs(opened))));
         range.flat_map(|(_, minute)| minute.iter().map(|(s, c)| (s, &**c)))
     };
     let said = "blue before the release and in its warm-up".to_owned();
-    freeze(spec, history().chain(until(secs(warm))), now, said).or_else(|_| {
+    let in_time = freeze(spec, history().chain(until(secs(warm))), now, said).map(|baseline| (baseline, warm));
+    in_time.or_else(|_| {
         let end = now.minus(spec.timeout + spec.grace);
         let said = "blue before the release and in its warm-up, made longer for lack of traffic";
-        freeze(spec, history().chain(until(secs(end))), now, said.to_owned())
+        freeze(spec, history().chain(until(secs(end))), now, said.to_owned()).map(|baseline| (baseline, end))
     })
 }
 
@@ -488,7 +490,7 @@ impl Tally {
 mod tests {
     use super::*;
     use crate::{check, life::ReleaseState};
-    use proto::{Cell, CellKey};
+    use proto::{Cell, CellKey, CellTable};
 
     const FILE: &str = include_str!("../../tests/it/release.toml");
 

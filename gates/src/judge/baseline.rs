@@ -4,10 +4,13 @@
 //! alpha. That is why cells that are not admitted yet may be passed too, and why a small sample is enough. Once green
 //! serves alone it is held against blue's past: then the upper bound of the estimate counts, and "iid" is assumed.
 
-use super::units::{natural_grain, per_display_unit};
+use super::{
+    plan::{grain_of, unit_grain},
+    units::{natural_grain, per_display_unit},
+};
 use crate::stats::quantile::snap;
 use proto::{
-    Cell, Color, Histogram, Metric, Nanos,
+    Cell, Color, Grain, Histogram, Metric, Nanos,
     bucket::range_of,
     cell::Series,
     metric::MetricKind,
@@ -76,17 +79,19 @@ pub fn freeze<'a>(
     frozen_at: Nanos,
     source: String,
 ) -> Result<Baseline, String> {
-    let mut sums: BTreeMap<Metric, Cell> = BTreeMap::new();
+    let mut sums: BTreeMap<(Metric, Grain), Cell> = BTreeMap::new();
     for (series, cell) in cells {
-        if series.color == Color::Blue && series.grain == natural_grain(&series.metric) {
-            sums.entry(series.metric.clone()).or_default().merge(cell, 1);
+        if series.color == Color::Blue {
+            let key = (series.metric.clone(), series.grain);
+            sums.entry(key).or_default().merge(cell, 1);
         }
     }
-    let traces = sums.get(&Metric::Traces).map_or(0, |c| c.n);
+    let sum = |metric: &Metric, grain: Grain| sums.get(&(metric.clone(), grain));
+    let traces = sum(&Metric::Traces, unit_grain(spec.unit)).map_or(0, |c| c.n);
     let mut gates = BTreeMap::new();
     let mut missing = Vec::new();
     for gate in &spec.gates {
-        let cell = sums.get(&gate.metric).cloned().unwrap_or_default();
+        let cell = sum(&gate.metric, grain_of(spec, gate)).cloned().unwrap_or_default();
         let needed = units_needed(gate);
         let absent = cell.n == 0 && traces >= TRACES_MIN;
         if cell.n < needed && !absent {
@@ -95,7 +100,7 @@ pub fn freeze<'a>(
         gates.insert(gate.name.clone(), gate_baseline(gate, &cell));
     }
     if missing.is_empty() {
-        let attempts = sums.get(&Metric::AttemptError);
+        let attempts = sum(&Metric::AttemptError, natural_grain(&Metric::AttemptError));
         Ok(Baseline {
             gates,
             attempt_error: attempts.filter(|c| c.n > 0).map(share),

@@ -48,6 +48,14 @@ pub(super) const fn unit_grain(unit: Unit) -> Grain {
 /// Rate that the mixture of two iid arms looks at first, where blue's history says nothing. Frozen by being a constant.
 const P_HIST_DEFAULT: f64 = 0.05;
 
+/// The grain at which a gate of a release is judged: what is said of traces is said of the randomised units.
+pub(super) const fn grain_of(spec: &ReleaseSpec, gate: &GateSpec) -> Grain {
+    match natural_grain(&gate.metric) {
+        Grain::Trace if !gate.paired && gate.sql.is_none() => unit_grain(spec.unit),
+        natural => natural,
+    }
+}
+
 /// What is counted of a unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Counting {
@@ -155,10 +163,7 @@ impl Plan {
             (MetricKind::Amount, None) => mean(gate, frozen, randomised)?,
         };
         let one_arm = matches!(gate.margin, Margin::Max(_) | Margin::Min(_));
-        let grain = match natural_grain(&gate.metric) {
-            Grain::Trace if !gate.paired && gate.sql.is_none() => unit_grain(spec.unit),
-            natural => natural,
-        };
+        let grain = grain_of(spec, gate);
         let source = match gate.sql {
             Some(_) => Source::Rows,
             None if gate.paired => Source::Rows,

@@ -483,8 +483,8 @@ fn enqueue(
 #[must_use]
 pub fn supersedes(newer: Action, older: Action) -> bool {
     match newer {
-        Action::Promote | Action::Rollback => true,
-        Action::Advance => older != Action::Fallback,
+        Action::Rollback => true,
+        Action::Promote | Action::Advance => older != Action::Fallback,
         Action::Fallback => matches!(older, Action::Hold | Action::Escalate),
         Action::Hold | Action::Settle | Action::Escalate => false,
     }

@@ -9,7 +9,7 @@ use proto::{
     Nanos,
     cell::PPM,
     decision::{Action, Phase},
-    release::{Mode, NoData},
+    release::{Mode, NoData, Unit},
 };
 use std::time::Duration;
 
@@ -50,13 +50,16 @@ impl Turn<'_> {
         self.wait(why.clone());
         match self.terms.spec.no_data {
             NoData::Extend => self.extend(),
-            NoData::Hold if fresh => {
+            NoData::Hold | NoData::Fail
+                if fresh && (self.terms.spec.no_data == NoData::Hold || self.terms.spec.unit != Unit::Trace) =>
+            {
                 if self.state.held.is_none() {
                     self.draft(Action::Hold, why.clone(), &[]);
                 }
                 self.draft(Action::Escalate, why, &[]);
             }
-            NoData::Fail if missing.expected && missing.blue.is_none() => {
+            // traces of one session come and stay away together: their number says less than it seems
+            NoData::Fail if missing.expected && missing.blue.is_none() && self.terms.spec.unit == Unit::Trace => {
                 self.roll_back(&format!("{why}, and no_data = \"fail\""), &[]);
                 return true;
             }

@@ -66,7 +66,12 @@ impl Turn<'_> {
                 self.tell(Told::CommonOutage, why);
                 false
             }
-            _ => false,
+            // neither color is above the limit any more: what comes now is news again
+            Breaker::Quiet => {
+                self.state.told.remove(&Told::CommonOutage);
+                false
+            }
+            Breaker::CommonOutage => false,
         }
     }
 

@@ -154,12 +154,15 @@ impl Tally {
 
     /// What the calls and requests of a trace contribute: also those of a failed try that another trace made good.
     fn add_requests(&mut self, outcome: &Outcome, of: impl Fn(Color) -> Group + Copy, sign: i64) {
+        // Calls of one trace fail together, so only the first of each color is a draw of its own.
+        let mut seen: [bool; 3] = [false; 3];
         for attempt in &outcome.attempts {
+            let first = !std::mem::replace(&mut seen[attempt.color as usize], true);
             let cells = self.groups.entry(of(attempt.color)).or_default();
             rate(cells, &Metric::AttemptError, Grain::Attempt, attempt.error, sign);
             rate(cells, &Metric::RateLimited, Grain::Attempt, attempt.rate_limited, sign);
             // the breaker tells starts apart by the second; nothing else does, so only releases pay for it
-            if outcome.mark.release.is_some() {
+            if first && outcome.mark.release.is_some() {
                 let bucket = 2 * outcome.second() + u32::from(attempt.error);
                 bump(cells, &Metric::AttemptSeconds, Grain::Attempt, |cell| {
                     cell.n += sign;
