@@ -217,7 +217,7 @@ fn drawn(rng: &mut ChaCha8Rng, n: u64, base: u64) -> Writer<'_> {
     if retried {
         stamps.push(text("gateway.request.id", format!("q{}", n / 10)));
     }
-    let failed = if retried { n % 10 == 0 } else { it.chance(0.2) };
+    let failed = if retried { n.is_multiple_of(10) } else { it.chance(0.2) };
     let root = it.span(None, SpanKind::Server, stamps, failed);
     if it.chance(0.4) {
         it.out[0].trace_state = it.of(&["ot=th:8", "ot=th:0"]).to_owned();

@@ -9,11 +9,14 @@ use proto::{Grain, Metric, Nanos, measure::SeenPath};
 use query::measure::{PATHS_MAX, Shown, recount_statement, seen, statement};
 use std::collections::BTreeMap;
 
+/// Version and tools, and how often a path was seen, first and last.
+type Paths = BTreeMap<(Option<String>, Option<String>), (i64, i64, i64)>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_are_those_of_calls_that_served_somebody() {
     let told = Told::drawn(31, 800);
     let since = START + 300 * SECOND;
-    let mut expected: BTreeMap<(Option<String>, Option<String>), (i64, i64, i64)> = BTreeMap::new();
+    let mut expected = Paths::new();
     for trace in &told.0 {
         // Calls of a mirrored trace reached nobody; those of judges are no path of the route.
         let own = trace
@@ -25,7 +28,7 @@ async fn paths_are_those_of_calls_that_served_somebody() {
             continue;
         };
         let version = trace.color.is_marked().then(|| trace.color.as_str().to_owned());
-        let tools = (trace.n % 2 == 0).then(|| "tools@7".to_owned());
+        let tools = trace.n.is_multiple_of(2).then(|| "tools@7".to_owned());
         let path = expected.entry((version, tools)).or_insert((0, i64::MAX, 0));
         *path = (path.0 + 1, path.1.min(*first), path.2.max(*last));
     }
