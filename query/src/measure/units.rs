@@ -6,10 +6,13 @@
 use super::{
     ADMITTED, Asked,
     gathered::{Gathered, Place, color_of, count, ppm, record},
-    reads::{Reads, is_amount},
+    reads::{Reads, apart, is_amount, with},
     rows::Rows,
 };
-use crate::{QueryError, metrics::SERVED};
+use crate::{
+    QueryError,
+    metrics::{Apart, SERVED},
+};
 use proto::{Color, Grain, Metric, Nanos, release::Unit};
 
 /// Columns before those of metrics.
@@ -33,6 +36,10 @@ pub(super) async fn gather(asked: &Asked<'_>, out: &mut Gathered) -> Result<(), 
     for read in reads.columns.iter_mut().filter(|read| read.metric == Metric::Cost) {
         COST.clone_into(&mut read.expr);
     }
+    let apart = match reads.is_told() {
+        true => apart(asked, Apart::All, "apart").await?,
+        false => None,
+    };
     // A prefix keeps ids of traces and of others apart.
     let sql = format!(
         "{}SELECT CASE WHEN {id} IS NULL THEN concat('t', t.trace_id) ELSE concat('u', {id}) END AS unit,
@@ -40,9 +47,9 @@ pub(super) async fn gather(asked: &Asked<'_>, out: &mut Gathered) -> Result<(), 
 FROM traces t{}
 WHERE {ADMITTED} AND {SERVED}
 ORDER BY unit, t.start_time, t.trace_id",
-        reads.with(),
+        with(std::slice::from_ref(&apart)),
         reads.selected(),
-        reads.joined()
+        reads.joined(apart.as_ref().map(|_| "apart"))
     );
     let mut fold = Fold {
         reads: &reads,

@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 async fn paths_are_those_of_calls_that_served_somebody() {
     let told = Told::drawn(31, 800);
     let since = START + 300 * SECOND;
-    let mut expected: BTreeMap<(Option<String>, Option<String>), (i64, i64, i64)> = BTreeMap::new();
+    // Version, tools: traces, first, last.
+    type Path = (Option<String>, Option<String>);
+    let mut expected: BTreeMap<Path, (i64, i64, i64)> = BTreeMap::new();
     for trace in &told.0 {
         // Calls of a mirrored trace reached nobody; those of judges are no path of the route.
         let own = trace

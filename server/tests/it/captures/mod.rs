@@ -4,7 +4,7 @@
 //! `TRUTH_SEED=n` repeats one delivery, `TRUTH_SEEDS=n` tries the first n.
 
 pub mod message;
-mod truth;
+pub mod truth;
 mod twins;
 pub mod wire;
 
