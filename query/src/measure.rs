@@ -94,6 +94,12 @@ const ADMITTED: &str = "t.release = $release AND t.start_time >= $from AND t.sta
 /// Where spans of such traces lie: clocks of a trace's spans may differ, though not by a day.
 const SPANS_SINCE: &str = "start_time >= $from - INTERVAL '1 day'";
 
+/// A text as it stands, without the buffers and dictionaries of the batch it was read with: rows that are sorted keep what
+/// they hold, and memory is counted for each batch.
+fn plain(column: &str) -> String {
+    format!("arrow_cast({column}, 'Utf8')")
+}
+
 impl<'a> Asked<'a> {
     fn new(engine: &'a Engine, view: View, plan: &'a MeasurePlan, now: Nanos) -> Self {
         let wait = Duration::from_secs(u64::try_from(plan.admitted_after_secs).unwrap_or(0));

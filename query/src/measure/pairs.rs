@@ -6,7 +6,8 @@
 
 use super::{
     ADMITTED, Asked, SPANS_SINCE,
-    gathered::{Gathered, Place, color_of, count, record},
+    gathered::{Gathered, Place, count, record},
+    plain,
     reads::{Reads, apart, is_amount, with},
     rows::Rows,
     within,
@@ -67,12 +68,9 @@ async fn statement(asked: &Asked<'_>, reads: &mut Reads) -> Result<String, Query
             read.expr = told;
         }
     }
-    let apart_all = match reads.is_told() {
-        true => apart(asked, Apart::All, "apart").await?,
-        false => None,
-    };
+    let apart_all = reads.apart(asked).await?;
     let judges = match of_calls {
-        true => apart(asked, Apart::Judges, "judges").await?,
+        true => apart(asked, Apart::Judges, "judges", "release = $release").await?,
         false => None,
     };
     let calls = if of_calls {
@@ -82,11 +80,13 @@ async fn statement(asked: &Asked<'_>, reads: &mut Reads) -> Result<String, Query
         String::new()
     };
     Ok(format!(
-        "{}SELECT t.mirror_key, t.assigned_color, t.start_time, t.cohort{}
+        "{}SELECT {} AS key, t.assigned_color = 'green', t.start_time, {}{}
 FROM traces t{}{calls}
 WHERE {ADMITTED} AND t.mirror_key IS NOT NULL AND t.assigned_color IS NOT NULL AND t.superseded IS NOT TRUE
-ORDER BY t.mirror_key, t.start_time, t.trace_id",
+ORDER BY key, t.start_time, t.trace_id",
         with(&[apart_all.clone(), judges]),
+        plain("t.mirror_key"),
+        plain("t.cohort"),
         reads.selected(),
         reads.joined(apart_all.as_ref().map(|_| "apart"))
     ))
@@ -109,7 +109,7 @@ fn calls(has_judges: bool) -> String {
     first_value(s.json_checks ORDER BY s.end_time DESC, s.span_id DESC)
       FILTER (WHERE lower(s.status) IS NULL OR lower(s.status) NOT LIKE '%error') AS json_checks
   FROM (SELECT t.trace_id FROM traces t WHERE {ADMITTED} AND t.shadow AND t.mirror_key IS NOT NULL) m
-  JOIN (SELECT * FROM spans WHERE role = 'call' AND {SPANS_SINCE}) s ON s.trace_id = m.trace_id{judges}
+  JOIN (SELECT * FROM spans WHERE role = 'call' AND release = $release AND {SPANS_SINCE}) s ON s.trace_id = m.trace_id{judges}
   WHERE true{own}
   GROUP BY s.trace_id"
     )
@@ -222,11 +222,7 @@ impl Fold<'_> {
                 self.flush(out);
                 self.key = Some(key.to_owned());
             }
-            let side = match color_of(rows.text(1, row)) {
-                Color::Blue => &mut self.sides[0],
-                Color::Green => &mut self.sides[1],
-                Color::Unmarked => continue,
-            };
+            let side = &mut self.sides[usize::from(rows.is(1, row))];
             if side.is_none() {
                 *side = Some(Side {
                     start: Nanos(rows.int(2, row).unwrap_or_default()),

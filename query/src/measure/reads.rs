@@ -3,7 +3,7 @@
 use super::{Asked, SPANS_SINCE};
 use crate::{
     QueryError,
-    metrics::{self, Apart, Read, UNMARKED, evaluations},
+    metrics::{self, Apart, Read, UNMARKED, among, evaluations},
 };
 use proto::{Metric, metric::MetricKind};
 
@@ -54,9 +54,17 @@ impl Reads {
         true
     }
 
-    /// Whether evaluations are read.
-    pub fn is_told(&self) -> bool {
-        !self.told.is_empty()
+    /// Spans that are apart of traces with evaluations of single spans, as a query called `apart`; `None` if there are none.
+    pub async fn apart(&self, asked: &Asked<'_>) -> Result<Option<String>, QueryError> {
+        if self.told.is_empty() {
+            return Ok(None);
+        }
+        let names: Vec<String> = self.told.iter().flatten().cloned().collect();
+        let seeds = format!(
+            "trace_id IN (SELECT e.trace_id FROM evals e WHERE e.span_id IS NOT NULL AND e.trace_id IS NOT NULL AND {})",
+            among(&names)
+        );
+        apart(asked, Apart::All, "apart", &seeds).await
     }
 
     /// `, expr AS m0, expr AS m1`.
@@ -67,13 +75,13 @@ impl Reads {
 
     /// What follows `FROM traces t`; `apart` names the query of [`Apart::All`], if there is any such span.
     pub fn joined(&self, apart: Option<&str>) -> String {
-        if self.is_told() {
+        if self.told.is_empty() {
+            String::new()
+        } else {
             format!(
                 "\nLEFT JOIN (\n  {}\n) v ON v.trace_id = t.trace_id",
                 evaluations(&self.told, apart)
             )
-        } else {
-            String::new()
         }
     }
 }
@@ -88,12 +96,15 @@ impl TraceRead {
     }
 }
 
-/// The query called `name` of spans that are apart, if there is any such span.
-pub(super) async fn apart(asked: &Asked<'_>, of: Apart, name: &str) -> Result<Option<String>, QueryError> {
+/// The query called `name` of spans that are apart, if there is any such span; `seeds` narrows those it begins with.
+pub(super) async fn apart(asked: &Asked<'_>, of: Apart, name: &str, seeds: &str) -> Result<Option<String>, QueryError> {
     let mut is_there = false;
-    let probe = format!("SELECT 1 FROM spans WHERE {} AND {SPANS_SINCE} LIMIT 1", of.seeds());
+    let probe = format!(
+        "SELECT 1 FROM spans WHERE {} AND {SPANS_SINCE} AND {seeds} LIMIT 1",
+        of.seeds()
+    );
     asked.each(&probe, |rows| is_there |= rows.len() > 0).await?;
-    Ok(is_there.then(|| of.query(name, SPANS_SINCE)))
+    Ok(is_there.then(|| of.query(name, seeds, SPANS_SINCE)))
 }
 
 /// What stands before `SELECT`.

@@ -36,7 +36,7 @@ FROM (
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 ORDER BY traces DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 LIMIT {PATHS_MAX}",
-        Apart::All.query("apart", "start_time >= $since - INTERVAL '1 day'")
+        Apart::All.query("apart", "true", "start_time >= $since - INTERVAL '1 day'")
     );
     let mut paths = Vec::new();
     let parameters = Parameters::default().time("since", since);

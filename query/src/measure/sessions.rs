@@ -4,6 +4,7 @@
 use super::{
     ADMITTED, Asked,
     gathered::{Gathered, Place, color_of, count, ppm},
+    plain,
 };
 use crate::{QueryError, metrics::SERVED};
 use proto::{Color, Grain, Metric, Nanos};
@@ -21,10 +22,11 @@ struct Session {
 /// Adds the cells of `session_same`.
 pub(super) async fn gather(asked: &Asked<'_>, out: &mut Gathered) -> Result<(), QueryError> {
     let sql = format!(
-        "SELECT t.session_id, t.start_time, t.assigned_color, t.split FROM traces t
+        "SELECT {} AS session, t.start_time, t.assigned_color, t.split FROM traces t
 WHERE {ADMITTED} AND {SERVED} AND t.session_id IS NOT NULL AND t.assigned_color IS NOT NULL
   AND t.split > 0 AND t.split < 1
-ORDER BY t.session_id, t.start_time, t.trace_id"
+ORDER BY session, t.start_time, t.trace_id",
+        plain("t.session_id")
     );
     let mut session: Option<Session> = None;
     asked

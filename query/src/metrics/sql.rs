@@ -24,12 +24,12 @@ impl Apart {
         }
     }
 
-    /// A query of its own for `WITH RECURSIVE`, under this name; `since` is a condition on `start_time` that leaves
-    /// files out, or `true`.
-    pub(crate) fn query(self, name: &str, since: &str) -> String {
+    /// A query of its own for `WITH RECURSIVE`, under this name. `seeds` narrows the spans it begins with, `since` all of
+    /// them (a condition on `start_time` that leaves files out); either may be `true`.
+    pub(crate) fn query(self, name: &str, seeds: &str, since: &str) -> String {
         format!(
             "{name}(trace_id, span_id, judged) AS (
-  SELECT trace_id, span_id, coalesce(role = 'evaluator', false) FROM spans WHERE {} AND {since}
+  SELECT trace_id, span_id, coalesce(role = 'evaluator', false) FROM spans WHERE {} AND {since} AND {seeds}
   UNION
   SELECT s.trace_id, s.span_id, a.judged OR s.role = 'evaluator'
   FROM {name} a JOIN (SELECT * FROM spans WHERE {since}) s ON s.trace_id = a.trace_id AND s.parent_span_id = a.span_id
@@ -88,7 +88,8 @@ pub(crate) fn evaluations(names: &[Vec<String>], apart: Option<&str>) -> String 
     judged(&format!("e.trace_id{columns}"), &among(&all), "e.trace_id", apart)
 }
 
-fn among(names: &[String]) -> String {
+/// Evaluations `e` of these names.
+pub(crate) fn among(names: &[String]) -> String {
     let mut names: Vec<String> = names.iter().map(|name| literal(name)).collect();
     names.sort_unstable();
     names.dedup();
@@ -144,7 +145,7 @@ pub(super) fn view(metric: &MetricDoc) -> String {
 }
 
 fn with_apart(select: &str) -> String {
-    format!("WITH RECURSIVE {}\n{select}", Apart::All.query("apart", "true"))
+    format!("WITH RECURSIVE {}\n{select}", Apart::All.query("apart", "true", "true"))
 }
 
 /// Color under which a trace counts: of the first try, if this trace is its fallback.

@@ -8,11 +8,11 @@ use super::{
     until,
 };
 use crate::{
-    engine, view,
-    world::{self, Held},
+    engine, rows, view,
+    world::{self, Held, SECOND, START},
 };
 use proto::{
-    Cell, Color, Grain, Metric,
+    Cell, Color, Grain, Metric, Nanos,
     cell::{Minutes, PPM},
     measure::MeasurePlan,
     metric::MetricKind,
@@ -214,6 +214,37 @@ async fn sessions_costs_and_the_worst_come_without_being_asked_for() {
         };
         assert!(what.contains(&evaluations), "{what}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_view_of_sessions_says_what_is_measured() {
+    let told = Told::drawn(23, 1_000);
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Half);
+    let engine = engine(dir.path());
+    let all = MeasurePlan {
+        from: Nanos(START),
+        ..plan()
+    };
+    let later = Nanos(START + 10_000 * SECOND);
+    let measured = measure(&engine, view(&snapshot), &all, later, &mut SqlMemory::default()).await;
+    let mut cells: Vec<[i64; 4]> = Vec::new();
+    for (minute, of_minute) in measured.minutes.iter() {
+        cells.extend(of_minute.iter().map(|(series, cell)| {
+            let is_green = i64::from(series.color == Color::Green);
+            [*minute, is_green, cell.events, cell.n]
+        }));
+    }
+    let sql = "SELECT CAST(date_trunc('minute', start_time) AS BIGINT) / 1000000000 AS minute, CAST(color = 'green' AS BIGINT),
+                      count(*) FILTER (WHERE event), count(*)
+               FROM metric_session_same WHERE release = 'r''1' GROUP BY 1, 2, split ORDER BY 1, split, 2";
+    let of_view: Vec<[i64; 4]> = rows(&engine, view(&snapshot), sql)
+        .await
+        .iter()
+        .map(|row| std::array::from_fn(|i| row[i].as_i64().unwrap()))
+        .collect();
+    assert!(of_view.len() > 20);
+    assert_eq!(of_view, cells);
 }
 
 #[tokio::test(flavor = "multi_thread")]
