@@ -33,7 +33,6 @@ use gathered::Gathered;
 use proto::{
     Nanos,
     measure::{EVERY_GATE, MeasurePlan, Measured},
-    release::Unit,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -44,23 +43,30 @@ pub async fn measure(engine: &Engine, view: View, plan: &MeasurePlan, now: Nanos
     let mut out = Gathered::new(plan.minute_secs);
     let mut obstacles = BTreeMap::new();
 
-    let mut paired = Ok(());
-    if !plan.pairs.is_empty() {
-        paired = pairs::gather(&asked, &mut out, &mut obstacles).await;
+    // What breaks off leaves nothing behind: a part of the pairs would be no sample of them.
+    let part = || Gathered::new(plan.minute_secs);
+    let mut pairs = part();
+    match pairs::gather(&asked, &mut pairs, &mut obstacles).await {
+        Ok(()) => out.absorb(pairs),
+        Err(error) => {
+            let of = plan.pairs.iter().map(|pair| pair.gate.to_string());
+            obstacles.extend(of.map(|gate| (gate, format!("its pairs could not be counted: {error}"))));
+        }
     }
-    if let Err(error) = paired {
-        let of = plan.pairs.iter().map(|pair| pair.gate.to_string());
-        obstacles.extend(of.map(|gate| (gate, format!("its pairs could not be counted: {error}"))));
+    let mut units = part();
+    match units::gather(&asked, &mut units).await {
+        Ok(()) => out.absorb(units),
+        Err(error) => {
+            obstacles.insert(EVERY_GATE.to_owned(), format!("units could not be counted: {error}"));
+        }
     }
-    if plan.unit != Unit::Trace
-        && let Err(error) = units::gather(&asked, &mut out).await
-    {
-        obstacles.insert(EVERY_GATE.to_owned(), format!("units could not be counted: {error}"));
-    }
-    if let Err(error) = sessions::gather(&asked, &mut out).await {
-        obstacles
-            .entry(EVERY_GATE.to_owned())
-            .or_insert_with(|| format!("sessions could not be counted: {error}"));
+    let mut sessions = part();
+    match sessions::gather(&asked, &mut sessions).await {
+        Ok(()) => out.absorb(sessions),
+        Err(error) => {
+            let why = format!("sessions could not be counted: {error}");
+            obstacles.entry(EVERY_GATE.to_owned()).or_insert(why);
+        }
     }
     memory.follow(&asked, &mut out, &mut obstacles).await;
     Measured {

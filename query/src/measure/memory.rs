@@ -3,8 +3,8 @@
 //! A statement counts everything up to a moment, so the difference of two moments is what happened between them, and it goes
 //! under the minute and the split of the earlier one. Before anything new is counted the last moment is counted again, over
 //! the rows of now. If that differs, the past has changed, and it matters where: a label that came late belongs to the split
-//! under which its trace ran. Where it changed is found by halving: if the counts of two moments have moved by the same, so
-//! have all between. A count that falls over the *same* rows is a statement that does not count cumulatively.
+//! under which its trace ran. Where it changed is found by halving: if the counts of two moments have moved by the same, it is taken
+//! that all between have. A count that falls over the *same* rows is a statement that does not count cumulatively.
 
 use super::{
     Asked,

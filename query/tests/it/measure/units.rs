@@ -1,7 +1,7 @@
 //! Sessions and users as units, sessions that stick, and what is only shown.
 
 use super::{
-    assert_same, listed, normalised, now,
+    assert_same, listed, name, normalised, now,
     oracle::{self, Cells, is_unpriced, series, unit},
     plan,
     story::{CallKind, Told, Trace},
@@ -14,11 +14,14 @@ use crate::{
 use proto::{
     Cell, Color, Grain, Metric, Nanos,
     cell::{Minutes, PPM},
-    measure::MeasurePlan,
+    measure::{EVERY_GATE, MeasurePlan, PairPlan, PairRead},
     metric::MetricKind,
     release::Unit,
 };
-use query::measure::{SqlMemory, measure};
+use query::{
+    Engine, EngineOptions,
+    measure::{SqlMemory, measure},
+};
 use std::collections::BTreeMap;
 
 const METRICS: [&str; 22] = [
@@ -266,4 +269,30 @@ async fn a_release_without_rows_measures_nothing() {
     .await;
     assert!(measured.minutes.is_empty() && measured.obstacles.is_empty() && measured.worst.is_empty());
     assert_eq!((measured.at, measured.shadow_cost_nano), (now(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_off_leaves_no_cells_and_says_why() {
+    let told = Told::drawn(24, 3_000);
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Live);
+    let mut options = EngineOptions::new(dir.path());
+    (options.memory_bytes, options.spill_bytes) = (60_000, 0);
+    let engine = Engine::new(options).unwrap();
+    let plan = MeasurePlan {
+        unit: Unit::Session,
+        metrics: vec![normalised("latency")],
+        pairs: vec![PairPlan {
+            gate: name("errors"),
+            metric: normalised("error"),
+            read: PairRead::Event,
+            by_cohort: false,
+        }],
+        ..plan()
+    };
+    let measured = measure(&engine, view(&snapshot), &plan, now(), &mut SqlMemory::default()).await;
+    assert_eq!(measured.obstacles.keys().collect::<Vec<_>>(), [EVERY_GATE, "errors"]);
+    assert!(measured.obstacles["errors"].contains("raise the query memory"));
+    assert!(measured.obstacles[EVERY_GATE].contains("raise the query memory"));
+    assert!(measured.minutes.is_empty(), "{:?}", measured.minutes);
 }
