@@ -174,6 +174,25 @@ impl Drop for Engine {
     }
 }
 
+/// A stretch of time that work of many queries keeps to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stretch {
+    until: Instant,
+}
+
+impl Stretch {
+    /// It begins now.
+    pub fn of(length: Duration) -> Self {
+        Self {
+            until: Instant::now() + length,
+        }
+    }
+
+    pub fn is_over(self) -> bool {
+        Instant::now() >= self.until
+    }
+}
+
 enum Step {
     Batch(RecordBatch),
     Failed(QueryError),

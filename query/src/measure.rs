@@ -33,7 +33,6 @@ use gathered::Gathered;
 use proto::{
     Nanos,
     measure::{EVERY_GATE, MeasurePlan, Measured},
-    release::Unit,
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -50,23 +49,30 @@ pub async fn measure(engine: &Engine, view: View, plan: &MeasurePlan, now: Nanos
     let mut out = Gathered::new(plan.minute_secs);
     let mut obstacles = BTreeMap::new();
 
-    let mut paired = Ok(());
-    if !plan.pairs.is_empty() {
-        paired = pairs::gather(&asked_of_pairs, &mut out, &mut obstacles).await;
+    // What breaks off leaves nothing behind: a part of the pairs would be no sample of them.
+    let part = || Gathered::new(plan.minute_secs);
+    let mut pairs = part();
+    match pairs::gather(&asked_of_pairs, &mut pairs, &mut obstacles).await {
+        Ok(()) => out.absorb(pairs),
+        Err(error) => {
+            let of = plan.pairs.iter().map(|pair| pair.gate.to_string());
+            obstacles.extend(of.map(|gate| (gate, format!("its pairs could not be counted: {error}"))));
+        }
     }
-    if let Err(error) = paired {
-        let of = plan.pairs.iter().map(|pair| pair.gate.to_string());
-        obstacles.extend(of.map(|gate| (gate, format!("its pairs could not be counted: {error}"))));
+    let mut units = part();
+    match units::gather(&asked, &mut units).await {
+        Ok(()) => out.absorb(units),
+        Err(error) => {
+            obstacles.insert(EVERY_GATE.to_owned(), format!("units could not be counted: {error}"));
+        }
     }
-    if plan.unit != Unit::Trace
-        && let Err(error) = units::gather(&asked, &mut out).await
-    {
-        obstacles.insert(EVERY_GATE.to_owned(), format!("units could not be counted: {error}"));
-    }
-    if let Err(error) = sessions::gather(&asked, &mut out).await {
-        obstacles
-            .entry(EVERY_GATE.to_owned())
-            .or_insert_with(|| format!("sessions could not be counted: {error}"));
+    let mut sessions = part();
+    match sessions::gather(&asked, &mut sessions).await {
+        Ok(()) => out.absorb(sessions),
+        Err(error) => {
+            let why = format!("sessions could not be counted: {error}");
+            obstacles.entry(EVERY_GATE.to_owned()).or_insert(why);
+        }
     }
     memory.follow(&asked, &mut out, &mut obstacles).await;
     Measured {
@@ -99,6 +105,12 @@ const ADMITTED: &str = "t.release = $release AND t.start_time >= $from AND t.sta
 
 /// Where spans of such traces lie: clocks of a trace's spans may differ, though not by a day.
 const SPANS_SINCE: &str = "start_time >= $from - INTERVAL '1 day'";
+
+/// A text as it stands, without the buffers and dictionaries of the batch it was read with: rows that are sorted keep what
+/// they hold, and memory is counted for each batch.
+fn plain(column: &str) -> String {
+    format!("arrow_cast({column}, 'Utf8')")
+}
 
 impl<'a> Asked<'a> {
     fn new(engine: &'a Engine, view: View, plan: &'a MeasurePlan, now: Nanos) -> Self {

@@ -6,7 +6,7 @@
 
 mod sql;
 
-pub(crate) use sql::{SERVED, SESSION_SAME, UNMARKED, apart, evaluations, literal};
+pub(crate) use sql::{Apart, SERVED, UNMARKED, among, evaluations, literal};
 
 use crate::views::ViewDoc;
 use proto::{Grain, Metric};

@@ -64,6 +64,23 @@ impl Gathered {
         &mut cells[at].2
     }
 
+    /// Adds what another has gathered.
+    pub fn absorb(&mut self, other: Self) {
+        for (place, cells) in other.cells {
+            let into = self.cells.entry(place).or_default();
+            if into.is_empty() {
+                *into = cells;
+                continue;
+            }
+            for (metric, grain, cell) in cells {
+                match into.iter_mut().find(|(m, g, _)| *m == metric && *g == grain) {
+                    Some((.., sum)) => sum.merge(&cell, 1),
+                    None => into.push((metric, grain, cell)),
+                }
+            }
+        }
+    }
+
     pub fn into_minutes(self) -> Arc<Minutes> {
         let mut minutes: BTreeMap<i64, Minute> = BTreeMap::new();
         for (place, cells) in self.cells {

@@ -3,8 +3,8 @@
 //! A statement counts everything up to a moment, so the difference of two moments is what happened between them, and it goes
 //! under the minute and the split of the earlier one. Before anything new is counted the last moment is counted again, over
 //! the rows of now. If that differs, the past has changed, and it matters where: a label that came late belongs to the split
-//! under which its trace ran. Where it changed is found by halving: if the counts of two moments have moved by the same, so
-//! have all between. A count that falls over the *same* rows is a statement that does not count cumulatively.
+//! under which its trace ran. Where it changed is found by halving: if the counts of two moments have moved by the same, it is taken
+//! that all between have. A count that falls over the *same* rows is a statement that does not count cumulatively.
 
 use super::{
     Asked,
@@ -12,12 +12,12 @@ use super::{
     grid::{moments, split_at},
     statement::{self, Counts},
 };
+use crate::engine::Stretch;
 use proto::{
     Color, Grain, Metric, Nanos,
     measure::{MeasurePlan, SqlPlan},
 };
 use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
-use tokio::time::Instant;
 
 /// Statements that are run in one call, of all gates together.
 const STATEMENTS_MAX: usize = 64;
@@ -70,7 +70,7 @@ enum Stop {
 /// What one gate may still do in this call.
 struct Allowance {
     left: usize,
-    until: Instant,
+    stretch: Stretch,
 }
 
 impl SqlMemory {
@@ -85,13 +85,13 @@ impl SqlMemory {
         self.gates
             .retain(|name, _| plan.sql.iter().any(|gate| gate.gate == *name));
         let moments = moments(plan, asked.until);
-        let until = Instant::now() + TIME_MAX;
+        let stretch = Stretch::of(TIME_MAX);
         for sql in &plan.sql {
             let gate = self.gate(plan, sql);
             gate.counts.retain(|at, _| moments.binary_search(at).is_ok());
             let mut allowance = Allowance {
                 left: (STATEMENTS_MAX / plan.sql.len()).max(1),
-                until,
+                stretch,
             };
             if let Err(stop) = gate.catch_up(asked, &moments, &mut allowance).await {
                 let why = match stop {
@@ -217,7 +217,7 @@ impl Gate {
     }
 
     async fn count(&self, asked: &Asked<'_>, at: Nanos, allowance: &mut Allowance) -> Result<Counts, Stop> {
-        if allowance.left == 0 || Instant::now() >= allowance.until {
+        if allowance.left == 0 || allowance.stretch.is_over() {
             return Err(Stop::Spent);
         }
         allowance.left -= 1;

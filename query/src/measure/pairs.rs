@@ -6,12 +6,13 @@
 
 use super::{
     ADMITTED, Asked, SPANS_SINCE,
-    gathered::{Gathered, Place, color_of, count, record},
-    reads::{Reads, is_amount},
+    gathered::{Gathered, Place, count, record},
+    plain,
+    reads::{Reads, apart, is_amount, with},
     rows::Rows,
     within,
 };
-use crate::{QueryError, metrics::apart};
+use crate::{QueryError, metrics::Apart};
 use proto::{
     Cell, Color, Grain, Metric, Nanos,
     measure::{PairPlan, PairRead},
@@ -46,7 +47,7 @@ pub(super) async fn gather(
     if gates.is_empty() {
         return Ok(());
     }
-    let sql = statement(&mut reads);
+    let sql = statement(asked, &mut reads).await?;
     let mut fold = Fold {
         gates: &gates,
         key: None,
@@ -57,45 +58,62 @@ pub(super) async fn gather(
     within::gather(asked, &gates, out).await
 }
 
-fn statement(reads: &mut Reads) -> String {
+async fn statement(asked: &Asked<'_>, reads: &mut Reads) -> Result<String, QueryError> {
     let mut of_calls = false;
     for read in &mut reads.columns {
         if let Some(mirrored) = mirrored(&read.metric) {
             read.expr = format!("CASE WHEN t.shadow THEN {mirrored} ELSE {} END", read.expr);
             of_calls = true;
+        } else if let Some(told) = read.told_of_either() {
+            read.expr = told;
         }
     }
-    let (with, calls) = match (of_calls, reads.is_told()) {
-        (true, _) => (
-            format!("WITH {}\n", apart(SPANS_SINCE)),
-            format!(
-                "\nLEFT JOIN (\n  {CALLS} AND s.{SPANS_SINCE}\n  GROUP BY s.trace_id\n) c ON c.trace_id = t.trace_id"
-            ),
-        ),
-        (false, _) => (reads.with(), String::new()),
+    let apart_all = reads.apart(asked).await?;
+    let judges = match of_calls {
+        true => apart(asked, Apart::Judges, "judges", "release = $release").await?,
+        false => None,
     };
-    format!(
-        "{with}SELECT t.mirror_key, t.assigned_color, t.start_time, t.cohort{}
+    let calls = if of_calls {
+        let calls = calls(judges.is_some());
+        format!("\nLEFT JOIN (\n  {calls}\n) c ON c.trace_id = t.trace_id")
+    } else {
+        String::new()
+    };
+    Ok(format!(
+        "{}SELECT {} AS key, t.assigned_color = 'green', t.start_time, {}{}
 FROM traces t{}{calls}
 WHERE {ADMITTED} AND t.mirror_key IS NOT NULL AND t.assigned_color IS NOT NULL AND t.superseded IS NOT TRUE
-ORDER BY t.mirror_key, t.start_time, t.trace_id",
+ORDER BY key, t.start_time, t.trace_id",
+        with(&[apart_all.clone(), judges]),
+        plain("t.mirror_key"),
+        plain("t.cohort"),
         reads.selected(),
-        reads.joined()
-    )
+        reads.joined(apart_all.as_ref().map(|_| "apart"))
+    ))
 }
 
 /// What the calls of mirrored traces say together.
-const CALLS: &str = "SELECT s.trace_id,
+fn calls(has_judges: bool) -> String {
+    let (judges, own) = match has_judges {
+        true => (
+            "\n  LEFT JOIN (SELECT DISTINCT trace_id, span_id FROM judges) a ON a.trace_id = s.trace_id AND a.span_id = s.span_id",
+            " AND a.span_id IS NULL",
+        ),
+        false => ("", ""),
+    };
+    format!(
+        "SELECT s.trace_id,
     CASE WHEN count(s.cost_usd) = count(*) THEN CAST(sum(s.cost_usd) * 1000000000 AS BIGINT) END AS cost,
     sum(s.prompt_tokens) AS prompt_tokens, sum(s.completion_tokens) AS completion_tokens,
     bool_and(s.tool_args_valid) AS tool_args_valid, bool_or(s.timed_out) AS timed_out,
     first_value(s.json_checks ORDER BY s.end_time DESC, s.span_id DESC)
       FILTER (WHERE lower(s.status) IS NULL OR lower(s.status) NOT LIKE '%error') AS json_checks
-  FROM spans s JOIN traces t ON s.trace_id = t.trace_id
-  LEFT JOIN (SELECT DISTINCT trace_id, span_id FROM apart WHERE judged) a
-    ON a.trace_id = s.trace_id AND a.span_id = s.span_id
-  WHERE t.release = $release AND t.start_time >= $from AND t.shadow AND t.mirror_key IS NOT NULL
-    AND s.role = 'call' AND a.span_id IS NULL";
+  FROM (SELECT t.trace_id FROM traces t WHERE {ADMITTED} AND t.shadow AND t.mirror_key IS NOT NULL) m
+  JOIN (SELECT * FROM spans WHERE role = 'call' AND release = $release AND {SPANS_SINCE}) s ON s.trace_id = m.trace_id{judges}
+  WHERE true{own}
+  GROUP BY s.trace_id"
+    )
+}
 
 /// How a metric that depends on calls is read of a mirrored trace.
 const fn mirrored(metric: &Metric) -> Option<&'static str> {
@@ -204,11 +222,7 @@ impl Fold<'_> {
                 self.flush(out);
                 self.key = Some(key.to_owned());
             }
-            let side = match color_of(rows.text(1, row)) {
-                Color::Blue => &mut self.sides[0],
-                Color::Green => &mut self.sides[1],
-                Color::Unmarked => continue,
-            };
+            let side = &mut self.sides[usize::from(rows.is(1, row))];
             if side.is_none() {
                 *side = Some(Side {
                     start: Nanos(rows.int(2, row).unwrap_or_default()),

@@ -1,7 +1,7 @@
 //! Complete paths that were seen serving routes: what observed releases are found by.
 
 use super::rows;
-use crate::{Engine, QueryError, View, metrics::apart, parameters::Parameters};
+use crate::{Engine, QueryError, View, metrics::Apart, parameters::Parameters};
 use proto::{Nanos, measure::SeenPath};
 
 /// Most paths, those with most traces first.
@@ -14,7 +14,7 @@ pub const PATHS_MAX: usize = 1_000;
 /// Those of a query.
 pub async fn seen(engine: &Engine, view: View, since: Nanos) -> Result<Vec<SeenPath>, QueryError> {
     let sql = format!(
-        "WITH {}
+        "WITH RECURSIVE {}
 SELECT c.route, c.version, c.provider, c.model, c.prompt, x.tools, x.guardrails, x.cache, x.fallback, x.policy,
        count(*) AS traces, min(c.first_seen) AS first_seen, max(c.last_seen) AS last_seen
 FROM (
@@ -36,7 +36,7 @@ FROM (
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 ORDER BY traces DESC, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 LIMIT {PATHS_MAX}",
-        apart("start_time >= $since - INTERVAL '1 day'")
+        Apart::All.query("apart", "true", "start_time >= $since - INTERVAL '1 day'")
     );
     let mut paths = Vec::new();
     let parameters = Parameters::default().time("since", since);

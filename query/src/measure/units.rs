@@ -6,7 +6,8 @@
 use super::{
     ADMITTED, Asked,
     gathered::{Gathered, Place, color_of, count, ppm, record},
-    reads::{Reads, is_amount},
+    plain,
+    reads::{Reads, is_amount, with},
     rows::Rows,
 };
 use crate::{QueryError, metrics::SERVED};
@@ -33,23 +34,30 @@ pub(super) async fn gather(asked: &Asked<'_>, out: &mut Gathered) -> Result<(), 
     for read in reads.columns.iter_mut().filter(|read| read.metric == Metric::Cost) {
         COST.clone_into(&mut read.expr);
     }
-    // A prefix keeps ids of traces and of others apart.
-    let sql = format!(
-        "{}SELECT CASE WHEN {id} IS NULL THEN concat('t', t.trace_id) ELSE concat('u', {id}) END AS unit,
-       t.start_time, t.assigned_color, t.cohort, t.split{}
+    let apart = reads.apart(asked).await?;
+    let select = |id: &str, condition: &str, order: &str| {
+        format!(
+            "{}SELECT {id} AS unit, t.start_time, t.assigned_color, {}, t.split{}
 FROM traces t{}
-WHERE {ADMITTED} AND {SERVED}
-ORDER BY unit, t.start_time, t.trace_id",
-        reads.with(),
-        reads.selected(),
-        reads.joined()
-    );
+WHERE {ADMITTED} AND {SERVED} AND {condition}{order}",
+            with(std::slice::from_ref(&apart)),
+            plain("t.cohort"),
+            reads.selected(),
+            reads.joined(apart.as_ref().map(|_| "apart"))
+        )
+    };
     let mut fold = Fold {
         reads: &reads,
         grain,
         unit: None,
     };
-    asked.each(&sql, |rows| fold.take(rows, out)).await?;
+    let order = "\nORDER BY unit, t.start_time, t.trace_id";
+    let together = select(&plain(id), &format!("{id} IS NOT NULL"), order);
+    asked.each(&together, |rows| fold.take(rows, out)).await?;
+    fold.flush(out);
+    // Each its own unit, in any order.
+    let alone = select("t.trace_id", &format!("{id} IS NULL"), "");
+    asked.each(&alone, |rows| fold.take(rows, out)).await?;
     fold.flush(out);
     Ok(())
 }

@@ -19,13 +19,22 @@ pub(super) async fn gather(asked: &Asked<'_>, gates: &[PairGate<'_>], out: &mut 
     if !gates.iter().any(tells) {
         return Ok(());
     }
+    let mirrored =
+        format!("SELECT trace_id FROM spans WHERE shadow AND role = 'call' AND release = $release AND {SPANS_SINCE}");
+    let mut is_there = false;
+    asked
+        .each(&format!("{mirrored} LIMIT 1"), |rows| is_there |= rows.len() > 0)
+        .await?;
+    if !is_there {
+        return Ok(());
+    }
     let sql = format!(
         "SELECT t.trace_id, t.assigned_color, t.cohort, t.calls, s.shadow, s.color, s.start_time, s.end_time,
        lower(s.status) LIKE '%error', CAST(s.cost_usd * 1000000000 AS BIGINT)
-FROM traces t JOIN spans s ON s.trace_id = t.trace_id
-WHERE {ADMITTED} AND {SERVED} AND t.mirror_key IS NULL AND t.assigned_color IS NOT NULL AND s.role = 'call'
-  AND s.{SPANS_SINCE}
-  AND t.trace_id IN (SELECT trace_id FROM spans WHERE shadow AND role = 'call' AND {SPANS_SINCE})
+FROM (SELECT DISTINCT trace_id FROM ({mirrored})) m
+JOIN traces t ON t.trace_id = m.trace_id
+JOIN (SELECT * FROM spans WHERE role = 'call' AND release = $release AND {SPANS_SINCE}) s ON s.trace_id = m.trace_id
+WHERE {ADMITTED} AND {SERVED} AND t.mirror_key IS NULL AND t.assigned_color IS NOT NULL
 ORDER BY t.trace_id, s.end_time, s.span_id"
     );
     let mut fold = Fold {

@@ -6,21 +6,41 @@ use std::fmt::Write as _;
 /// Rows of `traces` as `t` that count at the grain of traces: a user saw them, and no later trace made them good.
 pub(crate) const SERVED: &str = "t.shadow IS NOT TRUE AND t.superseded IS NOT TRUE";
 
-/// Spans at or below a mirrored one or a judge, as the rows tell: they are nobody's own. To stand behind `WITH`; `since`
-/// is a condition on `start_time` that leaves files out, or `true`.
-pub(crate) fn apart(since: &str) -> String {
-    format!(
-        "RECURSIVE apart(trace_id, span_id, judged) AS (
-  SELECT trace_id, span_id, role = 'evaluator' FROM spans WHERE (shadow OR role = 'evaluator') AND {since}
-  UNION
-  SELECT s.trace_id, s.span_id, a.judged OR s.role = 'evaluator'
-  FROM (SELECT * FROM spans WHERE {since}) s JOIN apart a ON s.trace_id = a.trace_id AND s.parent_span_id = a.span_id
-)"
-    )
+/// Spans that are nobody's own, as the rows tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Apart {
+    /// At or below a judge.
+    Judges,
+    /// The same, or at or below a mirrored span; `judged` tells which.
+    All,
 }
 
-/// One row a session; `{rows}` narrows the traces.
-pub(crate) const SESSION_SAME: &str = "
+impl Apart {
+    /// Where they begin.
+    pub(crate) const fn seeds(self) -> &'static str {
+        match self {
+            Self::Judges => "role = 'evaluator'",
+            Self::All => "(shadow OR role = 'evaluator')",
+        }
+    }
+
+    /// A query of its own for `WITH RECURSIVE`, under this name. `seeds` narrows the spans it begins with, `since` all of
+    /// them (a condition on `start_time` that leaves files out); either may be `true`.
+    pub(crate) fn query(self, name: &str, seeds: &str, since: &str) -> String {
+        format!(
+            "{name}(trace_id, span_id, judged) AS (
+  SELECT trace_id, span_id, coalesce(role = 'evaluator', false) FROM spans WHERE {} AND {since} AND {seeds}
+  UNION
+  SELECT s.trace_id, s.span_id, a.judged OR s.role = 'evaluator'
+  FROM {name} a JOIN (SELECT * FROM spans WHERE {since}) s ON s.trace_id = a.trace_id AND s.parent_span_id = a.span_id
+)",
+            self.seeds()
+        )
+    }
+}
+
+/// One row a session.
+const SESSION_SAME: &str = "
 SELECT session_id AS unit_id, first_id AS trace_id, first_start AS start_time, route, release, first_version AS version,
        first_color AS color, first_cohort AS cohort, first_split AS split, 'session' AS grain, color = first_color AS event
 FROM (
@@ -35,7 +55,7 @@ FROM (
              t.session_id
       FROM traces t
       WHERE {served} AND t.session_id IS NOT NULL AND t.assigned_color IS NOT NULL AND t.release IS NOT NULL
-        AND t.split > 0 AND t.split < 1{rows}
+        AND t.split > 0 AND t.split < 1
     )
     WINDOW w AS (PARTITION BY release, session_id ORDER BY start_time, trace_id)
   )
@@ -48,34 +68,45 @@ pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// What evaluations say of traces: a row a trace with one column for each of `names`, called `told0`, `told1` and so on:
-/// whether any of them failed, null if none was made. Needs [`apart`]. What a judge was told about itself is left out, and what
-/// is said of a mirrored call of a trace that a user saw.
-pub(crate) fn evaluations(names: &[Vec<String>]) -> String {
+/// What evaluations say of traces: a row a trace with two columns for each of `names`: `told0`, whether any of the first
+/// failed, null if none was made; `mirror_told0`, the same of a trace that was mirrored. Of the user's traces what is said
+/// of a mirrored call is left out, and of either what a judge was told about itself, by the query `apart`; without one, no span is apart.
+pub(crate) fn evaluations(names: &[Vec<String>], apart: Option<&str>) -> String {
     let mut columns = String::new();
     for (i, names) in names.iter().enumerate() {
-        let list: Vec<String> = names.iter().map(|name| literal(name)).collect();
+        let of = format!("NOT e.passed) FILTER (WHERE {}", among(names));
+        let (own, mirrored) = match apart {
+            Some(_) => (" AND a.span_id IS NULL", " AND a.judged IS NOT TRUE"),
+            None => ("", ""),
+        };
         let _ = write!(
             columns,
-            ", bool_or(NOT e.passed) FILTER (WHERE e.name IN ({})) AS told{i}",
-            list.join(", ")
+            ", bool_or({of}{own}) AS told{i}, bool_or({of}{mirrored}) AS mirror_told{i}"
         );
     }
-    let mut all: Vec<String> = names.iter().flatten().map(|name| literal(name)).collect();
-    all.sort_unstable();
-    all.dedup();
-    let of = format!("e.name IN ({})", all.join(", "));
-    judged(&format!("e.trace_id{columns}"), &of, "e.trace_id")
+    let all: Vec<String> = names.iter().flatten().cloned().collect();
+    judged(&format!("e.trace_id{columns}"), &among(&all), "e.trace_id", apart)
 }
 
-fn judged(columns: &str, of: &str, by: &str) -> String {
+/// Evaluations `e` of these names.
+pub(crate) fn among(names: &[String]) -> String {
+    let mut names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    format!("e.name IN ({})", names.join(", "))
+}
+
+fn judged(columns: &str, of: &str, by: &str, apart: Option<&str>) -> String {
+    let apart = apart.map_or_else(String::new, |apart| {
+        format!(
+            "\n  LEFT JOIN (SELECT trace_id, span_id, bool_or(judged) AS judged FROM {apart} GROUP BY trace_id, span_id) a
+    ON a.trace_id = e.trace_id AND a.span_id = e.span_id"
+        )
+    });
     format!(
         "SELECT {columns}
-  FROM evals e JOIN traces t ON e.trace_id = t.trace_id
-  LEFT JOIN (SELECT trace_id, span_id, bool_or(judged) AS judged FROM apart GROUP BY trace_id, span_id) a
-    ON a.trace_id = e.trace_id AND a.span_id = e.span_id
-  WHERE e.passed IS NOT NULL AND e.error_type IS NULL AND {of}
-    AND (a.span_id IS NULL OR (t.shadow AND NOT a.judged))
+  FROM evals e{apart}
+  WHERE e.passed IS NOT NULL AND e.error_type IS NULL AND e.trace_id IS NOT NULL AND {of}
   GROUP BY {by}"
     )
 }
@@ -90,34 +121,31 @@ pub(super) fn view(metric: &MetricDoc) -> String {
             let names = vec![names.iter().map(|name| (*name).to_owned()).collect()];
             let from = format!(
                 "traces t LEFT JOIN (\n  {}\n) v ON v.trace_id = t.trace_id",
-                evaluations(&names)
+                evaluations(&names, Some("apart"))
             );
             let expr = if silence { "coalesce(v.told0, false)" } else { "v.told0" };
-            format!(
-                "WITH {}\n{}",
-                apart("true"),
-                traces(metric, COLOR, &event(expr), &from, &known(expr))
-            )
+            with_apart(&traces(metric, COLOR, &event(expr), &from, &known(expr)))
         }
         Read::Evaluator => {
-            let feedback: Vec<String> = FEEDBACK.iter().map(|name| literal(name)).collect();
+            let feedback: Vec<String> = FEEDBACK.iter().map(|name| (*name).to_owned()).collect();
             let failed = judged(
                 "e.trace_id, e.name AS evaluator, bool_or(NOT e.passed) AS failed",
-                &format!("e.name NOT IN ({})", feedback.join(", ")),
+                &format!("NOT {} AND a.span_id IS NULL", among(&feedback)),
                 "e.trace_id, e.name",
+                Some("apart"),
             );
             let from = format!("traces t JOIN (\n  {failed}\n) v ON v.trace_id = t.trace_id");
             let columns = format!("{}, v.evaluator", event("v.failed"));
-            format!(
-                "WITH {}\n{}",
-                apart("true"),
-                traces(metric, COLOR, &columns, &from, "true")
-            )
+            with_apart(&traces(metric, COLOR, &columns, &from, "true"))
         }
         Read::CallEvent(expr) => calls(&event(expr), &known(expr)),
         Read::CallAmount(expr) => calls(&amount(metric, expr), &known(expr)),
-        Read::SessionSame => SESSION_SAME.replace("{served}", SERVED).replace("{rows}", ""),
+        Read::SessionSame => SESSION_SAME.replace("{served}", SERVED),
     }
+}
+
+fn with_apart(select: &str) -> String {
+    format!("WITH RECURSIVE {}\n{select}", Apart::All.query("apart", "true", "true"))
 }
 
 /// Color under which a trace counts: of the first try, if this trace is its fallback.
@@ -149,13 +177,11 @@ WHERE {SERVED} AND {condition}",
 }
 
 fn calls(columns: &str, condition: &str) -> String {
-    format!(
-        "WITH {}
-SELECT s.span_id AS unit_id, t.trace_id, t.start_time, coalesce(t.route, '__none__') AS route, t.release, s.version,
+    with_apart(&format!(
+        "SELECT s.span_id AS unit_id, t.trace_id, t.start_time, coalesce(t.route, '__none__') AS route, t.release, s.version,
        s.color, t.cohort, t.split, 'attempt' AS grain, {columns}
 FROM traces t JOIN spans s ON s.trace_id = t.trace_id
 LEFT JOIN apart a ON a.trace_id = s.trace_id AND a.span_id = s.span_id
-WHERE t.shadow IS NOT TRUE AND s.role = 'call' AND a.span_id IS NULL AND {condition}",
-        apart("true")
-    )
+WHERE t.shadow IS NOT TRUE AND s.role = 'call' AND a.span_id IS NULL AND {condition}"
+    ))
 }

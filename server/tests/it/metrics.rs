@@ -1,5 +1,7 @@
 //! What metric views count of rows is what cells hold: traces drawn at random with everything a gateway may send, and
 //! what real clients sent, through a whole instance, live and from files.
+//!
+//! `METRICS_SEED=n` draws other traces.
 
 use crate::{
     captures::{
@@ -218,6 +220,9 @@ fn drawn(rng: &mut ChaCha8Rng, n: u64, base: u64) -> Writer<'_> {
         stamps.push(text("gateway.request.id", format!("q{}", n / 10)));
     }
     let failed = if retried { n.is_multiple_of(10) } else { it.chance(0.2) };
+    if failed && it.chance(0.4) {
+        stamps.push(int("http.response.status_code", 504));
+    }
     let root = it.span(None, SpanKind::Server, stamps, failed);
     if it.chance(0.4) {
         it.out[0].trace_state = it.of(&["ot=th:8", "ot=th:0"]).to_owned();
@@ -386,11 +391,10 @@ async fn check(api: SocketAddr, told: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "rows and cells disagree in `traces` since observed releases open by themselves: to be understood"]
 async fn views_count_what_cells_hold_live_and_from_files() {
-    const SEED: u64 = 3;
-    eprintln!("seed {SEED}");
-    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+    let seed = std::env::var("METRICS_SEED").map_or(3, |seed| seed.parse().unwrap());
+    eprintln!("METRICS_SEED={seed}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let by = Arc::new(AtomicI64::new(0));
     let dir = tempfile::tempdir().unwrap();
     let app = start(dir.path(), ahead(&by)).await;
@@ -415,6 +419,13 @@ async fn views_count_what_cells_hold_live_and_from_files() {
     truth::closed(&doors, usize::try_from(TRACES).unwrap()).await;
     let waiting = "SELECT count(*) FROM cells WHERE NOT admitted";
     eventually(&client(), at.http, waiting, json!([[0]]), WITHIN).await;
+    // What makes rows and cells differ at first sight is all there.
+    let odd = "SELECT count(*) FILTER (WHERE superseded) > 5, count(*) FILTER (WHERE shadow) > 5,
+                      count(*) FILTER (WHERE shadow_cost_usd > 0 AND NOT shadow) > 5,
+                      count(*) FILTER (WHERE color_conflict) > 2, count(*) FILTER (WHERE split = 0.25) > 5,
+                      (SELECT count(repeats_span_id) > 5 FROM spans), count(DISTINCT color) = 3 FROM traces";
+    let all = json!([[true, true, true, true, true, true, true]]);
+    assert_eq!(sql(&client(), at.http, odd).await, all);
     check(at.http, "live").await;
     app.shutdown().await.unwrap();
     let app = start(dir.path(), ahead(&by)).await;

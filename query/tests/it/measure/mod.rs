@@ -2,6 +2,7 @@
 
 mod oracle;
 mod pairs;
+mod scale;
 mod sql;
 mod statements;
 pub mod story;

@@ -17,6 +17,7 @@ use query::{
     Engine, EngineOptions,
     measure::{SqlMemory, measure},
 };
+use rand::RngExt;
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 use store::Snapshot;
 
@@ -286,6 +287,61 @@ async fn late_data_change_the_minute_and_the_split_that_they_belong_to() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn any_late_traces_and_failures_end_where_a_loop_ends() {
+    for seed in [41, 42, 43] {
+        let mut rng = super::story::rng(seed);
+        let mut traces: Vec<Trace> = Vec::new();
+        let changes = [120, 400, 430, 900].map(|s| Nanos(START + s * SECOND));
+        let plan = MeasurePlan {
+            splits: changes
+                .iter()
+                .zip([Some(1), None, Some(2), Some(3)])
+                .map(|(at, ppm)| (*at, ppm))
+                .collect(),
+            ..asking(FAILURES)
+        };
+        let split = |at: i64| {
+            let before = plan.splits.iter().rev().find(|(since, _)| since.0 <= at);
+            before.and_then(|(_, split)| *split)
+        };
+        let mut desk = Desk::new();
+        for step in 1..=8 {
+            let admitted = step * 150 + rng.random_range(0..60);
+            for trace in &mut traces {
+                trace.error |= rng.random_bool(0.02);
+            }
+            for _ in 0..rng.random_range(20..80) {
+                traces.push(Trace {
+                    n: traces.len() + 1,
+                    start: START + rng.random_range(-60 * SECOND..admitted * SECOND),
+                    color: [Color::Blue, Color::Green][rng.random_range(0..2)],
+                    release: Some("r'1"),
+                    error: rng.random_bool(0.2),
+                    ..Trace::default()
+                });
+            }
+            let snapshot = desk.rows(&traces, Held::Live);
+            let (measured, _) = desk.settle(&snapshot, &plan, admitted + WAIT / SECOND).await;
+            assert_eq!(measured.obstacles, BTreeMap::new(), "seed {seed}, step {step}");
+            let mut moments = minutes(admitted / 60);
+            moments.extend(
+                changes
+                    .iter()
+                    .map(|at| at.0)
+                    .filter(|at| *at <= START + admitted * SECOND),
+            );
+            moments.sort_unstable();
+            moments.dedup();
+            assert_eq!(
+                counted(&measured),
+                looped(&traces, &moments, split),
+                "seed {seed}, step {step}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_past_that_changed_everywhere_is_read_again_over_several_calls() {
     let traces = steady(9_000);
     let plan = asking(FAILURES);
@@ -486,4 +542,18 @@ async fn columns_are_known_by_name_else_by_order_and_gates_do_not_mix() {
             .collect();
         assert_eq!(n, [60, 60], "{gate}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_the_docs_counts() {
+    let docs = include_str!("../../../../docs/metrics.md");
+    let (_, sql) = docs.split_once("sql = \"\"\"").unwrap();
+    let (sql, _) = sql.split_once("\"\"\"").unwrap();
+    let mut desk = Desk::new();
+    let traces = steady(180);
+    let snapshot = desk.rows(&traces, Held::Half);
+    let measured = desk.ask(&snapshot, &asking(sql), 180 + WAIT / SECOND).await;
+    assert_eq!(measured.obstacles, BTreeMap::new());
+    let none_refunded: Vec<Trace> = traces.into_iter().map(|t| Trace { error: false, ..t }).collect();
+    assert_eq!(counted(&measured), looped(&none_refunded, &minutes(3), |_| None));
 }

@@ -5,18 +5,22 @@ use crate::{
     engine, rows, view,
     world::{self, Held, SECOND, START, World},
 };
-use proto::{Grain, Metric, Nanos, measure::SeenPath};
+use proto::{
+    Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
+    cell::{Scope, Series},
+    measure::SeenPath,
+};
 use query::measure::{PATHS_MAX, Shown, recount_statement, seen, statement};
-use std::collections::BTreeMap;
-
-/// Version and tools, and how often a path was seen, first and last.
-type Paths = BTreeMap<(Option<String>, Option<String>), (i64, i64, i64)>;
+use std::{collections::BTreeMap, sync::Arc};
+use store::Snapshot;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_are_those_of_calls_that_served_somebody() {
     let told = Told::drawn(31, 800);
     let since = START + 300 * SECOND;
-    let mut expected = Paths::new();
+    // Version, tools: traces, first, last.
+    type Path = (Option<String>, Option<String>);
+    let mut expected: BTreeMap<Path, (i64, i64, i64)> = BTreeMap::new();
     for trace in &told.0 {
         // Calls of a mirrored trace reached nobody; those of judges are no path of the route.
         let own = trace
@@ -28,7 +32,7 @@ async fn paths_are_those_of_calls_that_served_somebody() {
             continue;
         };
         let version = trace.color.is_marked().then(|| trace.color.as_str().to_owned());
-        let tools = trace.n.is_multiple_of(2).then(|| "tools@7".to_owned());
+        let tools = (trace.n % 2 == 0).then(|| "tools@7".to_owned());
         let path = expected.entry((version, tools)).or_insert((0, i64::MAX, 0));
         *path = (path.0 + 1, path.1.min(*first), path.2.max(*last));
     }
@@ -170,4 +174,60 @@ fn moments_are_written_to_the_nanosecond() {
         "{sql}"
     );
     assert!(sql.contains("minute < TIMESTAMP '2026-11-20T14:10:00.000Z'"), "{sql}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_by_the_second_are_no_metric_to_show() {
+    let mut cells = CellTable::default();
+    for (metric, grain) in [
+        (Metric::AttemptSeconds, Grain::Attempt),
+        (Metric::AttemptError, Grain::Attempt),
+    ] {
+        let key = CellKey {
+            scope: Scope {
+                route: "chat".into(),
+                release: Some("r1".into()),
+            },
+            minute: START / SECOND,
+            series: Series {
+                metric,
+                grain,
+                cohort: None,
+                split_ppm: None,
+                color: Color::Blue,
+                admitted: true,
+            },
+        };
+        cells.apply(&key, &Cell::unit(true), 1);
+    }
+    let snapshot = Arc::new(Snapshot {
+        cells,
+        ..Snapshot::default()
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let shown = rows(
+        &engine(dir.path()),
+        view(&snapshot),
+        "SELECT metric FROM release_compare('r1')",
+    )
+    .await;
+    assert_eq!(shown, [["attempt_error"]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_mirror_saw_is_no_traffic() {
+    let told = Told::drawn(33, 500);
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Patched);
+    let served = told.0.iter().filter(|t| !t.shadow).count();
+    assert!(served < told.0.len());
+    let engine = engine(dir.path());
+    for sql in [
+        "SELECT sum(n) FROM latency_p99",
+        "SELECT sum(n) FROM token_cost_per_trace",
+        "SELECT sum(n) FROM route_health",
+        "SELECT sum(traces) FROM user_impact",
+    ] {
+        assert_eq!(rows(&engine, view(&snapshot), sql).await, [[served]], "{sql}");
+    }
 }

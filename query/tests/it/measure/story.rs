@@ -393,7 +393,7 @@ fn names<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
     Arc::new(values.collect::<StringViewArray>())
 }
 
-fn span_rows(traces: &[&Trace]) -> RecordBatch {
+pub fn span_rows(traces: &[&Trace]) -> RecordBatch {
     let spans: Vec<Span<'_>> = traces.iter().flat_map(|t| spans_of(t)).collect();
     let each = || spans.iter();
     let start = |s: &Span<'_>| s.call.map_or(s.trace.start, |call| call.start);
@@ -467,7 +467,7 @@ fn span_rows(traces: &[&Trace]) -> RecordBatch {
     batch(Table::Spans, columns)
 }
 
-fn eval_rows(traces: &[&Trace]) -> RecordBatch {
+pub fn eval_rows(traces: &[&Trace]) -> RecordBatch {
     let evals: Vec<(&Trace, &Eval)> = traces.iter().flat_map(|t| t.evals.iter().map(|e| (*t, e))).collect();
     let each = || evals.iter();
     let columns: Columns = [
@@ -490,7 +490,7 @@ fn eval_rows(traces: &[&Trace]) -> RecordBatch {
     batch(Table::Evals, columns)
 }
 
-fn trace_rows(traces: &[&Trace]) -> RecordBatch {
+pub fn trace_rows(traces: &[&Trace]) -> RecordBatch {
     let each = || traces.iter().copied();
     let marked = |t: &Trace| t.color.is_marked().then(|| t.color.as_str());
     let columns: Columns = [

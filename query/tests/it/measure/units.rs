@@ -1,24 +1,27 @@
 //! Sessions and users as units, sessions that stick, and what is only shown.
 
 use super::{
-    assert_same, listed, normalised, now,
+    assert_same, listed, name, normalised, now,
     oracle::{self, Cells, is_unpriced, series, unit},
     plan,
     story::{CallKind, Told, Trace},
     until,
 };
 use crate::{
-    engine, view,
-    world::{self, Held},
+    engine, rows, view,
+    world::{self, Held, SECOND, START},
 };
 use proto::{
-    Cell, Color, Grain, Metric,
+    Cell, Color, Grain, Metric, Nanos,
     cell::{Minutes, PPM},
-    measure::MeasurePlan,
+    measure::{EVERY_GATE, MeasurePlan, PairPlan, PairRead},
     metric::MetricKind,
     release::Unit,
 };
-use query::measure::{SqlMemory, measure};
+use query::{
+    Engine, EngineOptions,
+    measure::{SqlMemory, measure},
+};
 use std::collections::BTreeMap;
 
 const METRICS: [&str; 22] = [
@@ -217,6 +220,37 @@ async fn sessions_costs_and_the_worst_come_without_being_asked_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_view_of_sessions_says_what_is_measured() {
+    let told = Told::drawn(23, 1_000);
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Half);
+    let engine = engine(dir.path());
+    let all = MeasurePlan {
+        from: Nanos(START),
+        ..plan()
+    };
+    let later = Nanos(START + 10_000 * SECOND);
+    let measured = measure(&engine, view(&snapshot), &all, later, &mut SqlMemory::default()).await;
+    let mut cells: Vec<[i64; 4]> = Vec::new();
+    for (minute, of_minute) in measured.minutes.iter() {
+        cells.extend(of_minute.iter().map(|(series, cell)| {
+            let is_green = i64::from(series.color == Color::Green);
+            [*minute, is_green, cell.events, cell.n]
+        }));
+    }
+    let sql = "SELECT CAST(date_trunc('minute', start_time) AS BIGINT) / 1000000000 AS minute, CAST(color = 'green' AS BIGINT),
+                      count(*) FILTER (WHERE event), count(*)
+               FROM metric_session_same WHERE release = 'r''1' GROUP BY 1, 2, split ORDER BY 1, split, 2";
+    let of_view: Vec<[i64; 4]> = rows(&engine, view(&snapshot), sql)
+        .await
+        .iter()
+        .map(|row| std::array::from_fn(|i| row[i].as_i64().unwrap()))
+        .collect();
+    assert!(of_view.len() > 20);
+    assert_eq!(of_view, cells);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_release_without_rows_measures_nothing() {
     let told = Told(Vec::new());
     let dir = tempfile::tempdir().unwrap();
@@ -235,4 +269,30 @@ async fn a_release_without_rows_measures_nothing() {
     .await;
     assert!(measured.minutes.is_empty() && measured.obstacles.is_empty() && measured.worst.is_empty());
     assert_eq!((measured.at, measured.shadow_cost_nano), (now(), None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_off_leaves_no_cells_and_says_why() {
+    let told = Told::drawn(24, 3_000);
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Live);
+    let mut options = EngineOptions::new(dir.path());
+    (options.memory_bytes, options.spill_bytes) = (60_000, 0);
+    let engine = Engine::new(options).unwrap();
+    let plan = MeasurePlan {
+        unit: Unit::Session,
+        metrics: vec![normalised("latency")],
+        pairs: vec![PairPlan {
+            gate: name("errors"),
+            metric: normalised("error"),
+            read: PairRead::Event,
+            by_cohort: false,
+        }],
+        ..plan()
+    };
+    let measured = measure(&engine, view(&snapshot), &plan, now(), &mut SqlMemory::default()).await;
+    assert_eq!(measured.obstacles.keys().collect::<Vec<_>>(), [EVERY_GATE, "errors"]);
+    assert!(measured.obstacles["errors"].contains("raise the query memory"));
+    assert!(measured.obstacles[EVERY_GATE].contains("raise the query memory"));
+    assert!(measured.minutes.is_empty(), "{:?}", measured.minutes);
 }
