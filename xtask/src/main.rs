@@ -71,7 +71,7 @@ enum Command {
         The whole study takes some tens of minutes on two cores; the same seed gives the same figures on any number of \
         threads.")]
     Simulate {
-        /// Runs of every part; 2000 if not given
+        /// Runs of every part, more or fewer where a run costs little or much; 2000 if not given
         #[arg(long, conflicts_with = "quick")]
         runs: Option<u64>,
         /// Seed of all streams; 1 if not given

@@ -42,7 +42,7 @@ use versus::Versus;
         simulate --write              also into docs/statistics.md and its plot"
 )]
 struct Args {
-    /// Runs of every part; the judge's own with days of health take a tenth
+    /// Runs of every part; those of rare events alone are ten times as many, those with days of health a tenth
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..=100_000), conflicts_with = "quick")]
     runs: u64,
     /// Seed of all streams: the same seed gives the same figures on any number of threads

@@ -75,10 +75,10 @@ pub fn study(scale: &Scale) -> Vec<Null> {
             });
         };
         let title = |what: &str| format!("equal green, {what}: {traffic}");
-        let runs = scale.map(&title("failures"), scale.runs, |rng| failures(&world, rng));
+        let runs = scale.map(&title("failures"), scale.events, |rng| failures(&world, rng));
         add("(a) failures, plain", ALPHA, runs.iter().map(|r| r[0]).collect());
         add("(a) failures, late starts", ALPHA, runs.iter().map(|r| r[1]).collect());
-        let runs = scale.map(&title("p99"), scale.runs, |rng| slow(&world, rng));
+        let runs = scale.map(&title("p99"), scale.events, |rng| slow(&world, rng));
         add("(c) C2, p99, plain", ALPHA, runs.iter().map(|r| r[0]).collect());
         add("(c) C2, p99, late starts", ALPHA, runs.iter().map(|r| r[1]).collect());
         let table = CostTable::new();

@@ -14,6 +14,8 @@ use std::{
 pub struct Scale {
     /// Runs of everything that is not named below.
     pub runs: u64,
+    /// Runs of rare events alone in the search for false rollbacks, where a run costs little.
+    pub events: u64,
     /// Runs through the judge itself.
     pub judged: u64,
     /// Runs through the judge with days of health before.
@@ -36,6 +38,7 @@ impl Scale {
         let tenth = runs.div_ceil(10);
         Self {
             runs,
+            events: 10 * runs,
             judged: runs,
             long: tenth,
             arm: 1_000_000,
@@ -50,6 +53,7 @@ impl Scale {
     pub const fn quick(seed: u64, threads: usize, shown: bool) -> Self {
         Self {
             runs: 20,
+            events: 20,
             judged: 3,
             long: 1,
             arm: 8_000,

@@ -42,12 +42,14 @@ pub fn study(scale: &Scale) -> Table {
         "A split declared as 50 %: an equal green over {} traces in all",
         grouped(traces)
     );
-    let mut table = Table::new(title, &head).says(
-        "Failures 3 %, alpha 1 %. The check looks after every trace, suspends from E >= 3 on and latches at alpha 0.001.",
-    );
+    let mut table = Table::new(title, &head).says(format!(
+        "{} runs, failures 3 %, alpha 1 %. The check looks after every trace, suspends from E >= 3 on and latches at alpha \
+         0.001.",
+        grouped(scale.events)
+    ));
     for truth in [0.50, 0.55] {
         let title = format!("equal green on a split of {:.0} %", 100.0 * truth);
-        let runs = scale.map(&title, scale.runs, |rng| run(truth, traces, rng));
+        let runs = scale.map(&title, scale.events, |rng| run(truth, traces, rng));
         let share = |hit: &dyn Fn(&Outcome) -> bool| {
             let hits = runs.iter().filter(|o| hit(o)).count();
             percent(hits as f64 / runs.len() as f64)
