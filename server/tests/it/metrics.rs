@@ -32,7 +32,7 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const TRACES: u64 = 240;
@@ -381,8 +381,20 @@ async fn check(api: SocketAddr, told: &str) {
             "SELECT metric, {KEY}, sum(n), sum(events), sum(sum) FROM cells WHERE admitted AND grain = '{grain}' AND {of}
              GROUP BY 1, 2, 3, 4, 5, 6 HAVING sum(n) <> 0"
         );
-        let (of_rows, of_cells) = (counts(api, &rows).await, counts(api, &cells).await);
-        assert_eq!(of_rows, of_cells, "{} of rows, then of cells; {told}", metric.name);
+        // Two questions are two moments: the last traces may close between them.
+        let begun = Instant::now();
+        let of_cells = loop {
+            let (of_rows, of_cells) = (counts(api, &rows).await, counts(api, &cells).await);
+            if of_rows == of_cells {
+                break of_cells;
+            }
+            assert!(
+                begun.elapsed() < WITHIN,
+                "{} of rows {of_rows:?}, of cells {of_cells:?}; {told}",
+                metric.name
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
         let n: i64 = of_cells.values().map(|[n, ..]| n).sum();
         let events: i64 = of_cells.values().map(|[_, events, _]| events).sum();
         let is_told = is_amount || metric.name == "traces" || (events > 0 && events < n);
