@@ -248,6 +248,9 @@ pub struct Notice {
     pub cohort: Option<String>,
     /// Share by color that should now be served.
     pub weights: BTreeMap<Color, f64>,
+    /// Cohorts that stay on blue whatever the weights say.
+    #[serde(default)]
+    pub cohorts_on_blue: Vec<String>,
     /// Where the traffic was.
     pub from: Side,
     /// Where it goes.

@@ -10,7 +10,6 @@
 //! Rows are sorted by the engine, within its memory and with its spill files; what is held here grows with cells, not
 //! with rows. What a trace says is read by the expressions of [`crate::metrics`], the same for live and sealed rows.
 
-mod evidence;
 mod gathered;
 mod grid;
 mod memory;
@@ -24,7 +23,6 @@ mod units;
 mod within;
 mod worst;
 
-pub use evidence::{Shown, bound_statement, recount_statement, statement};
 pub use memory::SqlMemory;
 pub use seen::{PATHS_MAX, seen};
 

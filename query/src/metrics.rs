@@ -6,7 +6,7 @@
 
 mod sql;
 
-pub(crate) use sql::{Apart, SERVED, UNMARKED, among, evaluations, literal};
+pub(crate) use sql::{Apart, SERVED, UNMARKED, among, evaluations};
 
 use crate::views::ViewDoc;
 use proto::{Grain, Metric};

@@ -109,14 +109,13 @@ fn desired(row: &ReleaseRow, draft: &DecisionDraft, seq: i64) -> Desired {
         color,
         weights: ReleaseState::weights(draft.green_ppm),
         manifest: side(row, color).manifest,
-        cohorts_on_blue: row
-            .state
-            .fallen
-            .iter()
-            .filter(|f| f.moved)
-            .map(|f| f.cohort.clone())
-            .collect(),
+        cohorts_on_blue: cohorts_on_blue(row),
     }
+}
+
+fn cohorts_on_blue(row: &ReleaseRow) -> Vec<String> {
+    let moved = row.state.fallen.iter().filter(|f| f.moved);
+    moved.map(|f| f.cohort.clone()).collect()
 }
 
 fn side(row: &ReleaseRow, color: Color) -> Side {
@@ -155,6 +154,7 @@ fn notice(
         action: draft.action,
         cohort: draft.cohort.clone(),
         weights: ReleaseState::weights(draft.green_ppm),
+        cohorts_on_blue: cohorts_on_blue(row),
         from: side(row, from),
         to: side(row, to),
         gates,

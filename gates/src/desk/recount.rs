@@ -31,7 +31,7 @@ pub(super) fn statements(spec: &ReleaseSpec, reading: &Reading) -> Vec<Statement
     let until = reading.judgement.judged_at.minus(spec.timeout + spec.grace);
     let units = Statement {
         gate: None,
-        cells: Some(over_cells(spec, &Metric::Traces, "trace", from)),
+        cells: Some(over_cells(spec, &Metric::Traces, "trace", from, until)),
         rows: Some(over_rows(spec, "metric_traces", "", MetricKind::Rate, from, until)),
     };
     let gates = spec.gates.iter().map(|gate| of_gate(spec, gate, from, until));
@@ -41,13 +41,10 @@ pub(super) fn statements(spec: &ReleaseSpec, reading: &Reading) -> Vec<Statement
 fn of_gate(spec: &ReleaseSpec, gate: &GateSpec, from: Nanos, until: Nanos) -> Statement {
     let name = Some(gate.name.clone());
     if let Some(sql) = &gate.sql {
-        let bound = sql
-            .replace("$release", &literal(&spec.id))
-            .replace("$admitted_before", &format!("TIMESTAMP {}", literal(&until.rfc3339())));
         return Statement {
             gate: name,
             cells: None,
-            rows: Some(bound),
+            rows: Some(bound(sql, &spec.id, until)),
         };
     }
     if gate.paired || spec.unit != Unit::Trace {
@@ -67,21 +64,22 @@ fn of_gate(spec: &ReleaseSpec, gate: &GateSpec, from: Nanos, until: Nanos) -> St
     };
     Statement {
         gate: name,
-        cells: Some(over_cells(spec, &gate.metric, grain, from)),
+        cells: Some(over_cells(spec, &gate.metric, grain, from, until)),
         rows: Some(over_rows(spec, &view, &narrowed, gate.metric.kind(), from, until)),
     }
 }
 
-fn over_cells(spec: &ReleaseSpec, metric: &Metric, grain: &str, from: Nanos) -> String {
+fn over_cells(spec: &ReleaseSpec, metric: &Metric, grain: &str, from: Nanos, until: Nanos) -> String {
     format!(
         "SELECT color, split, sum(n) AS n, sum(events) AS events, sum(sum) AS sum FROM cells \
-         WHERE release = {} AND route = {} AND metric = {} AND grain = {} AND admitted AND minute >= TIMESTAMP {} \
-         AND color <> 'unmarked' GROUP BY color, split ORDER BY color, split",
+         WHERE release = {} AND route = {} AND metric = {} AND grain = {} AND admitted \
+         AND minute >= {} AND minute < {} AND color <> 'unmarked' GROUP BY color, split ORDER BY color, split",
         literal(&spec.id),
         literal(&spec.route),
         literal(&metric.to_string()),
         literal(grain),
-        literal(&from.rfc3339()),
+        moment(from),
+        moment(until),
     )
 }
 
@@ -92,13 +90,46 @@ fn over_rows(spec: &ReleaseSpec, view: &str, narrowed: &str, kind: MetricKind, f
     };
     format!(
         "SELECT color, split, count(*) AS n, {counted} FROM {view} \
-         WHERE release = {} AND route = {} AND start_time >= TIMESTAMP {} AND start_time <= TIMESTAMP {}{narrowed} \
+         WHERE release = {} AND route = {} AND start_time >= {} AND start_time < {}{narrowed} \
          AND color <> 'unmarked' GROUP BY color, split ORDER BY color, split",
         literal(&spec.id),
         literal(&spec.route),
-        literal(&from.rfc3339()),
-        literal(&until.rfc3339()),
+        moment(from),
+        moment(until),
     )
+}
+
+/// A moment as SQL, to the nanosecond where it has any.
+fn moment(at: Nanos) -> String {
+    let text = at.rfc3339();
+    match at.0.rem_euclid(1_000_000) {
+        0 => format!("TIMESTAMP '{text}'"),
+        rest => format!("TIMESTAMP '{}{rest:06}Z'", text.trim_end_matches('Z')),
+    }
+}
+
+/// A gate's own statement with the values it was last asked with, for reading: they stand in quoted texts as well.
+fn bound(sql: &str, release: &str, until: Nanos) -> String {
+    let values = [("$release", literal(release)), ("$admitted_before", moment(until))];
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let ends = |name: &str| !rest[name.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        match values.iter().find(|(name, _)| rest.starts_with(name) && ends(name)) {
+            Some((name, value)) => {
+                out.push_str(value);
+                rest = &rest[name.len()..];
+            }
+            None => {
+                out.push('$');
+                rest = &rest[1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 #[cfg(test)]
@@ -106,7 +137,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_quoted() {
+    fn texts_are_quoted_and_moments_are_exact() {
         assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(
+            moment(Nanos(1_000_000_042)),
+            "TIMESTAMP '1970-01-01T00:00:01.000000042Z'"
+        );
+        assert_eq!(moment(Nanos::from_secs(60)), "TIMESTAMP '1970-01-01T00:01:00.000Z'");
+    }
+
+    #[test]
+    fn a_statement_is_shown_with_its_values() {
+        let sql = "SELECT $releases, $release WHERE t < $admitted_before";
+        let shown = bound(sql, "it's", Nanos::from_secs(60));
+        let expected = "SELECT $releases, 'it''s' WHERE t < TIMESTAMP '1970-01-01T00:01:00.000Z'";
+        assert_eq!(shown, expected);
     }
 }

@@ -41,7 +41,7 @@ use proto::{
     cell::{Minutes, PPM},
     decision::{GateReport, Verdict},
     measure::EVERY_GATE,
-    release::{GateSpec, ReleaseSpec},
+    release::{GateSpec, ReleaseSpec, Unit},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -223,7 +223,9 @@ impl Judge {
             .copied()
             .filter(|s| iid_assumed || is_randomised(s.split))
             .collect();
-        let ratio = sample_ratio_of(input, &compared, iid_assumed);
+        let settled: Vec<Sums> = self.settled_units(input.spec.unit);
+        let settled: Vec<Sums> = settled.into_iter().filter(|s| is_randomised(s.split)).collect();
+        let ratio = sample_ratio_of(input, &settled, iid_assumed);
         let alpha_gates = input.spec.alpha * (1.0 - input.spec.breaker.alpha_share);
         let guarded = conclude::Guards {
             refused: self.cells.guarded.refused(input.spec.unit, &self.rows.guarded),
@@ -311,6 +313,23 @@ impl Judge {
             .follow(&self.plans, &frame, input.measured, input.measured_from);
         let units = self.of(Source::of_units(frame.grain)).units(ALL);
         units.map(|u| u.sums.clone()).unwrap_or_default()
+    }
+
+    /// Units per split up to the last minute in which both colors came. What follows may be a silence, which is no news
+    /// about the split until it is over; an e-value at an earlier time is as good as one of now.
+    fn settled_units(&self, unit: Unit) -> Vec<Sums> {
+        let Some(units) = self.of(Source::of_units(unit_grain(unit))).units(ALL) else {
+            return Vec::new();
+        };
+        let mut sums = units.sums.clone();
+        for minute in units.rows.rows().chunk_by(|a, b| a.minute == b.minute).rev() {
+            let came = |arm: usize| minute.iter().any(|row| row.n[arm] > 0);
+            if came(BLUE) && came(GREEN) {
+                break;
+            }
+            minute.iter().for_each(|row| columns::add_up(&mut sums, row, -1));
+        }
+        sums
     }
 
     fn pair<'a>(&mut self, input: &JudgeInput<'a>, key: &'a PairKey, k: usize, alpha_gates: f64) -> Option<Pair<'a>> {

@@ -4,7 +4,7 @@
 //! counts as missing only if so much blue came meanwhile that its absence cannot be luck; if blue is silent too, nothing
 //! is green's fault, and tracegate waits.
 
-use super::{Course, Finding, Silence, Turn, effect::after};
+use super::{Course, Finding, Silence, Turn, effect::after, slot_after};
 use proto::{
     Nanos,
     cell::PPM,
@@ -21,6 +21,9 @@ const SILENT_SLOTS_MIN: u32 = 5;
 /// months of looking stay far below any alpha.
 const MISSED_MIN: f64 = 20.0;
 
+/// Silences kept for one release; a route that falls silent more often is not compared through them.
+const SILENCES_MAX: usize = 1_000;
+
 /// What does not come, and for how long.
 struct Missing {
     green: Option<Duration>,
@@ -34,7 +37,7 @@ impl Turn<'_> {
     /// still roll back.
     pub(super) fn no_data(&mut self, f: &Finding) -> bool {
         let Some(missing) = self.missing(f) else {
-            self.state.silence = None;
+            self.heard_again(f);
             return false;
         };
         let longest = missing.green.max(missing.blue).unwrap_or_default();
@@ -66,6 +69,19 @@ impl Turn<'_> {
             NoData::Hold | NoData::Fail => {}
         }
         false
+    }
+
+    /// Where green was missed and is back, the time between belongs to no split.
+    fn heard_again(&mut self, f: &Finding) {
+        let Some(silence) = self.state.silence.take() else {
+            return;
+        };
+        let back = self.now.minus(Duration::from_secs(f.quiet.green_secs));
+        let from = slot_after(silence.since, self.terms.resolution);
+        let until = back.0.div_euclid(1_000_000_000);
+        if silence.told && from < until && self.state.silences.len() < SILENCES_MAX {
+            self.state.silences.push((from, until));
+        }
     }
 
     /// The silent time is not held against the horizon.

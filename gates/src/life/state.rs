@@ -192,6 +192,9 @@ pub struct ReleaseState {
     /// Traces that do not come.
     #[serde(default)]
     pub silence: Option<Silence>,
+    /// Silences that are over, from and until, unix seconds: no split held while green did not come.
+    #[serde(default)]
+    pub silences: Vec<(i64, i64)>,
     /// Why an observed release ended.
     #[serde(default)]
     pub closed: Option<String>,
@@ -257,6 +260,7 @@ impl ReleaseState {
             muted: Vec::new(),
             acked: None,
             silence: None,
+            silences: Vec::new(),
             closed: None,
         }
     }
@@ -272,6 +276,14 @@ impl ReleaseState {
     pub fn muted_gates(&self, now: Nanos) -> Vec<&str> {
         let muted = self.muted.iter().filter(|m| now < m.until);
         muted.map(|m| m.gate.as_str()).collect()
+    }
+
+    /// Whether a minute of cells, by its start in unix seconds, lies in a silence: it belongs to no split.
+    #[must_use]
+    pub fn is_silent(&self, minute: i64) -> bool {
+        self.silences
+            .iter()
+            .any(|(from, until)| (*from..*until).contains(&minute))
     }
 
     /// Whether a pair no longer says anything about the release: the gateway sent its cohort back to blue, so what it

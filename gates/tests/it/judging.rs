@@ -237,6 +237,13 @@ fn every_obstacle_has_its_own_reason() {
         stream.trace(6, Some(PPM / 2), Color::Blue, "pro", HEALTHY);
     }
     let judgement = trial.judge(stream.minutes());
+    assert!(
+        judgement.reason.contains("one-sided") && judgement.log_e_sample_ratio == 0.0,
+        "what may yet be a silence is no news about the split: {}",
+        judgement.reason
+    );
+    stream.trace(6, Some(PPM / 2), Color::Green, "pro", HEALTHY);
+    let judgement = trial.judge(stream.minutes());
     assert!(judgement.reason.contains("sample_ratio"), "{}", judgement.reason);
 
     // Half of green's traces are not evaluated.

@@ -3,7 +3,7 @@
 
 use crate::stream::{HEALTHY, Stream, Trial, demo_gates, eval_fail, gate, p99, spec};
 use gates::{
-    judge::{JudgeInput, Judgement, PairKey, judge, new_pairs, pair_plans},
+    judge::{JudgeInput, Judgement, PairKey, freeze, judge, new_pairs, pair_plans},
     stats::{bern, paired},
 };
 use proto::{
@@ -267,6 +267,31 @@ fn sessions_are_judged_as_units_of_their_own() {
     assert_eq!((judgement.n_blue, judgement.n_green), (1_200, 1_200));
     assert_eq!(judgement.verdict, Verdict::Fail, "{:?}", judgement.reports);
     assert_eq!(judgement.reports[0].n_green, 1_200);
+}
+
+#[test]
+fn thresholds_of_sessions_come_from_sessions() {
+    let mut rules = spec(vec![plain(gate("cost", Metric::Cost, Margin::MaxRatio(1.2)))]);
+    rules.unit = Unit::Session;
+    let mut rows = Rows::default();
+    for i in 0..100 {
+        let mut cost = Cell::amount(20_000 + i);
+        cost.n = 1;
+        rows.put(FROM, Metric::Cost, Grain::Session, Some(0), Color::Blue, &cost);
+        rows.put(
+            FROM,
+            Metric::Cost,
+            Grain::Trace,
+            Some(0),
+            Color::Blue,
+            &Cell::amount(1_000),
+        );
+    }
+    let minutes = rows.minutes();
+    let cells = minutes.values().flat_map(|m| m.iter().map(|(s, c)| (s, &**c)));
+    let frozen = freeze(&rules, cells, Nanos::ZERO, "test".into()).unwrap();
+    let mean = frozen.gates["cost"].mean.unwrap();
+    assert!((20_000.0..20_200.0).contains(&mean), "{mean}");
 }
 
 #[test]

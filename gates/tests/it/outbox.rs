@@ -71,6 +71,7 @@ fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
             action,
             cohort: None,
             weights: ReleaseState::weights(0),
+            cohorts_on_blue: vec![],
             from: side(Color::Green),
             to: side(Color::Blue),
             gates: Vec::new(),

@@ -1,7 +1,7 @@
 //! One run of a SQL gate's statement: four counts, or in words why not.
 
-use super::{Asked, evidence::sql_parameters};
-use crate::{Bounds, QueryError};
+use super::Asked;
+use crate::{Bounds, QueryError, parameters::Parameters};
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
     compute::cast,
@@ -13,6 +13,14 @@ use proto::Nanos;
 const NAMES: [&str; 4] = ["blue_events", "blue_n", "green_events", "green_n"];
 /// Largest answer that is looked at, bytes.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// Values of an SQL gate.
+fn parameters(release: &str, admitted_before: Nanos) -> Parameters {
+    Parameters::default()
+        .text("release", release)
+        .time("admitted_before", admitted_before)
+        .all_used()
+}
 
 /// What the statement counted of everything that started before a moment, in the order of [`NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +78,7 @@ pub(super) async fn count(asked: &Asked<'_>, sql: &str, before: Nanos) -> Result
         rows: 1,
         bytes: ANSWER_BYTES_MAX,
     };
-    let parameters = sql_parameters(&asked.plan.release, before);
+    let parameters = parameters(&asked.plan.release, before);
     let answer = match asked.engine.run_with(asked.view.clone(), sql, parameters).await {
         Ok(answer) => answer.collect(bounds).await,
         Err(error) => Err(error),

@@ -60,6 +60,15 @@ pub(super) async fn order(State(api): State<Arc<Api>>, body: Bytes) -> Result<Js
     if freeze.until.is_some_and(|until| until <= now) {
         return Err(ApiError::bad("`until` is over already: give a time to come"));
     }
+    if let Some(route) = &freeze.route
+        && api.desk.release_of_route(route).is_none()
+        && api.desk.desired(route).is_none()
+        && !order.lift
+    {
+        return Err(ApiError::missing(format!(
+            "no release knows the route `{route}`; GET /api/v1/releases lists them"
+        )));
+    }
     if order.lift {
         if !api.desk.thaw(freeze.route.clone()).await? {
             return Err(ApiError::missing(

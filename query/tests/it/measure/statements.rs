@@ -10,7 +10,7 @@ use proto::{
     cell::{Scope, Series},
     measure::SeenPath,
 };
-use query::measure::{PATHS_MAX, Shown, recount_statement, seen, statement};
+use query::measure::{PATHS_MAX, seen};
 use std::{collections::BTreeMap, sync::Arc};
 use store::Snapshot;
 
@@ -103,77 +103,6 @@ async fn a_prompt_is_its_name_and_version() {
     prompts.sort_unstable();
     prompts.dedup();
     assert_eq!(prompts, ["support@12", "support@13"]);
-}
-
-fn shown<'a>(metric: &'a Metric, cohort: Option<&'a str>) -> Shown<'a> {
-    Shown {
-        metric,
-        grain: Grain::Trace,
-        cohort,
-        release: "r1",
-        from: Nanos(START + 10 * SECOND),
-        admitted_before: Nanos(START + 600 * SECOND),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn statements_of_evidence_run_and_their_texts_are_escaped() {
-    let dir = tempfile::tempdir().unwrap();
-    let snapshot = World { traces: 60 }.write(dir.path(), Held::Half);
-    let engine = engine(dir.path());
-    let latency = Metric::Latency;
-    let cells = statement(&Shown {
-        from: Nanos(START),
-        ..shown(&latency, None)
-    });
-    let counted = rows(&engine, view(&snapshot), &cells).await;
-    assert_eq!(
-        counted.iter().map(|row| row[2].as_i64().unwrap()).collect::<Vec<_>>(),
-        [30, 20],
-        "{cells}"
-    );
-    let hostile = "x' OR true --";
-    let eval = Metric::EvalFail(hostile.into());
-    for metric in [&Metric::Error, &Metric::Cost, &eval] {
-        for shown in [
-            shown(metric, Some(hostile)),
-            Shown {
-                release: hostile,
-                ..shown(metric, None)
-            },
-        ] {
-            assert!(rows(&engine, view(&snapshot), &statement(&shown)).await.is_empty());
-            let recount = recount_statement(&shown).unwrap();
-            assert!(rows(&engine, view(&snapshot), &recount).await.is_empty(), "{recount}");
-        }
-    }
-    let nothing_shows = [
-        Shown {
-            grain: Grain::Session,
-            ..shown(&latency, None)
-        },
-        Shown {
-            grain: Grain::Request,
-            ..shown(&latency, None)
-        },
-    ];
-    assert!(nothing_shows.iter().all(|shown| recount_statement(shown).is_none()));
-    let paired = Metric::Paired("p".into());
-    assert_eq!(recount_statement(&shown(&paired, None)), None);
-    assert_eq!(recount_statement(&shown(&Metric::AttemptSeconds, None)), None);
-}
-
-#[test]
-fn moments_are_written_to_the_nanosecond() {
-    let sql = statement(&Shown {
-        from: Nanos(START + 1_000_042),
-        ..shown(&Metric::Error, None)
-    });
-    assert!(
-        sql.contains("minute >= TIMESTAMP '2026-11-20T14:00:00.001000042Z'"),
-        "{sql}"
-    );
-    assert!(sql.contains("minute < TIMESTAMP '2026-11-20T14:10:00.000Z'"), "{sql}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
