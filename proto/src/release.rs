@@ -236,6 +236,26 @@ pub struct GateSpec {
     pub on_fail: OnFail,
 }
 
+impl GateSpec {
+    /// A gate that compares all traffic and rolls back, with nothing else asked of it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, metric: Metric, margin: Margin) -> Self {
+        Self {
+            name: name.into(),
+            metric,
+            quantile: None,
+            margin,
+            by_cohort: false,
+            min_coverage: None,
+            lateness: Duration::ZERO,
+            paired: false,
+            sql: None,
+            dry_run: false,
+            on_fail: OnFail::Rollback,
+        }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde asks by reference
 const fn is_false(b: &bool) -> bool {
     !*b

@@ -162,25 +162,13 @@ pub fn canonical(value: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::release::{GateSpec, Margin, OnFail, Unit};
+    use proto::release::{GateSpec, Margin, Unit};
     use std::time::Duration;
 
     const FILE: &str = include_str!("../../tests/it/release.toml");
 
     fn gate(name: &str, metric: &str, margin: Margin) -> GateSpec {
-        GateSpec {
-            name: name.to_owned(),
-            metric: metric.parse().unwrap(),
-            quantile: None,
-            margin,
-            by_cohort: false,
-            min_coverage: None,
-            lateness: Duration::ZERO,
-            paired: false,
-            sql: None,
-            dry_run: false,
-            on_fail: OnFail::Rollback,
-        }
+        GateSpec::new(name, metric.parse().unwrap(), margin)
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The desk's own thread: owns every release, takes one message at a time, writes to the ledger before anything leaves.
 
+mod observe;
+mod restrain;
+
 use super::{
     DeskConfig, DeskError, DeskEvent, DeskView, GateInput, Provenance,
     evidence::Taken,
     notice::entry,
-    observed,
     reading::{Reader, Reading, prepare},
     view,
 };
@@ -18,14 +20,13 @@ use crate::{
     outbox::Outbox,
 };
 use proto::{
-    CellTable, Color, Metric, Nanos,
-    cell::Scope,
+    Color, Nanos,
     clock::Clock,
     decision::{Desired, Phase, Verdict, VerdictReport},
     release::{ReleaseBook, ReleaseSpec},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -237,101 +238,6 @@ impl Docket {
         self.publish_book();
         self.publish_view();
         Ok(())
-    }
-
-    fn freeze(&mut self, freeze: Freeze) -> Result<(), DeskError> {
-        let mut freezes = self.freezes.clone();
-        freezes.retain(|f| f.route != freeze.route || f.since != freeze.since);
-        freezes.push(freeze);
-        self.put_freezes(freezes)
-    }
-
-    fn thaw(&mut self, route: Option<&str>) -> Result<bool, DeskError> {
-        let mut freezes = self.freezes.clone();
-        freezes.retain(|f| f.route.as_deref() != route);
-        let any = freezes.len() != self.freezes.len();
-        self.put_freezes(freezes)?;
-        Ok(any)
-    }
-
-    fn put_freezes(&mut self, mut freezes: Vec<Freeze>) -> Result<(), DeskError> {
-        let now = (self.clock)();
-        freezes.retain(|f| f.until.is_none_or(|until| now < until));
-        self.ledger.put_freezes(&freezes)?;
-        self.freezes = freezes;
-        self.judged = None;
-        self.publish_view();
-        Ok(())
-    }
-
-    /// Why nothing may be promoted on a route now.
-    fn frozen(&self, route: &str, now: Nanos) -> Option<String> {
-        let freeze = self.freezes.iter().find(|f| f.holds(route, now))?;
-        let until = match freeze.until {
-            Some(until) => format!(" until {}", until.rfc3339()),
-            None => String::new(),
-        };
-        Some(format!("{} froze promotions{until}: {}", freeze.actor, freeze.reason))
-    }
-
-    /// Ends the observed release of a route.
-    fn close_observed(&mut self, route: &str, reason: &str) -> Result<(), DeskError> {
-        let on_route = |r: &Running| r.row.spec.route == route && r.row.state.phase == Phase::Observed;
-        let ids: Vec<String> = self
-            .releases
-            .values()
-            .filter(|r| on_route(r))
-            .map(|r| r.row.spec.id.clone())
-            .collect();
-        let now = (self.clock)();
-        for id in ids {
-            let Some(mut running) = self.releases.remove(&id) else {
-                continue;
-            };
-            let event = Event::Closed {
-                reason: reason.to_owned(),
-            };
-            let done = self.apply(&mut running, &event, now, true);
-            self.releases.insert(id, running);
-            done?;
-        }
-        Ok(())
-    }
-
-    /// Opens and closes observed releases by what the rows show.
-    fn observe(&mut self, input: &GateInput) {
-        let Some(seen) = &input.seen else {
-            return;
-        };
-        let now = (self.clock)();
-        let rows: Vec<&ReleaseRow> = self.releases.values().map(|r| &r.row).collect();
-        let found = observed::look(seen, &rows, |route| evaluators(&input.cells, route), now);
-        for (route, why) in found.closed {
-            if let Err(e) = self.close_observed(&route, &why) {
-                tracing::error!(route, error = %e, "cannot close an observed release");
-            }
-        }
-        for (spec, since) in found.opened {
-            let row = ReleaseRow {
-                state: ReleaseState::open_observed(&spec, since, self.config.resolution),
-                rules_hash: rules_hash(&spec),
-                declared_at: now,
-                declared_by: observed::ACTOR.to_owned(),
-                people: Vec::new(),
-                spec,
-            };
-            if let Err(e) = self.ledger.put_release(&row) {
-                tracing::error!(release = row.spec.id, error = %e, "cannot open an observed release");
-                continue;
-            }
-            tracing::info!(
-                release = row.spec.id,
-                route = row.spec.route,
-                "two paths are live: comparing them"
-            );
-            self.releases.insert(row.spec.id.clone(), running(row));
-            self.publish_book();
-        }
     }
 
     fn command(
@@ -610,22 +516,6 @@ impl Docket {
             violations: self.violations.clone(),
         }));
     }
-}
-
-/// Evaluators that judged traces of a route outside any release.
-fn evaluators(cells: &CellTable, route: &str) -> BTreeSet<Arc<str>> {
-    let outside = Scope {
-        route: route.into(),
-        release: None,
-    };
-    let minutes = cells.minutes(&outside).into_iter().flat_map(BTreeMap::values);
-    let names = minutes
-        .flat_map(|minute| minute.keys())
-        .filter_map(|s| match &s.metric {
-            Metric::EvalFail(name) => Some(Arc::clone(name)),
-            _ => None,
-        });
-    names.collect()
 }
 
 fn running(row: ReleaseRow) -> Running {

@@ -9,15 +9,16 @@
 use super::{Provenance, reading::Reading, recount};
 use crate::{
     check,
-    judge::{Baseline, JudgeInput, PairKey, breaker, judge},
+    judge::{Baseline, BreakerReading, JudgeInput, Judgement, PairKey, breaker, judge},
     ledger::{DecisionRow, ReleaseRow},
     life::{self, Breaker, DecisionDraft, Event, Finding, ReleaseState, Terms},
 };
 use proto::{
     Cell, Color, Grain, Histogram, Metric, Nanos,
     cell::{Minutes, Series},
-    decision::Phase,
-    release::ReleaseSpec,
+    decision::{Headroom, Phase},
+    measure::WorstTrace,
+    release::{Manifest, ReleaseSpec},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -84,6 +85,28 @@ pub(super) struct Taken<'a> {
     pub drafts: &'a [DecisionDraft],
 }
 
+/// What stands in a bundle. Written straight to text: a week of cells is large enough once.
+#[derive(Serialize)]
+struct Bundle<'a> {
+    bundle: u32,
+    algorithm: &'static str,
+    decision: &'a DecisionRow,
+    rules_hash: &'a str,
+    rules: &'a ReleaseSpec,
+    blue: &'a Manifest,
+    green: &'a Manifest,
+    state: &'a ReleaseState,
+    inputs: Option<Inputs>,
+    judgement: Option<&'a Judgement>,
+    breaker: Option<&'a BreakerReading>,
+    headroom: Option<&'a [Headroom]>,
+    step: Step,
+    sql: Option<Vec<recount::Statement>>,
+    provenance: &'a Provenance,
+    worst: Option<&'a [WorstTrace]>,
+    previous_hash: Option<&'a str>,
+}
+
 /// The bundle as JSON text: exactly these bytes are hashed and chained.
 pub(super) fn bundle(
     row: &ReleaseRow,
@@ -116,26 +139,27 @@ pub(super) fn bundle(
         frozen: taken.terms.frozen.map(str::to_owned),
         drafts: taken.drafts.to_vec(),
     };
-    let value = serde_json::json!({
-        "bundle": 2,
-        "algorithm": ALGORITHM,
-        "decision": decision,
-        "rules_hash": row.rules_hash,
-        "rules": row.spec,
-        "blue": row.spec.blue,
-        "green": row.spec.green,
-        "state": row.state,
-        "inputs": inputs,
-        "judgement": reading.map(|r| &r.judgement),
-        "breaker": reading.map(|r| &r.breaker),
-        "headroom": reading.map(|r| &r.headroom),
-        "step": step,
-        "sql": reading.map(|r| recount::statements(&row.spec, r)),
-        "provenance": provenance,
-        "worst": reading.map(|r| &r.measured.worst),
-        "previous_hash": decision.previous_hash,
-    });
-    value.to_string()
+    let bundle = Bundle {
+        bundle: 2,
+        algorithm: ALGORITHM,
+        decision,
+        rules_hash: &row.rules_hash,
+        rules: &row.spec,
+        blue: &row.spec.blue,
+        green: &row.spec.green,
+        state: &row.state,
+        inputs,
+        judgement: reading.map(|r| &r.judgement),
+        breaker: reading.map(|r| &r.breaker),
+        headroom: reading.map(|r| r.headroom.as_slice()),
+        step,
+        sql: reading.map(|r| recount::statements(&row.spec, r)),
+        provenance,
+        worst: reading.map(|r| r.measured.worst.as_slice()),
+        previous_hash: decision.previous_hash.as_deref(),
+    };
+    // plain structs with text keys always serialise
+    serde_json::to_string(&bundle).unwrap_or_default()
 }
 
 fn cells(row: &ReleaseRow, minutes: &Minutes) -> Vec<CellRow> {

@@ -10,9 +10,7 @@ use proto::{
     Metric, Nanos,
     decision::Phase,
     measure::SeenPath,
-    release::{
-        Approval, BreakerSpec, GateSpec, Manifest, Margin, Match, Mode, NoData, OnFail, Quota, ReleaseSpec, Unit,
-    },
+    release::{Approval, BreakerSpec, GateSpec, Manifest, Margin, Match, Mode, NoData, Quota, ReleaseSpec, Unit},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -250,32 +248,20 @@ fn manifest(key: Key, path: &SeenPath, color: &str) -> Manifest {
 
 /// What everybody wants to know first.
 fn gates() -> Vec<GateSpec> {
+    let gate = |name: &str, metric, r| GateSpec::new(name, metric, Margin::MaxRatio(r));
     vec![
-        gate("errors".to_owned(), Metric::Error, None, 1.5),
-        gate("p99 latency".to_owned(), Metric::Latency, Some(0.99), 1.2),
-        gate("cost per trace".to_owned(), Metric::Cost, None, 1.2),
-        gate("invalid JSON".to_owned(), Metric::JsonInvalid, None, 1.5),
+        gate("errors", Metric::Error, 1.5),
+        GateSpec {
+            quantile: Some(0.99),
+            ..gate("p99 latency", Metric::Latency, 1.2)
+        },
+        gate("cost per trace", Metric::Cost, 1.2),
+        gate("invalid JSON", Metric::JsonInvalid, 1.5),
     ]
 }
 
 fn of_evaluator(name: Arc<str>) -> GateSpec {
-    gate(format!("failed {name}"), Metric::EvalFail(name), None, 1.5)
-}
-
-const fn gate(name: String, metric: Metric, quantile: Option<f64>, r: f64) -> GateSpec {
-    GateSpec {
-        name,
-        metric,
-        quantile,
-        margin: Margin::MaxRatio(r),
-        by_cohort: false,
-        min_coverage: None,
-        lateness: Duration::ZERO,
-        paired: false,
-        sql: None,
-        dry_run: false,
-        on_fail: OnFail::Rollback,
-    }
+    GateSpec::new(format!("failed {name}"), Metric::EvalFail(name), Margin::MaxRatio(1.5))
 }
 
 #[cfg(test)]

@@ -4,9 +4,7 @@ use gates::judge::{Baseline, Judge, JudgeInput, Judgement, PairKey, freeze, new_
 use proto::{
     Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
     cell::{Minutes, PPM, Scope, Series},
-    release::{
-        Approval, BreakerSpec, GateSpec, Manifest, Margin, Match, Mode, NoData, OnFail, Quota, ReleaseSpec, Unit,
-    },
+    release::{Approval, BreakerSpec, GateSpec, Manifest, Margin, Match, Mode, NoData, Quota, ReleaseSpec, Unit},
 };
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,17 +29,8 @@ pub fn manifest(version: &str) -> Manifest {
 
 pub fn gate(name: &str, metric: Metric, margin: Margin) -> GateSpec {
     GateSpec {
-        name: name.into(),
-        metric,
-        quantile: None,
-        margin,
         by_cohort: true,
-        min_coverage: None,
-        lateness: Duration::ZERO,
-        paired: false,
-        sql: None,
-        dry_run: false,
-        on_fail: OnFail::Rollback,
+        ..GateSpec::new(name, metric, margin)
     }
 }
 

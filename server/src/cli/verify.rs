@@ -1,11 +1,13 @@
 //! `tracegate verify`: computes a decision again from its evidence, and on request counts its numbers anew from the rows.
 
-use super::{OutputError, ServerArgs, decisions::Source, text::table};
+mod recount;
+
+use super::{OutputError, ServerArgs, decisions::Source};
 use clap::Args;
-use gates::desk::{Statement, Verified, verify_bundle};
+use gates::desk::{Verified, verify_bundle};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 /// Which decision, and how far to go.
 #[derive(Debug, Args)]
@@ -72,161 +74,12 @@ pub(super) async fn run(args: VerifyArgs, out: &mut (dyn Write + Send)) -> miett
     said.push_str(&format!("evidence  {hash}\n"));
     let mut differs = false;
     if args.from_data {
-        let recount = recount(&bundle, &source).await?;
+        let recount = recount::from_data(&bundle, &source).await?;
         differs = recount.differs;
         said.push_str(&recount.text);
     }
     out.write_all(said.as_bytes()).map_err(OutputError)?;
     Ok(if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-struct Recount {
-    text: String,
-    differs: bool,
-}
-
-/// (n, events) by color and split.
-type Counts = BTreeMap<(String, Option<i64>), (i64, i64)>;
-
-async fn recount(bundle: &Value, source: &Source) -> miette::Result<Recount> {
-    let statements: Vec<Statement> = serde_json::from_value(bundle["sql"].clone()).unwrap_or_default();
-    if statements.is_empty() {
-        return Ok(Recount {
-            text: "data      nothing was judged, so there is nothing to count\n".to_owned(),
-            differs: false,
-        });
-    }
-    let mut shown = table(&["gate", "color", "split", "judged", "in cells", "in rows", ""]);
-    let (mut differs, mut gone) = (false, false);
-    for statement in &statements {
-        let name = statement.gate.clone().unwrap_or_else(|| "all traces".to_owned());
-        let judged = judged(bundle, statement.gate.as_deref());
-        let Some(over_rows) = &statement.rows else {
-            shown.add_row([
-                name.as_str(),
-                "",
-                "",
-                "",
-                "",
-                "",
-                "pairs and sessions are in the bundle only",
-            ]);
-            continue;
-        };
-        if statement.cells.is_none() {
-            shown.add_row([
-                name.as_str(),
-                "",
-                "",
-                "",
-                "",
-                "",
-                "counted by its own statement; see the bundle",
-            ]);
-            continue;
-        }
-        let kind = kind_of(bundle, statement);
-        let rows = counted(&source.sql(over_rows).await?);
-        let cells = match &statement.cells {
-            Some(sql) => counted(&source.sql(sql).await?),
-            None => Counts::new(),
-        };
-        for ((color, split), (n, events)) in &judged {
-            let at = |counts: &Counts| counts.get(&(color.clone(), *split)).copied();
-            let (in_rows, in_cells) = (at(&rows), at(&cells));
-            let verdict = match in_rows {
-                Some(found) if found == (*n, *events) => "same",
-                Some(found) if found.0 < *n => {
-                    gone = true;
-                    "fewer rows: expired since, or not sealed when asked"
-                }
-                // a quantile's exceedances and a mean's sums are in the bundle only
-                Some(found) if found.0 == *n && kind != Kind::Events => "same count",
-                Some(found) if found.0 == *n && kind == Kind::Events && !is_late(statement) => {
-                    differs = true;
-                    "OTHER EVENTS"
-                }
-                Some(_) => "more since: late spans or evaluations",
-                None => {
-                    gone = true;
-                    "expired since"
-                }
-            };
-            let show = |c: Option<(i64, i64)>| c.map_or_else(|| "-".to_owned(), |(n, e)| format!("{e} of {n}"));
-            let split = split.map_or_else(|| "unknown".to_owned(), |ppm| format!("{} %", ppm as f64 / 1e4));
-            shown.add_row([
-                name.as_str(),
-                color,
-                &split,
-                &format!("{events} of {n}"),
-                &show(in_cells),
-                &show(in_rows),
-                verdict,
-            ]);
-        }
-    }
-    let mut text = format!("data      counted again from the tables:\n{shown}\n");
-    if gone {
-        text.push_str(
-            "          rows that a retention has removed cannot be counted again; the bundle still holds their cells\n",
-        );
-    }
-    Ok(Recount { text, differs })
-}
-
-/// What a statement over rows can confirm of a gate.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Events,
-    UnitsOnly,
-}
-
-fn kind_of(bundle: &Value, statement: &Statement) -> Kind {
-    let gates = bundle.pointer("/rules/gate").and_then(Value::as_array);
-    let gate = gates.and_then(|all| all.iter().find(|g| g["name"].as_str() == statement.gate.as_deref()));
-    let amount = ["latency", "ttft", "cost", "prompt_tokens", "completion_tokens"];
-    match gate.and_then(|g| g["metric"].as_str()) {
-        Some(metric) if amount.contains(&metric) => Kind::UnitsOnly,
-        _ => Kind::Events,
-    }
-}
-
-/// Whether its events may still come after the decision: evaluations and what users report.
-fn is_late(statement: &Statement) -> bool {
-    let late = ["eval_fail", "thumbs_down", "escalation", "abandoned", "override"];
-    let rows = statement.rows.as_deref().unwrap_or_default();
-    late.iter().any(|metric| rows.contains(&format!("metric_{metric}")))
-}
-
-/// What the judgement counted of one gate, all cohorts together.
-fn judged(bundle: &Value, gate: Option<&str>) -> Counts {
-    let strata = bundle.pointer("/judgement/strata").and_then(Value::as_array);
-    let mut out = Counts::new();
-    for s in strata.into_iter().flatten() {
-        if s["gate"].as_str() != gate || !s["cohort"].is_null() {
-            continue;
-        }
-        let split = s["split_ppm"].as_i64();
-        for color in ["blue", "green"] {
-            let of = |what: &str| s[format!("{what}_{color}")].as_i64().unwrap_or(0);
-            out.insert((color.to_owned(), split), (of("n"), of("events")));
-        }
-    }
-    out
-}
-
-/// Rows of color, split, n, events as the statements answer them.
-fn counted(answer: &Value) -> Counts {
-    let rows = answer["rows"].as_array();
-    let of = |row: &Value| {
-        let split = row[1].as_f64().map(|share| (share * 1e6).round() as i64);
-        let number = |at: usize| row[at].as_i64().or_else(|| row[at].as_f64().map(|x| x as i64));
-        Some((
-            (row[0].as_str()?.to_owned(), split),
-            (number(2)?, number(3).unwrap_or(0)),
-        ))
-    };
-    rows.into_iter().flatten().filter_map(of).collect()
 }
 
 /// What the ledger says of a decision.

@@ -13,4 +13,5 @@ mod otlp;
 mod people;
 mod prices;
 mod releases;
+mod running;
 mod serve;

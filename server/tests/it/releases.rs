@@ -1,58 +1,12 @@
 //! A release over the API: declared, looked at, moved by a person, followed by a gateway.
 
-use crate::otlp::client;
+use crate::{
+    otlp::client,
+    running::{RELEASE, Running},
+};
 use serde_json::{Value, json};
 use server::{config::Config, wall_clock, wire::App};
 use std::time::{Duration, Instant};
-
-const RELEASE: &str = include_str!("release.toml");
-
-/// A running instance and its client.
-struct Running {
-    app: App,
-    client: reqwest::Client,
-    _dir: tempfile::TempDir,
-}
-
-impl Running {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let app = App::start(Config::on_free_ports(dir.path().join("data")), wall_clock())
-            .await
-            .unwrap();
-        Self {
-            app,
-            client: client(),
-            _dir: dir,
-        }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.app.addresses.http)
-    }
-
-    async fn get(&self, path: &str) -> (u16, Value) {
-        let answer = self.client.get(self.url(path)).send().await.unwrap();
-        (answer.status().as_u16(), answer.json().await.unwrap())
-    }
-
-    async fn declare(&self, kind: &str, body: String) -> (u16, Value) {
-        let request = self
-            .client
-            .post(self.url("/api/v1/releases"))
-            .header("content-type", kind)
-            .body(body);
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), answer.json().await.unwrap())
-    }
-
-    async fn order(&self, command: &str, reason: &str) -> (u16, Value) {
-        let path = format!("/api/v1/releases/chat-8/{command}");
-        let body = json!({ "actor": "ann", "reason": reason });
-        let answer = self.client.post(self.url(&path)).json(&body).send().await.unwrap();
-        (answer.status().as_u16(), answer.json().await.unwrap())
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declared_release_has_a_verdict_with_every_key() {
