@@ -96,12 +96,20 @@ pub(super) fn look(
             found.closed.push((row.spec.route.clone(), why));
         }
     }
+    // a path that was seen before a release of its route ended has had its trial
+    let tried = |route: &str, green: &SeenPath| {
+        let of_route = releases.iter().filter(|r| r.spec.route == route);
+        let ended = of_route.filter_map(|r| r.state.settled).max();
+        ended.is_some_and(|end| green.first_seen <= end)
+    };
     let open = releases.iter().filter(|r| r.state.phase == Phase::Observed).count();
     for (route, paths) in by_route {
         if running(route).is_some() || open + found.opened.len() >= OPEN_MAX {
             continue;
         }
-        if let Some((key, blue, green)) = two_live(&paths, now) {
+        if let Some((key, blue, green)) = two_live(&paths, now)
+            && !tried(route, &green)
+        {
             let mut spec = spec(route, key, &blue, &green);
             spec.gates
                 .extend(evaluators(route).into_iter().take(EVALUATORS_MAX).map(of_evaluator));
@@ -335,6 +343,22 @@ mod tests {
         assert_eq!(spec.green.matches.request_model, ["large"]);
         assert_eq!(spec.blue.matches.request_model, ["small"]);
         assert_ne!(spec.blue.version, spec.green.version);
+    }
+
+    #[test]
+    fn what_had_its_trial_is_not_compared_again() {
+        let seen = [path("7", "m", 0, 60, 900), path("8", "m", 50, 60, 30)];
+        let mut row = opened(&look_at(&seen, &[], 61));
+        row.spec.id = "chat-8".to_owned();
+        row.state.phase = Phase::RolledBack;
+        row.state.settled = Some(Nanos::from_secs(58 * MINUTE));
+        assert_eq!(look_at(&seen, &[&row], 61), Found::default());
+        let newer = [path("7", "m", 0, 90, 900), path("9", "m", 80, 90, 30)];
+        assert_eq!(
+            look_at(&newer, &[&row], 91).opened.len(),
+            1,
+            "what came after it is new"
+        );
     }
 
     #[test]
