@@ -1,7 +1,8 @@
 //! One gate measurement from cells: the time a judgement takes, whatever the number of spans behind it.
 //!
 //! `fresh` reads every minute of the release; `next` is what the running service does: judge again after one minute
-//! changed. Three overall pairs (p99 latency, cost, evaluation failures), 100 traces a minute and color.
+//! changed. Overall pairs (p99 latency, cost, evaluation failures by ratio and by difference), 100 traces a minute and
+//! color; then 10,000 pairs of a thousand cohorts.
 #![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 use benches::release::{gate, scope, spec};
@@ -10,9 +11,38 @@ use gates::judge::{Baseline, Judge, JudgeInput, PairKey, freeze, new_pairs};
 use proto::{Cell, CellKey, CellTable, Color, Grain, Metric, Nanos, cell::Series, release::ReleaseSpec};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::sync::Arc;
 
 const PER_MINUTE: usize = 100;
+
+/// Adds units of one metric.
+fn put(table: &mut CellTable, minute: i64, cohort: Option<&Arc<str>>, color: Color, (metric, cell): (Metric, &Cell)) {
+    let series = Series {
+        metric,
+        grain: Grain::Trace,
+        cohort: cohort.cloned(),
+        split_ppm: Some(500_000),
+        color,
+        admitted: true,
+    };
+    let key = CellKey {
+        scope: scope(),
+        minute: minute * 60,
+        series,
+    };
+    table.apply(&key, cell, 1);
+}
+
+/// Latency (us) and cost (nano-USD) of one trace.
+fn amounts(rng: &mut ChaCha8Rng) -> [Cell; 2] {
+    let tail = -(1.0 - rng.random::<f64>()).ln();
+    [300_000.0 + 500_000.0 * tail, 100_000.0 + 300_000.0 * tail].map(|value| Cell::amount(value as u64))
+}
+
+fn evaluated(rng: &mut ChaCha8Rng) -> Cell {
+    Cell::unit(rng.random::<f64>() < 0.03)
+}
 
 /// The cells of one minute.
 fn fill(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
@@ -24,32 +54,14 @@ fn fill(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
             (Metric::EvalFail("task_completion".into()), Cell::default()),
         ];
         for _ in 0..PER_MINUTE {
-            let tail = -(1.0 - rng.random::<f64>()).ln();
-            let units = [
-                Cell::unit(false),
-                Cell::amount((300_000.0 + 500_000.0 * tail) as u64),
-                Cell::amount((100_000.0 + 300_000.0 * tail) as u64),
-                Cell::unit(rng.random::<f64>() < 0.03),
-            ];
+            let [latency, cost] = amounts(rng);
+            let units = [Cell::unit(false), latency, cost, evaluated(rng)];
             for ((_, cell), unit) in cells.iter_mut().zip(&units) {
                 cell.merge(unit, 1);
             }
         }
         for (metric, cell) in cells {
-            let series = Series {
-                metric,
-                grain: Grain::Trace,
-                cohort: None,
-                split_ppm: Some(500_000),
-                color,
-                admitted: true,
-            };
-            let key = CellKey {
-                scope: scope(),
-                minute: minute * 60,
-                series,
-            };
-            table.apply(&key, &cell, 1);
+            put(table, minute, None, color, (metric, &cell));
         }
     }
 }
@@ -75,6 +87,11 @@ fn judging(c: &mut Criterion) {
             "eval_fail",
             gate("task completion", "eval_fail:task_completion", None, 1.25),
         ),
+        ("eval_fail by difference", {
+            let mut gate = gate("task completion by difference", "eval_fail:task_completion", None, 0.01);
+            gate["margin"] = json!({"max_increase": 0.01});
+            gate
+        }),
     ];
     for minutes in [1_440, 10_080] {
         let mut rng = ChaCha8Rng::seed_from_u64(42);
@@ -84,7 +101,7 @@ fn judging(c: &mut Criterion) {
         }
         let mut later = table.clone();
         fill(&mut later, &mut rng, minutes - 1);
-        let all = ("all three", gates.iter().map(|g| g.1.clone()).collect());
+        let all = ("first three", gates[..3].iter().map(|g| g.1.clone()).collect());
         let each = gates.iter().map(|(name, g)| (*name, vec![g.clone()]));
         let cases: Vec<(&str, Vec<Value>)> = each.chain([all]).collect();
         for (name, gates) in cases {
@@ -121,9 +138,20 @@ const GATES: usize = 10;
 /// Traces of both colors a minute, over all cohorts.
 const MANY_PER_MINUTE: usize = 200;
 
-/// The cells of one minute: every trace in a cohort of its own choice, ten metrics each.
-fn fill_many(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
-    let cohorts: Vec<std::sync::Arc<str>> = (0..COHORTS).map(|i| format!("customer-{i:04}").into()).collect();
+/// One trace of a cohort: ten metrics.
+fn trace(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64, cohort: &Arc<str>, color: Color) {
+    let [latency, cost] = amounts(rng);
+    let mut put = |metric, cell| put(table, minute, Some(cohort), color, (metric, &cell));
+    put(Metric::Traces, Cell::unit(false));
+    put(Metric::Latency, latency);
+    put(Metric::Cost, cost);
+    for evaluator in 0..GATES - 2 {
+        put(Metric::EvalFail(format!("rubric_{evaluator}").into()), evaluated(rng));
+    }
+}
+
+/// The cells of one minute: every trace in a cohort of its own choice.
+fn fill_many(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64, cohorts: &[Arc<str>]) {
     for _ in 0..MANY_PER_MINUTE {
         let cohort = &cohorts[rng.random_range(0..COHORTS)];
         let color = if rng.random::<bool>() {
@@ -131,47 +159,32 @@ fn fill_many(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64) {
         } else {
             Color::Blue
         };
-        let tail = -(1.0 - rng.random::<f64>()).ln();
-        let mut put = |metric: Metric, cell: &Cell| {
-            let series = Series {
-                metric,
-                grain: Grain::Trace,
-                cohort: Some(std::sync::Arc::clone(cohort)),
-                split_ppm: Some(500_000),
-                color,
-                admitted: true,
-            };
-            let key = CellKey {
-                scope: scope(),
-                minute: minute * 60,
-                series,
-            };
-            table.apply(&key, cell, 1);
-        };
-        put(Metric::Traces, &Cell::unit(false));
-        put(Metric::Latency, &Cell::amount((300_000.0 + 500_000.0 * tail) as u64));
-        put(Metric::Cost, &Cell::amount((100_000.0 + 300_000.0 * tail) as u64));
-        for evaluator in 0..GATES - 2 {
-            let failed = rng.random::<f64>() < 0.03;
-            put(
-                Metric::EvalFail(format!("rubric_{evaluator}").into()),
-                &Cell::unit(failed),
-            );
+        trace(table, rng, minute, cohort, color);
+    }
+}
+
+/// One trace of each color in every cohort.
+fn fill_all(table: &mut CellTable, rng: &mut ChaCha8Rng, minute: i64, cohorts: &[Arc<str>]) {
+    for cohort in cohorts {
+        for color in [Color::Blue, Color::Green] {
+            trace(table, rng, minute, cohort, color);
         }
     }
 }
 
 /// 10,000 (gate, cohort) pairs over a week of minutes. `fresh` is the first judgement after a start, `next` what the
-/// running service does every cycle.
+/// running service does every cycle, here after 200 traces in one minute; `all` the cycle in which every pair changed.
 fn many_pairs(c: &mut Criterion) {
     let minutes = 10_080;
+    let cohorts: Vec<Arc<str>> = (0..COHORTS).map(|i| format!("customer-{i:04}").into()).collect();
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut table = CellTable::default();
     for minute in 0..minutes {
-        fill_many(&mut table, &mut rng, minute);
+        fill_many(&mut table, &mut rng, minute, &cohorts);
     }
-    let mut later = table.clone();
-    fill_many(&mut later, &mut rng, minutes - 1);
+    let (mut later, mut all) = (table.clone(), table.clone());
+    fill_many(&mut later, &mut rng, minutes - 1, &cohorts);
+    fill_all(&mut all, &mut rng, minutes - 1, &cohorts);
     let mut gates = vec![
         gate("p99 latency", "latency", Some(0.99), 1.25),
         gate("cost per trace", "cost", None, 1.25),
@@ -187,19 +200,21 @@ fn many_pairs(c: &mut Criterion) {
     let order = new_pairs(&spec, cells, 0, &[]);
     println!("{} pairs", order.len());
     let before = input(&spec, &baseline, &order, &table);
-    let after = input(&spec, &baseline, &order, &later);
     let mut group = c.benchmark_group("judge/10,000 pairs");
     group.sample_size(10);
     group.bench_function("fresh", |b| b.iter(|| Judge::default().judge(&before)));
     let mut judge = Judge::default();
     judge.judge(&before);
-    let mut flip = false;
-    group.bench_function("next", |b| {
-        b.iter(|| {
-            flip = !flip;
-            judge.judge(if flip { &after } else { &before })
+    for (name, after) in [("next", &later), ("all", &all)] {
+        let after = input(&spec, &baseline, &order, after);
+        let mut flip = false;
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                flip = !flip;
+                judge.judge(if flip { &after } else { &before })
+            });
         });
-    });
+    }
     group.finish();
 }
 

@@ -47,7 +47,11 @@ impl<R: Row, S: Clone + Default> Column<R, S> {
 
     /// Replaces the rows of the minutes in `from..to`. True if anything is or was there.
     pub fn replace(&mut self, from: i64, to: i64, rows: impl ExactSizeIterator<Item = R>) -> bool {
-        let first = self.rows.partition_point(|r| r.place().0 < from);
+        // nearly always rows come at the end
+        let first = match self.rows.last() {
+            Some(last) if last.place().0 >= from => self.rows.partition_point(|r| r.place().0 < from),
+            _ => self.rows.len(),
+        };
         let last = first + self.rows[first..].partition_point(|r| r.place().0 < to);
         if first == last && rows.len() == 0 {
             return false;

@@ -10,7 +10,7 @@ use super::{
     plan::{Counting, Plan, Source, Test},
     turn::{self, Turned},
 };
-use crate::stats::{BETS, LateStarts, mean::add};
+use crate::stats::{BETS, LateStarts, asymptotic::Moments, mean::add};
 use proto::{
     Histogram,
     cell::{Minute, Minutes, PPM},
@@ -126,10 +126,23 @@ pub(super) struct EventColumn {
     pub version: u64,
 }
 
+/// What a walk over rows of amounts sums up.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MeanSums {
+    /// Bets for rollback.
+    pub late: LateStarts,
+    /// Log of each bet for promotion.
+    pub lt: [f64; BETS],
+    /// Of the compared units, in integer units of the metric.
+    pub moments: [Moments; 2],
+    /// The compared units by split.
+    pub strata: Vec<Sums>,
+}
+
 /// A pair that compares means.
 #[derive(Debug, Default)]
 pub(super) struct MeanColumn {
-    pub rows: Column<MeanRow, LateStarts>,
+    pub rows: Column<MeanRow, MeanSums>,
     /// Grows with every change.
     pub version: u64,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     column::{Column, Row},
-    columns::{BLUE, EventColumn, EventRow, GREEN, MeanColumn, MeanRow, Sums, add_up, uses},
+    columns::{BLUE, EventColumn, EventRow, GREEN, MeanColumn, MeanRow, MeanSums, Sums, add_up, uses},
     plan::{Counting, Plan, Test, Worse},
     units::per_display_unit,
 };
@@ -13,6 +13,7 @@ use crate::stats::{
     joint::{self, Arms, Boundary, Prior},
     late::joint_late,
     log_space::{ln, mean_exp},
+    mean::add,
     paired::Pairs,
     quantile,
     rates::{self, RateBets},
@@ -320,38 +321,32 @@ fn ratio(green: Option<f64>, blue: Option<f64>) -> Option<f64> {
     green.zip(blue).map(|(g, b)| g / b)
 }
 
-fn means(plan: &Plan, column: &mut Column<MeanRow, LateStarts>, margin: Margin, context: Context) -> Measure {
-    let rows = column.rows();
-    let mut strata = Vec::new();
-    for row in rows.iter().filter(|r| uses(plan, r.split)) {
-        let counted = EventRow {
-            minute: row.minute,
-            split: row.split,
-            n: row.n,
-            events: [0; 2],
-        };
-        add_up(&mut strata, &counted, 1);
-    }
-    let n = total(&strata, |s| s.n);
-    let unit = per_display_unit(&plan.shown);
-    let mut moments = [Moments::default(); 2];
-    let mut lt = [0.0; BETS];
-    for row in rows.iter().filter(|r| uses(plan, r.split)) {
-        for (log, earned) in lt.iter_mut().zip(&row.lt) {
-            *log += earned;
-        }
-        for (arm, m) in moments.iter_mut().enumerate() {
-            m.n += row.n[arm] as f64;
-            m.sum += row.sum[arm] / unit;
-            m.sum_sq += row.sum_sq[arm] / (unit * unit);
-        }
-    }
-    let late = late(column, context.calendar, i64::MAX, |row, logs| {
-        if uses(plan, row.split) || (row.split == PPM && context.watching) {
-            for (log, earned) in logs.iter_mut().zip(&row.gt) {
-                *log += earned;
+fn means(plan: &Plan, column: &mut Column<MeanRow, MeanSums>, margin: Margin, context: Context) -> Measure {
+    let sums = column.walk(i64::MAX, |sums, minute| {
+        let mut earned = [0.0; BETS];
+        for row in minute {
+            let compared = uses(plan, row.split);
+            if compared || (row.split == PPM && context.watching) {
+                add(&mut earned, 1, &row.gt);
+            }
+            if compared {
+                sum_up(sums, row);
             }
         }
+        sums.late.push(context.calendar.index(minute[0].place().0), &earned);
+    });
+    let MeanSums {
+        late,
+        lt,
+        moments,
+        strata,
+    } = sums;
+    let n = total(&strata, |s| s.n);
+    let unit = per_display_unit(&plan.shown);
+    let moments = moments.map(|m| Moments {
+        n: m.n,
+        sum: m.sum / unit,
+        sum_sq: m.sum_sq / (unit * unit),
     });
     let [blue, green] = moments.map(|m| (m.n > 0.0).then(|| m.mean()));
     let two_sided = 2.0 * context.alpha;
@@ -384,6 +379,23 @@ fn means(plan: &Plan, column: &mut Column<MeanRow, LateStarts>, margin: Margin, 
         n,
         strata,
     }
+}
+
+/// Adds a compared row.
+fn sum_up(sums: &mut MeanSums, row: &MeanRow) {
+    add(&mut sums.lt, 1, &row.lt);
+    for (arm, m) in sums.moments.iter_mut().enumerate() {
+        m.n += row.n[arm] as f64;
+        m.sum += row.sum[arm];
+        m.sum_sq += row.sum_sq[arm];
+    }
+    let counted = EventRow {
+        minute: row.minute,
+        split: row.split,
+        n: row.n,
+        events: [0; 2],
+    };
+    add_up(&mut sums.strata, &counted, 1);
 }
 
 /// A quantile gate counts exceedances but shows quantiles, and the interval of C1.
