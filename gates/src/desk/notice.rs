@@ -76,10 +76,11 @@ pub(super) fn entry(
             delivered_at: None,
         }
     });
+    let calls_back = draft.action == Action::Hold && row.state.is_called_back();
     let moves = matches!(
         draft.action,
         Action::Promote | Action::Advance | Action::Rollback | Action::Fallback
-    );
+    ) || calls_back;
     let desired = (draft.notified && moves).then(|| desired(row, draft, place.seq));
     tracing::info!(
         release = decision.release,
@@ -97,6 +98,7 @@ pub(super) fn entry(
         evidence,
         delivery,
         desired,
+        calls_back,
     }
 }
 

@@ -7,6 +7,7 @@ use redb::ReadableTable;
 /// Puts a new notice in line, and takes out those it makes void. A receiver that is gone gets none.
 pub(super) fn enqueue(
     new: &mut DeliveryRow,
+    calls_back: bool,
     gone_at: Option<i64>,
     pending: &mut redb::Table<'_, (&'static str, i64), &'static str>,
     deliveries: &mut redb::Table<'_, &'static str, &'static [u8]>,
@@ -28,7 +29,9 @@ pub(super) fn enqueue(
             let Some(mut old) = get_delivery(deliveries, &id)? else {
                 continue;
             };
-            if supersedes(new.action, old.action) {
+            if supersedes(new.action, old.action)
+                || calls_back && matches!(old.action, Action::Advance | Action::Promote)
+            {
                 old.state = DeliveryState::Superseded;
                 pending.remove((route.as_str(), old.decision_seq))?;
                 deliveries.insert(id.as_str(), write(&old).as_slice())?;
@@ -42,7 +45,7 @@ pub(super) fn enqueue(
 
 /// Whether a notice of `newer` makes an undelivered one of `older` void. Movements of the whole route do; a fallback
 /// moves one cohort only, so it leaves others standing; what moves nothing (hold, settle, escalate) waits its turn, lest a
-/// rollback be lost behind it.
+/// rollback be lost behind it. A person's hold takes out what sends green more, too ([`super::Entry::calls_back`]).
 #[must_use]
 pub fn supersedes(newer: Action, older: Action) -> bool {
     match newer {

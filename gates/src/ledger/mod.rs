@@ -89,6 +89,8 @@ pub struct Entry {
     pub delivery: Option<DeliveryRow>,
     /// What the route should now be on, if that changes.
     pub desired: Option<Desired>,
+    /// Whether it calls back an advance or promotion that is still on its way.
+    pub calls_back: bool,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -223,7 +225,7 @@ impl Ledger {
                 evidence.insert(entry.decision.id.as_str(), entry.evidence.as_bytes())?;
                 if let Some(delivery) = &mut entry.delivery {
                     let gone_at = gone.get(delivery.webhook.url.as_str())?.map(|at| at.value());
-                    enqueue(delivery, gone_at, &mut pending, &mut deliveries)?;
+                    enqueue(delivery, entry.calls_back, gone_at, &mut pending, &mut deliveries)?;
                 }
                 if let Some(desired) = &entry.desired {
                     on_route.desired = Some(desired.clone());

@@ -31,7 +31,7 @@ impl Turn<'_> {
             Command::Advance => self.person_advances(actor, reason),
             Command::Rollback => self.person_rolls_back(actor, reason),
             Command::Hold => self.person_holds(actor, reason),
-            Command::Resume => self.person_resumes(),
+            Command::Resume => self.person_resumes(actor, reason),
             Command::Mute { gate, until } => self.mute(gate, *until, actor, reason),
             Command::Unmute { gate } => self.unmute(gate),
         }
@@ -89,8 +89,14 @@ impl Turn<'_> {
             Phase::Mirroring => !self.has_ramp(),
             _ => false,
         };
+        let called_back = self.state.is_called_back();
         if self.state.course == Course::Promoted {
-            self.refuse(&Command::Promote, "it is promoted already");
+            if !called_back {
+                self.refuse(&Command::Promote, "it is promoted already");
+            } else if !self.refuse_frozen(&Command::Promote) {
+                self.latch(Action::Promote, actor, reason);
+                self.let_go(Some(Action::Promote), actor, reason);
+            }
         } else if !ready {
             self.refuse(&Command::Promote, "green serves nothing yet; advance first");
         } else if !self.refuse_frozen(&Command::Promote) {
@@ -100,6 +106,15 @@ impl Turn<'_> {
     }
 
     fn person_advances(&mut self, actor: &str, reason: &str) {
+        if self.state.is_called_back() {
+            if !self.refuse_frozen(&Command::Advance) && !self.let_go(Some(Action::Advance), actor, reason) {
+                self.refuse(
+                    &Command::Advance,
+                    "its promotion was called back; `promote` or `resume` lets it go on",
+                );
+            }
+            return;
+        }
         if self.state.course == Course::Promoted {
             self.refuse(&Command::Advance, "it is promoted already");
             return;
@@ -138,21 +153,26 @@ impl Turn<'_> {
             acked_at: None,
             named: false,
             escalated: false,
+            called_back: false,
         });
     }
 
-    /// Said twice in the same words it is one decision.
+    /// Said twice in the same words it is one decision. What the gateway has not accepted yet does not go out.
     fn person_holds(&mut self, actor: &str, reason: &str) {
         let before = self.state.latch.clone();
         self.latch(Action::Hold, actor, reason);
-        if before != self.state.latch {
+        if self.call_back() || before != self.state.latch {
             self.draft_of(actor, Action::Hold, reason);
         }
     }
 
     /// tracegate decides again; what people were told about the past may be told anew. A sample ratio that was off stays
     /// off: the numbers are spoiled for good.
-    fn person_resumes(&mut self) {
+    fn person_resumes(&mut self, actor: &str, reason: &str) {
+        if self.state.is_called_back() && self.refuse_frozen(&Command::Resume) {
+            return;
+        }
+        self.let_go(None, actor, reason);
         self.state.latch = None;
         self.state.held = None;
         self.state

@@ -21,7 +21,9 @@ const ADVANCE_TRACES_MIN: i64 = 20;
 impl Turn<'_> {
     /// Compares what was asked for with what new spans show.
     pub(super) fn watch_effect(&mut self, f: &Finding) {
-        if let Some(effect) = self.state.effect.clone() {
+        if self.state.is_called_back() {
+            self.wait("a person called the last movement back; `resume` lets it go on");
+        } else if let Some(effect) = self.state.effect.clone() {
             let traffic = match effect.action {
                 // back means all of it, whoever fell back before
                 Action::Rollback => f.traffic.clone(),

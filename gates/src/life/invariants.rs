@@ -331,6 +331,16 @@ pub const INVARIANTS: &[Invariant] = &[
             !open || !p.engine_forward()
         },
     },
+    Invariant {
+        id: "L30",
+        says: "what a person called back goes out again by a person only",
+        holds: |p| {
+            !p.before.is_called_back()
+                || p.after.state.is_called_back()
+                || matches!(p.event, Event::Command { .. })
+                || p.after.state.phase.is_over()
+        },
+    },
 ];
 
 impl Passage<'_> {

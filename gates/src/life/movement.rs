@@ -40,6 +40,7 @@ impl Turn<'_> {
             named: false,
             // nobody was asked to move anything, so nobody failed to
             escalated: !acts,
+            called_back: false,
         });
     }
 
@@ -127,6 +128,46 @@ impl Turn<'_> {
             acked_at: None,
             named: false,
             escalated: !tells,
+            called_back: false,
         });
+    }
+
+    /// A movement that the gateway was told of and has not accepted yet is as good as not decided. True if there was one.
+    pub(super) fn call_back(&mut self) -> bool {
+        let promoted = self.state.course == Course::Promoted;
+        let Some(effect) = &mut self.state.effect else {
+            return false;
+        };
+        let forward = match effect.action {
+            Action::Advance => true,
+            // mere advice is not on its way
+            Action::Promote => promoted,
+            _ => false,
+        };
+        if !forward || effect.acked_at.is_some() || effect.called_back {
+            return false;
+        }
+        effect.called_back = true;
+        self.state.green_ppm = effect.from_ppm;
+        true
+    }
+
+    /// What a person had called back goes out again, as a decision of theirs. True if there was anything.
+    pub(super) fn let_go(&mut self, action: Option<Action>, actor: &str, reason: &str) -> bool {
+        let back = |e: &&Effect| e.called_back && action.is_none_or(|a| a == e.action);
+        let Some(effect) = self.state.effect.as_ref().filter(back) else {
+            return false;
+        };
+        let (action, from, to) = (effect.action, effect.from_ppm, effect.to_ppm);
+        self.state.green_ppm = to;
+        self.moved(
+            action,
+            Actor::Person(actor.to_owned()),
+            reason.to_owned(),
+            from,
+            to,
+            true,
+        );
+        true
     }
 }

@@ -56,6 +56,9 @@ pub struct Effect {
     pub named: bool,
     /// Whether people were told that it does not show.
     pub escalated: bool,
+    /// A person held it before the gateway had accepted it: its notice is void until they let it go on.
+    #[serde(default)]
+    pub called_back: bool,
 }
 
 /// A cohort that went back to blue while the rest of the route stayed.
@@ -299,9 +302,15 @@ impl ReleaseState {
     pub const fn active_color(&self) -> Color {
         match (self.winner, self.course) {
             (Some(color), _) => color,
-            (None, Course::Promoted) => Color::Green,
+            (None, Course::Promoted) if !self.is_called_back() => Color::Green,
             _ => Color::Blue,
         }
+    }
+
+    /// Whether a person's hold keeps the last movement from going out.
+    #[must_use]
+    pub const fn is_called_back(&self) -> bool {
+        matches!(&self.effect, Some(effect) if effect.called_back)
     }
 
     /// The release as ingest sees it.

@@ -383,3 +383,34 @@ async fn people_decide_and_are_answered() {
     assert_eq!(people.len(), 3, "a refused command is not an act");
     route.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_reaches_a_gateway_that_was_down_and_the_movement_before_it_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut route = Route::open(dir.path(), 1.0).await;
+    let id = route.spec.id.clone();
+    route.receiver.will_answer(&[503; 40]);
+    route.until(60, |r| r.actions() == [Action::Advance]).await;
+    let advance = route.receiver.wait_for(1).await[0].body.data.decision_seq;
+    assert!(route.desk.desired(&route.spec.route).unwrap().weights[&Color::Green] > 0.0);
+    let held = route.desk.command(&id, Command::Hold, "ada", "not today").await;
+    let held = held.unwrap().unwrap();
+    let desired = route.desk.desired(&route.spec.route).unwrap();
+    assert_eq!((desired.decision_seq, desired.weights[&Color::Green]), (held.seq, 0.0));
+    let tried = route.receiver.got().len();
+    route.receiver.will_answer(&[]);
+    route.now.fetch_add(20_000_000_000, Ordering::SeqCst);
+    route.publish().await;
+    let got = route.receiver.wait_for(tried + 1).await;
+    let after: Vec<(Action, u16)> = got[tried..].iter().map(|g| (g.action(), g.answered)).collect();
+    assert!(
+        after.iter().all(|(action, _)| *action == Action::Hold),
+        "the advance ({advance}) went out after the hold: {after:?}"
+    );
+    let again = route.desk.command(&id, Command::Resume, "ada", "go on").await;
+    let again = again.unwrap().unwrap();
+    assert_eq!(again.action, Action::Advance);
+    let got = route.receiver.wait_for(got.len() + 1).await;
+    assert_eq!(got.last().unwrap().body.data.decision_seq, again.seq);
+    route.close().await;
+}

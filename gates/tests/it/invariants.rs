@@ -263,6 +263,10 @@ fn states() -> Vec<Broken> {
             };
             c.after.state.green_ppm = 1;
         }),
+        ("L30", |c| {
+            c.before = World::called_back().state;
+            c.after.state.effect = None;
+        }),
     ]
 }
 

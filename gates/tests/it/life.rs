@@ -166,6 +166,16 @@ impl World {
         })
     }
 
+    /// An advance that the gateway never took, and that a person holds.
+    pub fn called_back() -> Self {
+        let mut w = Self::new(Mode::Act);
+        w.obeys = false;
+        w.seconds(8, &quiet());
+        assert_eq!(w.actions(), [Action::Advance]);
+        w.command(Command::Hold);
+        w
+    }
+
     pub fn actions(&self) -> Vec<Action> {
         self.decided.iter().map(|(a, _)| *a).collect()
     }

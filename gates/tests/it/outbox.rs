@@ -81,6 +81,7 @@ fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
             decided_at: now.rfc3339(),
         };
         Entry {
+            calls_back: action == Action::Hold && row.state.is_called_back(),
             evidence: format!("{{\"ordinal\":{}}}", place.ordinal),
             delivery: Some(DeliveryRow {
                 id: id.replace("dec_", "msg_"),

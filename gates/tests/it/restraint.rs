@@ -1,8 +1,13 @@
 //! What keeps a release where it is: freezes, cool-downs, mutes, least times, silence, traffic that proves nothing.
 
 use super::life::{World, pair, quiet, spec};
-use gates::life::{Breaker, Command, Course, Finding, Quiet, Slot};
+use gates::{
+    ledger::Actor,
+    life::{Breaker, Command, Course, Event, Finding, Quiet, Slot},
+};
 use proto::{
+    Color,
+    cell::PPM,
     decision::{Action, Phase, Verdict},
     release::{Mode, NoData},
 };
@@ -207,6 +212,78 @@ fn the_same_hold_twice_is_one_decision() {
     w.command(Command::Hold);
     w.command(Command::Hold);
     assert_eq!(w.actions(), [Action::Advance, Action::Hold]);
+}
+
+#[test]
+fn a_hold_calls_back_what_the_gateway_has_not_accepted() {
+    let mut w = World::called_back();
+    assert!(w.state.is_called_back());
+    assert_eq!((w.state.green_ppm, w.state.active_color()), (0, Color::Blue));
+    let held = w.second(good());
+    assert!(
+        held.waiting.contains("called the last movement back"),
+        "{}",
+        held.waiting
+    );
+    w.seconds(300, &good());
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Hold],
+        "nobody is told that it does not show"
+    );
+
+    w.frozen = Some("holidays");
+    assert!(w.command(Command::Resume).refused.unwrap().contains("frozen"));
+    w.frozen = None;
+    w.obeys = true;
+    let again = w.command(Command::Resume).decisions.remove(0);
+    assert_eq!(
+        (again.action, again.green_ppm, again.notified),
+        (Action::Advance, 50_000, true)
+    );
+    assert_eq!(again.actor, Actor::Person("ada".into()));
+    let proven = (0..9).any(|_| {
+        w.second(quiet());
+        w.state.effect.is_none()
+    });
+    assert!(proven, "as ever");
+    w.command(Command::Hold);
+    assert_eq!(
+        (w.state.is_called_back(), w.state.green_ppm),
+        (false, 50_000),
+        "what is proven stays"
+    );
+}
+
+#[test]
+fn a_promotion_that_was_called_back_is_let_go_by_a_promotion() {
+    let mut w = on_the_first_step(Mode::Act);
+    w.obeys = false;
+    w.command(Command::Promote);
+    assert_eq!(w.state.active_color(), Color::Green);
+    w.command(Command::Hold);
+    assert_eq!((w.state.green_ppm, w.state.active_color()), (50_000, Color::Blue));
+    assert!(w.command(Command::Advance).refused.unwrap().contains("called back"));
+    w.obeys = true;
+    w.command(Command::Promote);
+    assert!(w.command(Command::Promote).refused.unwrap().contains("already"));
+    w.seconds(5, &good());
+    assert_eq!((w.state.phase, w.state.green_ppm), (Phase::Watching, PPM));
+    assert_eq!(
+        w.actions(),
+        [Action::Advance, Action::Promote, Action::Hold, Action::Promote]
+    );
+}
+
+#[test]
+fn what_the_gateway_has_accepted_is_not_called_back() {
+    let mut w = on_the_first_step(Mode::Act);
+    w.obeys = false;
+    w.command(Command::Promote);
+    let decision_id = w.state.effect.as_ref().unwrap().decision_id.clone().unwrap();
+    w.event(&Event::Delivered { decision_id });
+    w.command(Command::Hold);
+    assert!(!w.state.is_called_back() && w.state.green_ppm == PPM);
 }
 
 #[test]
