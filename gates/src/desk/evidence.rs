@@ -10,7 +10,7 @@ use super::{Provenance, reading::Reading, recount};
 use crate::{
     check,
     judge::{Baseline, BreakerReading, JudgeInput, Judgement, PairKey, breaker, judge},
-    ledger::{DecisionRow, ReleaseRow},
+    ledger::{DecisionRow, Packed, ReleaseRow},
     life::{self, Breaker, DecisionDraft, Event, Finding, ReleaseState, Terms},
 };
 use proto::{
@@ -63,6 +63,50 @@ struct Inputs {
     measured: Vec<CellRow>,
 }
 
+/// [`Inputs`] as they are written: cells go straight from the minutes to the text.
+#[derive(Serialize)]
+struct Judged<'a> {
+    baseline: &'a Option<Baseline>,
+    order: &'a [PairKey],
+    counted_from: i64,
+    measured_from: i64,
+    minute_secs: i64,
+    watching: bool,
+    judged_at: Nanos,
+    muted: &'a [String],
+    obstacles: &'a BTreeMap<String, String>,
+    opened_secs: i64,
+    cells: Counted<'a>,
+    measured: Counted<'a>,
+}
+
+/// Cells of minutes; of all metrics where none are named.
+struct Counted<'a> {
+    minutes: &'a Minutes,
+    wanted: Option<BTreeSet<&'a Metric>>,
+}
+
+impl Serialize for Counted<'_> {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let cells = self.minutes.iter().flat_map(|(&at, minute)| {
+            let cells = minute.iter().filter(|(s, _)| self.counts(s));
+            cells.map(move |(s, c)| cell_row(at, s, c))
+        });
+        to.collect_seq(cells)
+    }
+}
+
+impl Counted<'_> {
+    /// The breaker counts calls as they end; gates count what is admitted.
+    fn counts(&self, s: &Series) -> bool {
+        let Some(wanted) = &self.wanted else {
+            return true;
+        };
+        let of_calls = matches!(s.metric, Metric::AttemptError | Metric::AttemptSeconds);
+        (s.admitted || of_calls) && wanted.contains(&s.metric)
+    }
+}
+
 /// The step of the release's life that made the decision.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Step {
@@ -96,7 +140,7 @@ struct Bundle<'a> {
     blue: &'a Manifest,
     green: &'a Manifest,
     state: &'a ReleaseState,
-    inputs: Option<Inputs>,
+    inputs: Option<Judged<'a>>,
     judgement: Option<&'a Judgement>,
     breaker: Option<&'a BreakerReading>,
     headroom: Option<&'a [Headroom]>,
@@ -107,28 +151,36 @@ struct Bundle<'a> {
     previous_hash: Option<&'a str>,
 }
 
-/// The bundle as JSON text: exactly these bytes are hashed and chained.
+/// The bundle as JSON text: exactly this text is hashed and chained.
 pub(super) fn bundle(
     row: &ReleaseRow,
     decision: &DecisionRow,
     reading: Option<&Reading>,
     taken: Taken<'_>,
     provenance: &Provenance,
-) -> String {
+) -> Packed {
     let minute_secs = i64::try_from(taken.terms.resolution.as_secs()).unwrap_or(60);
-    let inputs = reading.map(|r| Inputs {
-        baseline: row.state.baseline.clone(),
-        order: row.state.order.clone(),
+    let mut wanted: BTreeSet<&Metric> = row.spec.gates.iter().map(|g| &g.metric).collect();
+    wanted.extend(GUARDED);
+    let inputs = reading.map(|r| Judged {
+        baseline: &row.state.baseline,
+        order: &row.state.order,
         counted_from: r.counted_from,
         measured_from: r.measured_from,
         minute_secs,
         watching: r.watching,
         judged_at: r.judgement.judged_at,
-        muted: r.muted.clone(),
-        obstacles: r.measured.obstacles.clone(),
+        muted: &r.muted,
+        obstacles: &r.measured.obstacles,
         opened_secs: row.state.opened.0.div_euclid(1_000_000_000),
-        cells: cells(row, &r.minutes),
-        measured: all_cells(&r.measured_minutes),
+        cells: Counted {
+            minutes: &r.minutes,
+            wanted: Some(wanted),
+        },
+        measured: Counted {
+            minutes: &r.measured_minutes,
+            wanted: None,
+        },
     });
     let step = Step {
         before: taken.before.clone(),
@@ -158,24 +210,8 @@ pub(super) fn bundle(
         worst: reading.map(|r| r.measured.worst.as_slice()),
         previous_hash: decision.previous_hash.as_deref(),
     };
-    // plain structs with text keys always serialise
-    serde_json::to_string(&bundle).unwrap_or_default()
-}
-
-fn cells(row: &ReleaseRow, minutes: &Minutes) -> Vec<CellRow> {
-    let mut wanted: BTreeSet<&Metric> = row.spec.gates.iter().map(|g| &g.metric).collect();
-    wanted.extend(GUARDED);
-    let mut out = Vec::new();
-    for (&at, minute) in minutes {
-        for (s, c) in minute.iter() {
-            // the breaker counts calls as they end; gates count what is admitted
-            let of_calls = matches!(s.metric, Metric::AttemptError | Metric::AttemptSeconds);
-            if (s.admitted || of_calls) && wanted.contains(&s.metric) {
-                out.push(cell_row(at, s, c));
-            }
-        }
-    }
-    out
+    // plain structs with text keys always serialise, and memory takes what is written
+    Packed::write(|to| Ok(serde_json::to_writer(to, &bundle)?)).unwrap_or_default()
 }
 
 /// What the units, the breaker and the guards read beside the gates' own metrics.
@@ -188,13 +224,6 @@ const GUARDED: &[Metric] = &[
     Metric::MixedManifest,
     Metric::Sampled,
 ];
-
-fn all_cells(minutes: &Minutes) -> Vec<CellRow> {
-    let of = |(&at, minute): (&i64, &Arc<proto::cell::Minute>)| -> Vec<CellRow> {
-        minute.iter().map(|(s, c)| cell_row(at, s, c)).collect()
-    };
-    minutes.iter().flat_map(of).collect()
-}
 
 fn cell_row(at: i64, s: &Series, c: &Cell) -> CellRow {
     (

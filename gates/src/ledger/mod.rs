@@ -7,10 +7,12 @@
 //! Everything here blocks on the disk: call it from a thread that may.
 
 mod line;
+mod packed;
 mod rows;
 
 use line::enqueue;
 pub use line::supersedes;
+pub use packed::Packed;
 pub use rows::{Actor, DecisionRow, DeliveryRow, DeliveryState, Freeze, PersonAct, ReleaseRow};
 
 use proto::{
@@ -19,7 +21,6 @@ use proto::{
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, path::Path};
 
 const RELEASES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("releases");
@@ -83,8 +84,8 @@ pub struct Place {
 pub struct Entry {
     /// The row; `evidence_hash` is filled in by the ledger.
     pub decision: DecisionRow,
-    /// The bundle, as JSON text.
-    pub evidence: String,
+    /// The bundle, JSON text.
+    pub evidence: Packed,
     /// The notice, if the gateway is told.
     pub delivery: Option<DeliveryRow>,
     /// What the route should now be on, if that changes.
@@ -219,10 +220,10 @@ impl Ledger {
                     previous_hash: previous.take(),
                 };
                 let mut entry = build(row, i, &place);
-                entry.decision.evidence_hash = hex::encode(Sha256::digest(entry.evidence.as_bytes()));
+                entry.decision.evidence_hash = entry.evidence.hash().to_owned();
                 decisions.insert(ordinal, write(&entry.decision).as_slice())?;
                 ids.insert(entry.decision.id.as_str(), ordinal)?;
-                evidence.insert(entry.decision.id.as_str(), entry.evidence.as_bytes())?;
+                evidence.insert(entry.decision.id.as_str(), entry.evidence.bytes())?;
                 if let Some(delivery) = &mut entry.delivery {
                     let gone_at = gone.get(delivery.webhook.url.as_str())?.map(|at| at.value());
                     enqueue(delivery, entry.calls_back, gone_at, &mut pending, &mut deliveries)?;
@@ -268,11 +269,12 @@ impl Ledger {
         let Some(row) = txn.open_table(DECISIONS)?.get(ordinal)? else {
             return Ok(None);
         };
-        let evidence = txn
-            .open_table(EVIDENCE)?
-            .get(id)?
-            .map(|bytes| String::from_utf8_lossy(bytes.value()).into_owned());
-        Ok(Some((read("decision", row.value())?, evidence.unwrap_or_default())))
+        let evidence = match txn.open_table(EVIDENCE)?.get(id)? {
+            Some(bytes) => packed::text(bytes.value())
+                .map_err(|e| LedgerError::Disk(format!("the evidence of {id} is damaged: {e}")))?,
+            None => String::new(),
+        };
+        Ok(Some((read("decision", row.value())?, evidence)))
     }
 
     /// Recomputes the hash chain over all decisions.
@@ -290,7 +292,7 @@ impl Ledger {
             let decision: DecisionRow = read("decision", row?.1.value())?;
             let hash = evidence
                 .get(decision.id.as_str())?
-                .map(|bytes| hex::encode(Sha256::digest(bytes.value())));
+                .and_then(|bytes| packed::hash_of(bytes.value()));
             if hash.as_ref() != Some(&decision.evidence_hash) || decision.previous_hash != previous {
                 return Ok(Err(decision.id));
             }

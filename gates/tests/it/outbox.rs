@@ -6,7 +6,7 @@ use super::{
 };
 use gates::{
     check::rules_hash,
-    ledger::{Actor, DecisionRow, DeliveryRow, DeliveryState, Entry, Ledger, Place, ReleaseRow},
+    ledger::{Actor, DecisionRow, DeliveryRow, DeliveryState, Entry, Ledger, Packed, Place, ReleaseRow},
     life::ReleaseState,
     outbox::Outbox,
     webhook::{self, Sender, address::Guard},
@@ -82,7 +82,7 @@ fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
         };
         Entry {
             calls_back: action == Action::Hold && row.state.is_called_back(),
-            evidence: format!("{{\"ordinal\":{}}}", place.ordinal),
+            evidence: Packed::write(|to| write!(to, "{{\"ordinal\":{}}}", place.ordinal)).unwrap(),
             delivery: Some(DeliveryRow {
                 id: id.replace("dec_", "msg_"),
                 decision_id: id,
