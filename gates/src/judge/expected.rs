@@ -87,7 +87,7 @@ impl Expected {
                     pass: earned(&bets.lt, s_b, s_g),
                 }
             }
-            Test::Joint { boundary, prior } => Self::Joint {
+            Test::Joint { boundary, prior, .. } => Self::Joint {
                 minute: Arms { s_b, f_b, s_g, f_g },
                 boundary,
                 prior,

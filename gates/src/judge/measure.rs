@@ -187,9 +187,23 @@ fn events(plan: &Plan, column: &mut EventColumn, margin: Margin, context: Contex
                 (out.low, out.high) = rates::ratio_bounds(&events, context.alpha);
             }
         }
-        Test::Joint { boundary, prior } => {
+        Test::Joint {
+            boundary,
+            prior,
+            beside,
+        } => {
             let rows = column.rows.rows_until(until);
             joint_events(&mut out, plan, rows, boundary, prior, context);
+            if let Some(limit) = beside.filter(|_| context.watching) {
+                // data of their own again, held against a constant
+                let bet = ShareBet::above(limit);
+                let late = late(&mut column.rows, context.calendar, until, |row, logs| {
+                    if row.split == PPM {
+                        bet.add(row.events[GREEN], row.n[GREEN] - row.events[GREEN], logs);
+                    }
+                });
+                out.log_e_fail += late.log_e();
+            }
         }
         Test::Share { limit, worse } => {
             let (above, below) = (ShareBet::above(limit), ShareBet::above(1.0 - limit));

@@ -83,8 +83,12 @@ pub(super) enum Worse {
 pub(super) enum Test {
     /// Two rates under a split; `beside` is green's highest rate at the margin where only a frozen baseline is left.
     Rates { r: f64, beside: Option<f64> },
-    /// Two rates, iid in each arm.
-    Joint { boundary: Boundary, prior: Prior },
+    /// Two rates, iid in each arm; `beside` as for [`Test::Rates`].
+    Joint {
+        boundary: Boundary,
+        prior: Prior,
+        beside: Option<f64>,
+    },
     /// Green's share against a limit.
     Share { limit: f64, worse: Worse },
     /// Two capped means under a split.
@@ -274,10 +278,13 @@ fn rate(gate: &GateSpec, frozen: &GateBaseline, randomised: bool) -> (Counting, 
         Margin::MaxRatio(r) => Test::Joint {
             boundary: Boundary::Ratio(r),
             prior,
+            beside: None,
         },
         Margin::MaxIncrease(delta) => Test::Joint {
             boundary: Boundary::Difference(delta),
             prior,
+            // without a split green's minutes alone are among the compared ones
+            beside: frozen.upper.filter(|_| randomised).map(|p| (p + delta).clamp(0.0, 1.0)),
         },
         Margin::Max(limit) => share(limit, Worse::Above),
         Margin::Min(limit) => share(limit, Worse::Below),
@@ -307,6 +314,7 @@ fn quantile(gate: &GateSpec, q: f64, frozen: &GateBaseline, randomised: bool) ->
                 Test::Joint {
                     boundary: Boundary::Ratio(1.0),
                     prior: Prior::from_rate(1.0 - q),
+                    beside: None,
                 }
             };
             return Ok((Counting::Above { blue, green }, test));

@@ -131,6 +131,27 @@ impl Turn<'_> {
         self.finish(Phase::RolledBack, Color::Blue, why);
     }
 
+    /// A rollback never waits, but whoever is on call should know if nothing shows that blue is alive.
+    pub(super) fn doubt_blue(&mut self, f: &Finding) {
+        let unseen = latest(&f.traffic).is_some_and(|slots| slots.iter().all(|s| s.blue == 0));
+        if unseen {
+            let since = f
+                .traffic
+                .iter()
+                .rev()
+                .find(|s| s.blue > 0)
+                .map(|s| Nanos::from_secs(s.at));
+            let what = match since {
+                Some(at) => format!("has served nothing since {}", at.rfc3339()),
+                None => "has served nothing of late".to_owned(),
+            };
+            self.tell(
+                Told::BlueUnseen,
+                format!("rolled back to a blue that {what}: see that it is alive and has room for all traffic"),
+            );
+        }
+    }
+
     /// The movement does not show in time: people are told, once, and it is watched on.
     fn overdue(&mut self, effect: &Effect, what: &str) {
         if effect.escalated || self.now < effect.since.plus(self.terms.effect_deadline) {

@@ -192,6 +192,9 @@ impl Turn<'_> {
             Phase::Declared => self.declared(f),
             _ => self.on_trial(f),
         }
+        if self.state.course == Course::RolledBack && !self.state.phase.is_over() {
+            self.doubt_blue(f);
+        }
         self.say_frozen();
     }
 

@@ -133,6 +133,8 @@ pub enum Told {
     Refused,
     /// A cohort fell back, so a person decides about the rest.
     Rest,
+    /// A rollback goes to a blue that nobody has seen serve.
+    BlueUnseen,
 }
 
 /// State of one release.

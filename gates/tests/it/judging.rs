@@ -11,7 +11,7 @@ use proto::{
     Cell, CellTable, Color, Metric,
     cell::PPM,
     decision::Verdict,
-    release::{Margin, OnFail},
+    release::{GateSpec, Margin, OnFail},
 };
 use rand::RngExt;
 
@@ -103,9 +103,13 @@ fn a_regression_of_one_cohort_is_caught_in_the_demo() {
 
 /// A trial after `secs` seconds of demo traffic.
 fn demo(seed: u64, secs: i64, green: Behavior) -> (Stream, Trial, Judgement) {
+    demo_with(demo_gates(), seed, secs, green)
+}
+
+fn demo_with(gates: Vec<GateSpec>, seed: u64, secs: i64, green: Behavior) -> (Stream, Trial, Judgement) {
     let mut stream = Stream::new(seed);
     stream.blue_only(0, 5, PER_SECOND);
-    let mut trial = Trial::new(spec(demo_gates()), stream.minutes(), 5);
+    let mut trial = Trial::new(spec(gates), stream.minutes(), 5);
     for t in 0..secs {
         stream.second(5 + t, PER_SECOND, |_| green);
     }
@@ -395,7 +399,12 @@ fn fallback_pairs_act_alone_and_stay_out_of_the_sum() {
 
 #[test]
 fn while_watching_green_alone_is_held_against_the_frozen_baseline() {
-    let (mut stream, trial, _) = demo(13, 15, HEALTHY);
+    let by_difference = GateSpec {
+        name: "evaluations by difference".into(),
+        ..eval_fail(Margin::MaxIncrease(0.05))
+    };
+    let gates = demo_gates().into_iter().chain([by_difference]).collect();
+    let (mut stream, trial, _) = demo_with(gates, 13, 15, HEALTHY);
     let all_green = |stream: &mut Stream, from: i64, what: Behavior| {
         for t in from..from + 20 {
             for i in 0..PER_SECOND {
@@ -418,7 +427,15 @@ fn while_watching_green_alone_is_held_against_the_frozen_baseline() {
     };
     all_green(&mut stream, 40, worse);
     assert!(watch(&stream, false).rollback.is_none(), "split 1 is left out");
-    assert!(watch(&stream, true).rollback.is_some());
+    let found = watch(&stream, true);
+    assert!(found.rollback.is_some());
+    let by_difference = found
+        .reports
+        .iter()
+        .find(|r| r.name == "evaluations by difference")
+        .unwrap();
+    assert_eq!(by_difference.verdict, Verdict::Fail, "{by_difference:?}");
+    assert!(by_difference.reason.contains("green alone"), "{}", by_difference.reason);
 }
 
 #[test]

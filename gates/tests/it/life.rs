@@ -418,4 +418,6 @@ fn a_late_regression_is_rolled_back_after_the_cutover() {
     w.seconds(6, &bad);
     assert_eq!(w.state.phase, Phase::RolledBack);
     assert_eq!(w.state.winner, Some(proto::Color::Blue));
+    let told: Vec<&String> = w.said.iter().filter(|s| s.contains("see that it is alive")).collect();
+    assert_eq!(told.len(), 1, "blue had served nothing: {:?}", w.said);
 }

@@ -101,6 +101,18 @@ impl Receiver {
             .unwrap_or_else(|_| panic!("only {:?} came", self.got()))
     }
 
+    /// Waits until the notice of this number was answered with 200.
+    pub async fn took(&self, seq: i64) {
+        let mut n = 0;
+        loop {
+            let got = self.wait_for(n).await;
+            if got.iter().any(|g| g.body.data.decision_seq == seq && g.answered == 200) {
+                return;
+            }
+            n = got.len() + 1;
+        }
+    }
+
     pub fn spec(&self) -> WebhookSpec {
         WebhookSpec {
             url: self.url.clone(),

@@ -330,7 +330,7 @@ fn silent(w: &mut World, secs: u64, blue: bool) {
             traffic: w.traffic.clone(),
             ..quiet()
         };
-        w.event(&gates::life::Event::Judged(Box::new(finding)));
+        w.event(&Event::Judged(Box::new(finding)));
     }
     w.green_ppm = green;
     w.obeys = true;
@@ -422,10 +422,10 @@ fn an_outage_of_ingest_and_a_slow_route_are_no_silence() {
     };
     w.now = w.now.plus(Duration::from_secs(900));
     let finding = slow(&w, 300);
-    w.event(&gates::life::Event::Judged(Box::new(finding)));
+    w.event(&Event::Judged(Box::new(finding)));
     assert_eq!(w.state.course, Course::Trial);
     let finding = slow(&w, 400);
-    w.event(&gates::life::Event::Judged(Box::new(finding)));
+    w.event(&Event::Judged(Box::new(finding)));
     assert_eq!(w.state.course, Course::RolledBack);
 }
 
