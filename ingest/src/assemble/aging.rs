@@ -44,7 +44,7 @@ impl Assembly {
             self.advance(id, lsn, &mut effects);
         }
         let mut touched = Vec::new();
-        self.tick_evals(&mut effects, &mut touched);
+        self.tick_evals(lsn, &mut effects, &mut touched);
         self.finish(touched, lsn, &mut effects);
         self.forget_old(lsn, &mut effects);
         while let Some(entry) = self

@@ -225,7 +225,7 @@ impl Assembly {
                 Table::Evals => {
                     let facts = EvalFacts::new(&section.rows)?;
                     for row in 0..facts.len() {
-                        if !self.take_eval(&facts, row, &mut touched) {
+                        if !self.take_eval(&facts, row, batch.lsn, &mut touched) {
                             effects.drop_evals.push(row);
                         }
                     }
@@ -248,7 +248,7 @@ impl Assembly {
             self.review(id, lsn, effects);
             self.enqueue(id);
         }
-        self.settle_certain(effects);
+        self.settle_certain(lsn, effects);
         self.counts.evals_pending = self.unsettled.len() as u64;
         self.counts.late_wanted = self.late.wanted_len() as u64;
     }

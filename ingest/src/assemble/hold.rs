@@ -4,12 +4,10 @@
 //! [`Limits::awake_max`](super::Limits) the ones that woke first are packed: numbers as varints, words shared. What is
 //! asleep is woken by its next span or when it is due. Sleeping changes no result, only memory.
 
-use super::{
-    span::{Labels, Span},
-    trace::Trace,
-};
+use super::{span::Labels, trace::Trace};
 use ahash::RandomState;
 use hashbrown::HashMap;
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
 use store::{Mark, TraceId};
@@ -82,37 +80,55 @@ struct Packed<T> {
     mark_lsn: u64,
 }
 
+/// Where postcard writes: bytes that are used again and again.
+struct Onto<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Onto<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 impl Asleep {
-    /// Packs a trace; `None` if it cannot be written, which would be a fault of ours: it then stays awake.
-    pub fn of(trace: &Trace) -> Option<Self> {
-        let glance = Glance::of(trace);
-        let mut trace = trace.clone();
-        let mut labels: Vec<Arc<Labels>> = Vec::new();
-        let nothing = Arc::new(Labels::default());
-        let index = |span: &mut Span| {
-            let own = std::mem::replace(&mut span.labels, Arc::clone(&nothing));
-            let at = labels.iter().position(|known| Arc::ptr_eq(known, &own));
-            at.unwrap_or_else(|| {
-                labels.push(own);
-                labels.len() - 1
-            }) as u32
-        };
-        let indices = trace.spans.iter_mut().map(index).collect();
-        let (mark, mark_lsn) = trace.mark.take().unzip();
-        let charged = trace.charged.as_mut().map(|charged| {
-            let charged = Arc::make_mut(charged);
-            std::mem::take(&mut charged.mark)
-        });
+    /// Packs a trace; `None` if it cannot be written, which would be a fault of ours: it then stays awake. `scratch` is
+    /// written over.
+    pub fn of(trace: &Trace, scratch: &mut Vec<u8>) -> Option<Self> {
+        let mut labels: Vec<&Arc<Labels>> = Vec::new();
+        let mut indices = Vec::with_capacity(trace.spans.len());
+        for span in &trace.spans {
+            let at = labels.iter().position(|known| Arc::ptr_eq(known, &span.labels));
+            indices.push(at.unwrap_or(labels.len()) as u32);
+            if at.is_none() {
+                labels.push(&span.labels);
+            }
+        }
         let packed = Packed {
-            trace: &trace,
+            trace,
             labels: indices,
-            mark_lsn: mark_lsn.unwrap_or_default(),
+            mark_lsn: trace.mark.as_ref().map_or(0, |(_, lsn)| *lsn),
         };
+        scratch.clear();
+        postcard::serialize_with_flavor(&packed, Onto(scratch)).ok()?;
         Some(Self {
-            bytes: postcard::to_stdvec(&packed).ok()?.into(),
-            labels: labels.into(),
-            marks: [mark, charged],
-            glance,
+            bytes: scratch.as_slice().into(),
+            labels: labels.into_iter().cloned().collect::<Vec<_>>().into(),
+            marks: [
+                trace.mark.as_ref().map(|(mark, _)| Arc::clone(mark)),
+                trace.charged.as_ref().map(|charged| Arc::clone(&charged.mark)),
+            ],
+            glance: Glance::of(trace),
         })
     }
 
@@ -164,6 +180,8 @@ pub(super) struct Traces {
     woken: VecDeque<TraceId>,
     /// Memory of all, about, bytes.
     bytes: u64,
+    /// What packing writes to first.
+    scratch: Vec<u8>,
 }
 
 impl Traces {
@@ -224,7 +242,7 @@ impl Traces {
             let Some((id, trace)) = self.awake.remove_entry(&id) else {
                 continue;
             };
-            match Asleep::of(&trace) {
+            match Asleep::of(&trace, &mut self.scratch) {
                 Some(asleep) => {
                     self.bytes = self.bytes.saturating_sub(trace.weighed) + asleep.weight();
                     self.asleep.insert(id, Arc::new(asleep));
@@ -333,11 +351,12 @@ pub(super) mod record {
     /// Packs what is awake, and writes all.
     pub fn serialize<S: Serializer>(traces: &[(TraceId, Held)], s: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error;
+        let mut scratch = Vec::new();
         let packed = traces
             .iter()
             .map(|(id, held)| match held {
                 Held::Asleep(asleep) => Some((*id, Arc::clone(asleep))),
-                Held::Awake(trace) => Some((*id, Arc::new(Asleep::of(trace)?))),
+                Held::Awake(trace) => Some((*id, Arc::new(Asleep::of(trace, &mut scratch)?))),
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| S::Error::custom("a trace cannot be packed"))?;

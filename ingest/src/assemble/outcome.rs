@@ -69,7 +69,8 @@ pub struct Outcome {
     pub minute: i64,
     /// Duration, us.
     pub duration_us: u64,
-    /// Whose it is.
+    /// Whose it is. Shared by many, so what packs an outcome keeps it beside the bytes.
+    #[serde(skip)]
     pub mark: Arc<Mark>,
     /// Route under which it is counted.
     pub route: Arc<str>,

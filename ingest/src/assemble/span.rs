@@ -294,6 +294,76 @@ mod labels_or_none {
     }
 }
 
+/// Writes spans as if their labels said nothing.
+pub(super) fn without_labels<S: serde::Serializer>(spans: &[Span], s: S) -> Result<S::Ok, S::Error> {
+    s.collect_seq(spans.iter().map(Bare::of))
+}
+
+/// The fields of [`Span`], in their order; read back as one.
+#[derive(Serialize)]
+struct Bare<'a> {
+    id: u64,
+    parent: Option<NonZeroU64>,
+    response: Option<NonZeroU64>,
+    start: Nanos,
+    end: Nanos,
+    role: Role,
+    entry: bool,
+    error: bool,
+    shadow: bool,
+    timed_out: bool,
+    rate_limited: bool,
+    fallback: Tri,
+    cache_hit: Tri,
+    retries: Option<i32>,
+    labels: Option<()>,
+    subject: Option<&'a Subject>,
+    call: Option<&'a Call>,
+}
+
+impl<'a> Bare<'a> {
+    fn of(span: &'a Span) -> Self {
+        let Span {
+            id,
+            parent,
+            response,
+            start,
+            end,
+            role,
+            entry,
+            error,
+            shadow,
+            timed_out,
+            rate_limited,
+            fallback,
+            cache_hit,
+            retries,
+            labels: _,
+            subject,
+            call,
+        } = span;
+        Self {
+            id: *id,
+            parent: *parent,
+            response: *response,
+            start: *start,
+            end: *end,
+            role: *role,
+            entry: *entry,
+            error: *error,
+            shadow: *shadow,
+            timed_out: *timed_out,
+            rate_limited: *rate_limited,
+            fallback: *fallback,
+            cache_hit: *cache_hit,
+            retries: *retries,
+            labels: None,
+            subject: subject.as_deref(),
+            call: call.as_deref(),
+        }
+    }
+}
+
 /// The hash by which response ids are compared: xxh3, zero read as one.
 #[must_use]
 pub fn response_hash(id: &str) -> NonZeroU64 {

@@ -53,13 +53,14 @@ impl ClosedBy {
 /// State of one trace. Shared with captures: changed by copy while a seal still reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Trace {
-    /// Sorted by id.
+    /// Sorted by id. Their labels are shared by many, so what packs a trace keeps them beside the bytes.
+    #[serde(serialize_with = "super::span::without_labels")]
     pub spans: Vec<Span>,
     /// In order of arrival.
     pub evals: Vec<Eval>,
     /// Record that brought the first row.
     pub first_lsn: u64,
-    /// Record that brought the last span.
+    /// Record with which its last row came: of a span, or of an evaluation.
     pub last_lsn: u64,
     /// When the first row came.
     pub opened: Nanos,
@@ -73,7 +74,8 @@ pub(super) struct Trace {
     pub admitted: bool,
     /// When and why it closed.
     pub closed: Option<(Nanos, ClosedBy)>,
-    /// Last emitted mark, and with which record.
+    /// Last emitted mark, and with which record. Kept beside the bytes as well.
+    #[serde(skip)]
     pub mark: Option<(Arc<Mark>, u64)>,
     /// Stamp and version contradict.
     pub conflict: bool,

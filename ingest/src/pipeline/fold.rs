@@ -20,7 +20,7 @@ use std::{
 use store::{LiveBatch, Mark, Marks, MicroBatch, SealInput, Sealed, Snapshot, TraceId};
 
 /// Form of [`EngineState`]; goes up when it changes.
-const STATE_VERSION: u8 = 2;
+const STATE_VERSION: u8 = 3;
 
 /// Requests of one record, by digest.
 pub(super) type Digests = (Nanos, Arc<[u128]>);

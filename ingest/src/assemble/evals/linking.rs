@@ -41,12 +41,13 @@ impl Assembly {
         &mut self,
         facts: &EvalFacts<'_>,
         row: usize,
+        lsn: u64,
         touched: &mut Vec<TraceId>,
     ) -> bool {
         let eval = facts.eval(row);
         if let Some(id) = facts.trace_id(row) {
             if self.traces.contains(&id) {
-                return self.take_direct(id, eval, touched);
+                return self.take_direct(id, eval, lsn, touched);
             }
             return self.let_wait(facts.row(row), eval, vec![Key::Trace(id)]);
         }
@@ -59,12 +60,14 @@ impl Assembly {
         self.let_wait(facts.row(row), eval, keys)
     }
 
-    fn take_direct(&mut self, id: TraceId, eval: Eval, touched: &mut Vec<TraceId>) -> bool {
+    fn take_direct(&mut self, id: TraceId, eval: Eval, lsn: u64, touched: &mut Vec<TraceId>) -> bool {
         let evals_max = self.limits.trace_evals_max;
         let Some(trace) = self.traces.get_mut(&id) else {
             return true;
         };
-        match Eval::put(&mut Arc::make_mut(trace).evals, &eval, evals_max) {
+        let trace = Arc::make_mut(trace);
+        trace.last_lsn = trace.last_lsn.max(lsn);
+        match Eval::put(&mut trace.evals, &eval, evals_max) {
             Put::Added => touched.push(id),
             Put::Full => self.counts.evals_unplaced += 1,
             Put::Repeats => {
@@ -187,7 +190,7 @@ impl Assembly {
     }
 
     /// Searches memory for new keys, lets keys that are due be asked of files, and settles what waited long enough.
-    pub(in crate::assemble) fn tick_evals(&mut self, effects: &mut Effects, touched: &mut Vec<TraceId>) {
+    pub(in crate::assemble) fn tick_evals(&mut self, lsn: u64, effects: &mut Effects, touched: &mut Vec<TraceId>) {
         if self.unsettled.is_empty() {
             return;
         }
@@ -199,7 +202,7 @@ impl Assembly {
             self.scan();
         }
         self.relink(touched);
-        self.settle(&limits, effects);
+        self.settle(&limits, lsn, effects);
     }
 
     fn scan(&mut self) {
@@ -232,7 +235,7 @@ impl Assembly {
         }
     }
 
-    fn settle(&mut self, limits: &EvalLimits, effects: &mut Effects) {
+    fn settle(&mut self, limits: &EvalLimits, lsn: u64, effects: &mut Effects) {
         while let Some((&number, pending)) = self.unsettled.pending.first_key_value() {
             let is_over =
                 self.unsettled.pending.len() > limits.pending_max || self.unsettled.bytes > limits.pending_bytes_max;
@@ -240,19 +243,19 @@ impl Assembly {
             if !is_over && !is_due {
                 return;
             }
-            self.settle_one(number, effects);
+            self.settle_one(number, lsn, effects);
         }
     }
 
     /// Evaluations that named their trace need not wait once it is there.
-    pub(in crate::assemble) fn settle_certain(&mut self, effects: &mut Effects) {
+    pub(in crate::assemble) fn settle_certain(&mut self, lsn: u64, effects: &mut Effects) {
         for number in std::mem::take(&mut self.unsettled.certain) {
-            self.settle_one(number, effects);
+            self.settle_one(number, lsn, effects);
         }
     }
 
-    /// Writes an evaluation as it is known now.
-    fn settle_one(&mut self, number: u64, effects: &mut Effects) {
+    /// Writes an evaluation as it is known now; its row stands behind record `lsn`.
+    fn settle_one(&mut self, number: u64, lsn: u64, effects: &mut Effects) {
         let Some(pending) = self.unsettled.pending.get(&number) else {
             return;
         };
@@ -269,6 +272,7 @@ impl Assembly {
                 self.counts.duplicate_evals += 1;
                 return;
             }
+            trace.last_lsn = trace.last_lsn.max(lsn);
             if let Some((mark, _)) = &trace.mark {
                 // What is written stays, and this trace may yet come to know better: its mark fills the row.
                 row.mark = None;

@@ -323,6 +323,32 @@ fn one_unknown_cost_clears_priced_and_keeps_the_known_sum() {
 }
 
 #[test]
+fn the_row_of_an_evaluation_is_not_sealed_for_good_while_the_mark_may_change() {
+    for eval_first in [false, true] {
+        let mut bench = Bench::new(Limits::default());
+        let named = E {
+            trace: 1,
+            name: "groundedness",
+            passed: Some(true),
+            ..E::default()
+        };
+        // an orphan: its root has not been seen
+        let orphan = || vec![spans(&[call(1, 2, 1, 0.1, 0.9)])];
+        let judged = || vec![evals(std::slice::from_ref(&named))];
+        let (first, then) = if eval_first {
+            (judged(), orphan())
+        } else {
+            (orphan(), judged())
+        };
+        bench.apply(at(1.0), first);
+        bench.assembly.captured(1);
+        bench.apply(at(1.1), then);
+        let open: Vec<store::TraceId> = bench.assembly.provisional(1, 2).iter().map(|(id, _)| *id).collect();
+        assert_eq!(open, [id(1)], "evaluation first: {eval_first}");
+    }
+}
+
+#[test]
 fn a_mark_that_changes_after_its_rows_were_sealed_becomes_a_patch() {
     let mut bench = Bench::new(Limits::default());
     bench.apply(at(1.0), vec![spans(&[call(1, 2, 1, 0.1, 0.9)])]);
