@@ -346,6 +346,13 @@ async fn people_decide_and_are_answered() {
     let mut route = Route::open(dir.path(), 1.0).await;
     route.until(60, |r| r.phase() == Phase::Canary).await;
     let id = route.spec.id.clone();
+    // a hold calls back what the gateway has not accepted, and that it did is heard a moment later
+    let accepted = |r: &Route| {
+        r.desk
+            .release(&r.spec.id)
+            .is_some_and(|row| row.state.effect.is_none_or(|e| e.acked_at.is_some()))
+    };
+    route.until(10, accepted).await;
     let unknown = route.desk.command("nope", Command::Hold, "ada", "x").await;
     assert!(matches!(unknown, Err(DeskError::UnknownRelease(_))));
     let held = route
