@@ -1,3 +1,5 @@
-//! What several benches share: a release to judge.
+//! What several benches share: a release to judge, and requests to send.
 
+#[cfg(feature = "wire")]
+pub mod payload;
 pub mod release;

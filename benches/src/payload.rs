@@ -19,7 +19,7 @@ const END_MARK: [u8; 4] = *b"\xfee-\xfe";
 const DURATION_NS: u64 = 750_000_000;
 
 /// One request as bytes, and where its ids and times are.
-pub(crate) struct Payload {
+pub struct Payload {
     bytes: Vec<u8>,
     traces: Vec<(usize, u32)>,
     spans: Vec<(usize, u32)>,
@@ -28,8 +28,10 @@ pub(crate) struct Payload {
 }
 
 impl Payload {
-    pub(crate) fn new(spans: usize) -> Self {
-        let bytes = request(spans).encode_to_vec();
+    /// Requests of so many spans, each with so many bytes of text (messages) beside its attributes.
+    #[must_use]
+    pub fn new(spans: usize, text_bytes: usize) -> Self {
+        let bytes = request(spans, text_bytes).encode_to_vec();
         let (mut traces, mut ids, mut starts, mut ends) = (vec![], vec![], vec![], vec![]);
         for at in 0..bytes.len() {
             let rest = &bytes[at..];
@@ -57,12 +59,15 @@ impl Payload {
         }
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    /// Bytes of a request.
+    #[must_use]
+    pub const fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// The `number`th request of a seed: ids that no other has, times of now.
-    pub(crate) fn request(&self, seed: u64, number: u64) -> Bytes {
+    #[must_use]
+    pub fn request(&self, seed: u64, number: u64) -> Bytes {
         let mut bytes = self.bytes.clone();
         let id = |low: u64| mix(mix(seed).wrapping_add(number).wrapping_mul(0x1_0000_0001)).wrapping_add(low);
         for (at, trace) in &self.traces {
@@ -122,7 +127,7 @@ fn time(mark: [u8; 4]) -> u64 {
     u64::from_le_bytes([mark[0], mark[1], mark[2], mark[3], 0, 0, 0, 0])
 }
 
-fn span(number: usize) -> Span {
+fn span(number: usize, text_bytes: usize) -> Span {
     let place = number % SPANS_A_TRACE;
     let root = number - place;
     let trace = root / SPANS_A_TRACE;
@@ -156,6 +161,9 @@ fn span(number: usize) -> Span {
         attributes.push(text("gateway.route.color", color));
         attributes.push(text("gateway.route.version", version));
     }
+    if text_bytes > 0 {
+        attributes.push(text("gen_ai.input.messages", &messages(text_bytes)));
+    }
     Span {
         trace_id: id(&TRACE_MARK, trace),
         span_id: id(&SPAN_MARK, number),
@@ -169,14 +177,45 @@ fn span(number: usize) -> Span {
     }
 }
 
-fn request(spans: usize) -> ExportTraceServiceRequest {
+/// One message of about so many bytes, in words: it compresses as text does.
+fn messages(bytes: usize) -> String {
+    let mut content = String::with_capacity(bytes);
+    let mut state = 1;
+    while content.len() < bytes {
+        state = mix(state);
+        content.push_str(WORDS[state as usize % WORDS.len()]);
+        content.push(' ');
+    }
+    format!(r#"[{{"role":"user","parts":[{{"type":"text","content":"{content}"}}]}}]"#)
+}
+
+const WORDS: [&str; 16] = [
+    "order",
+    "refund",
+    "the",
+    "customer",
+    "of",
+    "shipment",
+    "please",
+    "invoice",
+    "and",
+    "address",
+    "because",
+    "to",
+    "yesterday",
+    "delivered",
+    "a",
+    "twice",
+];
+
+fn request(spans: usize, text_bytes: usize) -> ExportTraceServiceRequest {
     let scope = InstrumentationScope {
         name: "loadgen".to_owned(),
         ..InstrumentationScope::default()
     };
     let scope_spans = vec![ScopeSpans {
         scope: Some(scope),
-        spans: (0..spans).map(span).collect(),
+        spans: (0..spans).map(|number| span(number, text_bytes)).collect(),
         ..ScopeSpans::default()
     }];
     let resource = Resource {
@@ -198,7 +237,7 @@ mod tests {
 
     #[test]
     fn every_request_has_ids_of_its_own_and_parents_within_its_traces() {
-        let payload = Payload::new(64);
+        let payload = Payload::new(64, 0);
         assert!(
             (550..=650).contains(&(payload.len() / 64)),
             "{} B a span",

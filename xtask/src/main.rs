@@ -6,6 +6,7 @@ mod bench;
 mod changed;
 mod clients;
 mod layers;
+mod peer;
 mod steps;
 mod tally;
 
@@ -52,15 +53,22 @@ enum Command {
     },
     /// Criterion benches, then the load generator against a release server
     #[command(
-        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --micro\n  cargo xtask bench --load --seconds 30"
+        after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --micro\n  cargo xtask bench --load --seconds 30\n  \
+        cargo xtask bench --peer --rounds 5"
     )]
     Bench {
         /// Only the criterion benches
-        #[arg(long, conflicts_with = "load")]
+        #[arg(long, conflicts_with_all = ["load", "peer"])]
         micro: bool,
         /// Only the load generator
-        #[arg(long)]
+        #[arg(long, conflicts_with = "peer")]
         load: bool,
+        /// Only durable ingest beside an agent that keeps nothing, server on one core and client on the other
+        #[arg(long)]
+        peer: bool,
+        /// With --peer: how often each is measured, in turns
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
         /// How long each load runs, seconds
         #[arg(long, default_value_t = 10)]
         seconds: u32,
@@ -113,7 +121,15 @@ fn main() -> ExitCode {
                 clients::run(&mut steps, &pytest);
             }
         }
-        Command::Bench { micro, load, seconds } => {
+        Command::Bench {
+            peer: true,
+            rounds,
+            seconds,
+            ..
+        } => peer::run(&mut steps, rounds, seconds),
+        Command::Bench {
+            micro, load, seconds, ..
+        } => {
             if !load {
                 steps.run("micro benches", cargo(["bench", "--package", "benches", "--benches"]));
             }

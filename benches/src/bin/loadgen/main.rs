@@ -7,14 +7,13 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod measure;
-mod payload;
 mod served;
 mod wire;
 
-use clap::Parser;
+use benches::payload::Payload;
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use measure::{Usage, fdatasync, latencies_us, us_since};
-use payload::Payload;
 use served::Served;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -56,6 +55,21 @@ struct Args {
     /// With --serve: send OTLP/HTTP
     #[arg(long, requires = "serve")]
     over_http: bool,
+    /// With --serve: its configuration file
+    #[arg(long, value_name = "FILE", requires = "serve")]
+    config: Option<PathBuf>,
+    /// Start this agent of the peer `rotel`, which takes everything and keeps nothing
+    #[arg(long, value_name = "BINARY", conflicts_with_all = ["serve", "grpc", "http", "pid"])]
+    rotel: Option<PathBuf>,
+    /// Core on which the started process runs, alone
+    #[arg(long, value_name = "CORE")]
+    server_cpu: Option<usize>,
+    /// Text in every span, bytes
+    #[arg(long, default_value_t = 0)]
+    text: usize,
+    /// With gRPC: compress requests
+    #[arg(long, value_enum)]
+    compress: Option<Compress>,
     /// Process of a running server, for its CPU and memory
     #[arg(long)]
     pid: Option<u32>,
@@ -83,6 +97,12 @@ struct Args {
     /// Seed of all ids
     #[arg(long, default_value_t = 1)]
     seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Compress {
+    Gzip,
+    Zstd,
 }
 
 /// What one connection saw.
@@ -115,9 +135,15 @@ fn main() -> Result<(), Failure> {
 }
 
 async fn run(args: Args) -> Result<(), Failure> {
-    let served = match &args.serve {
-        Some(binary) => Some(Served::start(binary, &args.dir)?),
-        None => None,
+    let served = match (&args.serve, &args.rotel) {
+        (Some(binary), _) => Some(Served::tracegate(
+            binary,
+            args.config.as_deref(),
+            &args.dir,
+            args.server_cpu,
+        )?),
+        (None, Some(binary)) => Some(Served::rotel(binary, &args.dir, args.server_cpu)?),
+        (None, None) => None,
     };
     let pid = served.as_ref().map_or(args.pid, |served| Some(served.pid()));
     let (address, http) = match (&served, args.http) {
@@ -129,7 +155,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     if !address.ip().is_loopback() {
         return Err(format!("{address} is not loopback: this loads a machine of one's own").into());
     }
-    let payload = Arc::new(Payload::new(args.spans));
+    let payload = Arc::new(Payload::new(args.spans, args.text));
     println!(
         "seed {}, {} B a span, {} B a request",
         args.seed,
@@ -152,7 +178,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     });
     let mut connections = Vec::new();
     for _ in 0..args.connections {
-        let sender = Sender::connect(address, http).await?;
+        let sender = Sender::connect(address, http, args.compress).await?;
         connections.push(tokio::spawn(connection(
             sender,
             Arc::clone(&payload),
@@ -174,7 +200,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     let after = pid.map(Usage::of).transpose()?;
     let cpu_s = before.zip(after).map(|(before, after)| after.cpu_s - before.cpu_s);
     let stored = match &served {
-        Some(served) => Some(served.count_spans()?),
+        Some(served) => served.count_spans()?,
         None => None,
     };
     let acked_in_all = plan.acked_in_all.load(Ordering::Relaxed) * args.spans as u64;

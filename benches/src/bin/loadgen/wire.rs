@@ -1,11 +1,11 @@
 //! One connection that sends bytes as they are, by gRPC or HTTP/1.
 
-use crate::Failure;
+use crate::{Compress, Failure};
 use bytes::{Buf, BufMut, Bytes};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
@@ -26,7 +26,7 @@ pub(crate) enum Sender {
 }
 
 impl Sender {
-    pub(crate) async fn connect(address: SocketAddr, http: bool) -> Result<Self, Failure> {
+    pub(crate) async fn connect(address: SocketAddr, http: bool, compress: Option<Compress>) -> Result<Self, Failure> {
         if http {
             let socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
@@ -37,7 +37,12 @@ impl Sender {
             .tcp_nodelay(true)
             .connect()
             .await?;
-        Ok(Self::Grpc(tonic::client::Grpc::new(channel)))
+        let client = tonic::client::Grpc::new(channel);
+        Ok(Self::Grpc(match compress {
+            None => client,
+            Some(Compress::Gzip) => client.send_compressed(CompressionEncoding::Gzip),
+            Some(Compress::Zstd) => client.send_compressed(CompressionEncoding::Zstd),
+        }))
     }
 
     pub(crate) async fn send(&mut self, body: Bytes) -> Result<Sent, Failure> {
