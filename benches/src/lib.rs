@@ -1,4 +1,5 @@
 //! What several benches share: a release to judge, and requests to send.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[cfg(feature = "wire")]
 pub mod payload;

@@ -61,7 +61,7 @@ impl Payload {
 
     /// Bytes of a request.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
@@ -239,9 +239,9 @@ mod tests {
     fn every_request_has_ids_of_its_own_and_parents_within_its_traces() {
         let payload = Payload::new(64, 0);
         assert!(
-            (550..=650).contains(&(payload.len() / 64)),
+            (550..=650).contains(&(payload.bytes() / 64)),
             "{} B a span",
-            payload.len() / 64
+            payload.bytes() / 64
         );
         let (mut traces, mut ids) = (HashSet::new(), HashSet::new());
         for number in 0..50 {

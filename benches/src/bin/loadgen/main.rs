@@ -159,11 +159,11 @@ async fn run(args: Args) -> Result<(), Failure> {
     println!(
         "seed {}, {} B a span, {} B a request",
         args.seed,
-        payload.len() / args.spans,
-        payload.len()
+        payload.bytes() / args.spans,
+        payload.bytes()
     );
 
-    let disk = fdatasync(&args.dir, payload.len())?;
+    let disk = fdatasync(&args.dir, payload.bytes())?;
     let measured_from = Instant::now() + Duration::from_secs(args.warmup);
     let per_connection = |rate: u64| args.spans as f64 * args.connections as f64 / rate as f64;
     let plan = Arc::new(Plan {
@@ -209,7 +209,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     let report = serde_json::json!({
         "transport": if http { "http" } else { "grpc" },
         "spans_per_request": args.spans,
-        "bytes_per_span": payload.len() / args.spans,
+        "bytes_per_span": payload.bytes() / args.spans,
         "connections": args.connections,
         "seconds": round(took),
         "requests_acked": acked,
