@@ -110,7 +110,7 @@ pub(super) fn sub(counter: &AtomicU64, n: u64) {
 }
 
 impl Counters {
-    /// Time since the last publication; `None` before the first one by the engine.
+    /// Time since the last publication; `None` before the pipeline runs.
     #[must_use]
     pub fn snapshot_age(&self) -> Option<Duration> {
         let published = *self.published.lock().unwrap_or_else(PoisonError::into_inner);

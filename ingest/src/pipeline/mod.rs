@@ -39,7 +39,12 @@ use lane::{Lane, LaneOrder};
 use lookup::LookupThread;
 use proto::{Nanos, clock::Clock, release::ReleaseBook};
 use seal::SealThread;
-use std::{fmt::Display, sync::Arc, thread::JoinHandle, time::Duration};
+use std::{
+    fmt::Display,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 use store::{Recovered, Snapshot, Store};
 use tokio::sync::watch;
 
@@ -119,6 +124,7 @@ pub fn start(
 
     let (snapshot_out, snapshots) = watch::channel(fold.publish());
     counters.set_assembly(fold.counts());
+    counters.set_published(Instant::now());
     let (settings_in, settings) = watch::channel(Settings {
         read: Arc::clone(&read),
         seal_age: config.seal_age,

@@ -4,6 +4,7 @@
 mod backtest;
 mod captures;
 mod cli;
+mod drain;
 mod evals;
 mod import;
 mod kill;
@@ -13,5 +14,6 @@ mod otlp;
 mod people;
 mod prices;
 mod releases;
+mod reload;
 mod running;
 mod serve;

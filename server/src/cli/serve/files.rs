@@ -118,3 +118,65 @@ impl Files {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::serve::JournalRecovery;
+    use std::fs;
+
+    fn files(main: &Path) -> Files {
+        let args = ServeArgs {
+            config: Some(main.to_owned()),
+            data_dir: None,
+            otlp_grpc: None,
+            otlp_http: None,
+            http: None,
+            insecure: false,
+            journal_recovery: JournalRecovery::Strict,
+        };
+        Files::open(args).unwrap().0
+    }
+
+    #[test]
+    fn a_file_is_read_once_it_rests() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("t.toml");
+        fs::write(&main, "[server]\nseal_age = \"5s\"\n").unwrap();
+        let mut files = files(&main);
+        for _ in 0..3 {
+            assert!(files.read_if(false).is_none());
+        }
+        // Half of it would be a good file, and mean something else.
+        for half in [
+            "",
+            "[server]\n",
+            "[server]\nseal_age = \"7",
+            "[server]\nseal_age = \"7s\"\n",
+        ] {
+            fs::write(&main, half).unwrap();
+            assert!(files.read_if(false).is_none(), "{half}");
+        }
+        let config = files.read_if(false).unwrap().unwrap();
+        assert_eq!(config.pipeline.seal_age, Duration::from_secs(7));
+        assert!(files.read_if(false).is_none(), "read once");
+        assert!(files.read_if(true).is_some(), "on request always");
+    }
+
+    #[test]
+    fn what_was_refused_is_read_again_when_any_file_of_it_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (main, schema) = (dir.path().join("t.toml"), dir.path().join("answer.json"));
+        fs::write(&main, "").unwrap();
+        let mut files = files(&main);
+        fs::write(&main, "[[json_schema]]\nroute = \"chat\"\nfile = \"answer.json\"\n").unwrap();
+        assert!(files.read_if(true).unwrap().is_err(), "there is no schema yet");
+        for _ in 0..3 {
+            assert!(files.read_if(false).is_none(), "said once");
+        }
+        fs::write(&schema, "{}").unwrap();
+        assert!(files.read_if(false).is_none());
+        let config = files.read_if(false).unwrap().unwrap();
+        assert_eq!(config.read.schemas.len(), 1);
+    }
+}
