@@ -17,3 +17,4 @@ mod releases;
 mod reload;
 mod running;
 mod serve;
+mod top;
