@@ -10,6 +10,7 @@ mod import;
 mod kill;
 mod metrics;
 mod observed;
+mod operations;
 mod otlp;
 mod people;
 mod prices;

@@ -30,7 +30,7 @@ impl<W: Write> Screen<W> {
 
     /// Shows lines in place of what stood there.
     pub(super) fn draw(&mut self, lines: &[String]) -> io::Result<()> {
-        queue!(self.out, BeginSynchronizedUpdate, MoveTo(0, 0))?;
+        queue!(self.out, BeginSynchronizedUpdate)?;
         let last = lines.len().saturating_sub(1);
         for (row, line) in lines.iter().enumerate() {
             // Cleared before it is written: behind a line as wide as the terminal the cursor stands on its last letter.
