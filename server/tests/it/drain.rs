@@ -94,7 +94,8 @@ async fn every_ack_before_and_while_it_drains_is_on_disk() {
         senders.push(tokio::spawn(send_http(served.otlp_http, sender, Arc::clone(&acks))));
         senders.push(tokio::spawn(send_grpc(served.otlp_grpc, sender, Arc::clone(&acks))));
     }
-    let poll = client().get(format!("http://{}/api/v1/routes/chat/desired?wait=60s", served.http));
+    let patient = server::cli::http_client(2 * PATIENCE).unwrap();
+    let poll = patient.get(format!("http://{}/api/v1/routes/chat/desired?wait=60s", served.http));
     let poll = tokio::spawn(poll.send());
     let answer = open_answer(served.http);
     let begun = Instant::now();
