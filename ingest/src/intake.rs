@@ -86,6 +86,12 @@ impl Intake {
         self.stopped.close();
     }
 
+    /// Requests that wait for the lane now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Hands a request over and waits until it is on disk or refused.
     ///
     /// # Errors

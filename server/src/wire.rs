@@ -10,13 +10,15 @@ mod feed;
 mod impairment;
 mod measurer;
 mod ports;
+mod reload;
 
 pub use error::{StartError, StopError};
 pub use ports::Addresses;
+pub use reload::Reloader;
 
 use crate::{
-    config::Config,
-    http::{self, Api, Hosts, Metrics},
+    config::{Config, DRAIN_MAX, Reloads},
+    http::{self, Api, Metrics, Watched},
     secrets,
 };
 use feed::Feed;
@@ -37,12 +39,13 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+/// An instance stops within this time: open requests first, then the desk, then the last seal.
+pub const STOP_MAX: Duration = Duration::from_secs(10);
 /// The desk may finish a decision it has begun.
 const DESK_WAIT: Duration = Duration::from_secs(1);
 /// The last seal may take this long; after that the journal has what is left.
 const SEAL_WAIT: Duration = Duration::from_secs(6);
-/// Who declares the releases of the configuration.
-const CONFIG_ACTOR: &str = "config";
+const _: () = assert!(DRAIN_MAX.as_millis() + DESK_WAIT.as_millis() + SEAL_WAIT.as_millis() < STOP_MAX.as_millis());
 
 /// One running instance. Dropping it stops everything as a kill would; [`App::shutdown`] seals first.
 pub struct App {
@@ -51,6 +54,7 @@ pub struct App {
     desk: DeskHandle,
     pipeline: Pipeline,
     tasks: TaskTracker,
+    reloader: Reloader,
     /// Doors and API: stopped first.
     doors: CancellationToken,
     /// Feed, desk and outbox: stopped when nothing comes in any more.
@@ -79,7 +83,7 @@ impl App {
         let desk =
             blocking(move || desk::start(desk_config, inputs, desk_clock, secrets::source(), desk_stop)).await??;
         for release in &config.releases {
-            match desk.declare(release.clone(), CONFIG_ACTOR).await {
+            match desk.declare(release.clone(), reload::CONFIG_ACTOR).await {
                 // Ingest must not be down because a route is still on trial.
                 Err(taken @ DeskError::RouteTaken { .. }) => tracing::error!("{} is not declared: {taken}", release.id),
                 declared => declared?,
@@ -112,10 +116,18 @@ impl App {
             inputs: inputs_out,
         };
         tokio::spawn(feed.run(gates.clone()));
-        let metrics = Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters), desk.clone());
+        let reloads = Arc::new(Reloads::default());
+        let metrics = Metrics::new(Watched {
+            door: Arc::clone(&door),
+            pipeline: Arc::clone(&pipeline.counters),
+            desk: desk.clone(),
+            reloads: Arc::clone(&reloads),
+            journal: config.data_dir.join(layout::JOURNAL),
+        });
         tokio::spawn(metrics.count_events(desk.events(), gates.clone()));
+        let (hosts_out, hosts) = watch::channel(reload::hosts(&config));
         let api = Arc::new(Api {
-            hosts: Hosts::new(config.hosts.iter().cloned().chain(config.public_host())),
+            hosts,
             engine,
             desk: desk.clone(),
             intake: pipeline.intake.clone(),
@@ -130,11 +142,24 @@ impl App {
             Arc::clone(&door),
             doors.clone().cancelled_owned(),
         ));
-        tasks.spawn(door::serve_http(ports.otlp_http, door, doors.clone().cancelled_owned()));
+        tasks.spawn(door::serve_http(
+            ports.otlp_http,
+            Arc::clone(&door),
+            doors.clone().cancelled_owned(),
+        ));
         tasks.spawn(http::serve(ports.http, http::router(api), doors.clone()));
         tasks.close();
+        let reloader = Reloader::new(
+            config,
+            pipeline.settings.clone(),
+            hosts_out,
+            door,
+            desk.clone(),
+            reloads,
+        );
         Ok(Self {
             addresses,
+            reloader,
             desk,
             pipeline,
             tasks,
@@ -142,6 +167,12 @@ impl App {
             gates,
             _guards: guards,
         })
+    }
+
+    /// Where another configuration is handed in.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Releases, verdicts, decisions.
@@ -164,7 +195,7 @@ impl App {
         }
     }
 
-    /// Closes the doors, finishes what was begun, seals. Takes less than 10 s.
+    /// Closes the doors, finishes what was begun, seals. Takes less than [`STOP_MAX`].
     ///
     /// # Errors
     /// If not everything could be sealed; what was acknowledged is in the journal all the same.

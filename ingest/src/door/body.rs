@@ -94,7 +94,7 @@ impl Pieces {
 
 /// Reads a whole HTTP body. Its length is charged first where it is announced, else in doubling steps.
 pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Raw, Refused> {
-    let limit_bytes = config.body_bytes_max;
+    let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
     let announced = body
         .size_hint()
         .exact()
@@ -144,10 +144,9 @@ pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Ar
                 "the gRPC message flag is {flag}, not 0 or 1"
             )));
         }
-        if expected > config.body_bytes_max {
-            return Err(Refused::TooLarge {
-                limit_bytes: config.body_bytes_max,
-            });
+        let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
+        if expected > limit_bytes {
+            return Err(Refused::TooLarge { limit_bytes });
         }
         let charge = budget.charge(expected)?;
         let mut pieces = Pieces::new(expected, rest);
@@ -202,7 +201,7 @@ impl Door {
         if coding == Coding::Identity && json.is_none() {
             return Ok(raw.charge.carry(raw.bytes));
         }
-        let limit_bytes = self.config.body_bytes_max;
+        let limit_bytes = self.budget.body_bytes_max(self.config.body_bytes_max);
         let (done, message) = tokio::sync::oneshot::channel();
         self.inflaters.spawn(move || {
             let _ = done.send(unfold(raw, coding, json, limit_bytes));

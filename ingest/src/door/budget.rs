@@ -23,7 +23,8 @@ const USE_BYTES_MIN: usize = 8 * super::MIB;
 /// A fixed amount of bytes that requests share.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    bytes_max: usize,
+    /// Can change while requests come: those that have passed stay.
+    bytes_max: AtomicUsize,
     used: AtomicUsize,
     /// What may be in use now, of `bytes_max`.
     allowed: AtomicUsize,
@@ -32,11 +33,28 @@ pub(crate) struct Budget {
 impl Budget {
     pub(crate) const fn new(bytes_max: usize) -> Self {
         Self {
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             used: AtomicUsize::new(0),
             // Until the speed of this machine is known.
             allowed: AtomicUsize::new(bytes_max / 4),
         }
+    }
+
+    /// All there is.
+    pub(crate) fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Another amount from now on. Less than is in use refuses until enough was given back.
+    pub(crate) fn set_bytes_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        // More must be earned by answers in time; less holds at once.
+        self.allowed.fetch_min(bytes_max, Ordering::Relaxed);
+    }
+
+    /// The largest body that passes: what is configured, and never above a quarter, so that a request can pass alone.
+    pub(crate) fn body_bytes_max(&self, configured: usize) -> usize {
+        configured.min(self.bytes_max() / 4)
     }
 
     /// Times the wait for one answer. Who hangs up has waited too.
@@ -51,7 +69,7 @@ impl Budget {
     fn answered(&self, bytes: usize, in_time: bool) {
         let step = |allowed: usize| {
             Some(if in_time {
-                allowed.saturating_add(bytes).min(self.bytes_max)
+                allowed.saturating_add(bytes).min(self.bytes_max())
             } else {
                 allowed.saturating_sub(bytes)
             })
@@ -61,7 +79,7 @@ impl Budget {
 
     fn admits(&self, used: usize, own: usize, more: usize) -> Result<usize, &'static str> {
         let sum = used.saturating_add(more);
-        if sum > self.bytes_max {
+        if sum > self.bytes_max() {
             return Err("bytes in flight");
         }
         // A request alone is never late because of itself.
@@ -186,5 +204,20 @@ mod tests {
         let _most = budget.charge(50 * MIB).unwrap();
         budget.charge(10 * MIB).unwrap();
         assert!(budget.charge(20 * MIB).is_err(), "memory is the last word");
+    }
+
+    #[test]
+    fn another_budget_holds_at_once() {
+        let budget = Arc::new(Budget::new(64 * MIB));
+        assert_eq!(budget.body_bytes_max(64 * MIB), 16 * MIB);
+        let taken = budget.charge(12 * MIB).unwrap();
+        budget.set_bytes_max(8 * MIB);
+        assert_eq!(budget.body_bytes_max(64 * MIB), 2 * MIB);
+        assert!(budget.charge(MIB).is_err(), "more is in use than there is now");
+        drop(taken);
+        budget.charge(MIB).unwrap();
+        budget.set_bytes_max(256 * MIB);
+        let _large = budget.charge(100 * MIB).unwrap();
+        assert_eq!(budget.body_bytes_max(MIB), MIB);
     }
 }

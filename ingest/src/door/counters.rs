@@ -1,6 +1,7 @@
 //! What passed the door and what did not. Plain atomics: the metrics page reads them, gates judge the shed share.
 
 use super::refused::Refused;
+use crate::pipeline::Durations;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -28,6 +29,10 @@ pub struct DoorCounters {
     pub accepted: AtomicU64,
     /// Spans and log records rejected alone.
     pub rejected: AtomicU64,
+    /// Requests answered as a partial success: some of their spans or log records were rejected alone.
+    pub partial_requests: AtomicU64,
+    /// Time from a whole message to its ack.
+    pub ack_time: Durations,
     /// Connections accepted.
     pub connections: AtomicU64,
     /// Connections closed at once because too many were open.

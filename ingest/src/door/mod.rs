@@ -34,7 +34,7 @@ use refused::Refused;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -135,8 +135,7 @@ impl Door {
     ///
     /// # Errors
     /// If the threads that decompress cannot be started.
-    pub fn new(mut config: DoorConfig, intake: Intake) -> std::io::Result<Arc<Self>> {
-        config.body_bytes_max = config.body_bytes_max.min(config.budget_bytes / 4);
+    pub fn new(config: DoorConfig, intake: Intake) -> std::io::Result<Arc<Self>> {
         let inflaters = rayon::ThreadPoolBuilder::new()
             .num_threads(config.inflate_threads.max(1))
             .thread_name(|n| format!("door-inflate-{n}"))
@@ -166,6 +165,23 @@ impl Door {
         self.budget.used()
     }
 
+    /// What `budget_bytes` is now.
+    #[must_use]
+    pub fn budget_bytes_max(&self) -> usize {
+        self.budget.bytes_max()
+    }
+
+    /// Another `budget_bytes` from the next request on; requests that have passed keep what they hold.
+    pub fn set_budget_bytes(&self, bytes: usize) {
+        self.budget.set_bytes_max(bytes);
+    }
+
+    /// Requests that wait for the lane.
+    #[must_use]
+    pub fn waiting_requests(&self) -> usize {
+        self.intake.waiting()
+    }
+
     /// Answers one request. gRPC and HTTP paths are known on every listener: who mixes up the ports is served too.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
         if grpc::is_grpc(&request) {
@@ -187,6 +203,7 @@ impl Door {
         }
         let patience = Duration::from_millis(self.config.ack_ms_max);
         let _wait = self.budget.wait(message.len());
+        let began = Instant::now();
         let answer = tokio::time::timeout(patience, self.intake.submit(signal, message));
         let accepted = match answer.await {
             Ok(answer) => answer?,
@@ -197,6 +214,10 @@ impl Door {
                 ));
             }
         };
+        self.counters.ack_time.record(began.elapsed());
+        if accepted.rejected > 0 {
+            self.counters.partial_requests.fetch_add(1, Relaxed);
+        }
         self.counters.accepted.fetch_add(accepted.accepted, Relaxed);
         self.counters.rejected.fetch_add(accepted.rejected, Relaxed);
         Ok(accepted)

@@ -6,7 +6,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Durations in buckets that double: bucket `i` holds those below `2^i` us (and at or above half of that).
@@ -20,7 +20,7 @@ impl Durations {
     /// Buckets; the last also holds everything longer.
     pub const BUCKETS: usize = 26;
 
-    pub(super) fn record(&self, took: Duration) {
+    pub(crate) fn record(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = (64 - us.leading_zeros() as usize).min(Self::BUCKETS - 1);
         self.buckets[bucket].fetch_add(1, Relaxed);
@@ -66,6 +66,14 @@ pub struct Counters {
     pub journal_bytes: AtomicU64,
     /// Time of append and fdatasync of a record.
     pub journal_time: Durations,
+    /// Time of the fdatasync in it.
+    pub fsync_time: Durations,
+    /// Requests that were read and are not at the journal yet.
+    pub lane_depth: AtomicU64,
+    /// Groups and ticks that wait for the journal.
+    pub journal_depth: AtomicU64,
+    /// Batches and ticks that wait for the engine.
+    pub engine_depth: AtomicU64,
     /// Last record that is on disk.
     pub durable_lsn: AtomicU64,
     /// Last record that was published.
@@ -80,12 +88,15 @@ pub struct Counters {
     pub seal_failures: AtomicU64,
     /// Time of a seal.
     pub seal_time: Durations,
+    /// Bytes of the files and commit records that seals wrote.
+    pub seal_bytes: AtomicU64,
     /// Last record that is sealed.
     pub sealed_lsn: AtomicU64,
     /// Time of a look-up of late spans and evaluations.
     pub lookup_time: Durations,
     /// Look-ups that failed because a file could not be read.
     pub lookup_failures: AtomicU64,
+    published: Mutex<Option<Instant>>,
     assembly: Mutex<Counts>,
     reading: Mutex<ReadCounts>,
 }
@@ -94,7 +105,22 @@ pub(super) fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Relaxed);
 }
 
+pub(super) fn sub(counter: &AtomicU64, n: u64) {
+    counter.fetch_sub(n, Relaxed);
+}
+
 impl Counters {
+    /// Time since the last publication; `None` before the pipeline runs.
+    #[must_use]
+    pub fn snapshot_age(&self) -> Option<Duration> {
+        let published = *self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.map(|at| at.elapsed())
+    }
+
+    pub(super) fn set_published(&self, at: Instant) {
+        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
     /// What assembly counted and holds.
     #[must_use]
     pub fn assembly(&self) -> Counts {

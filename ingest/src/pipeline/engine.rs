@@ -1,8 +1,8 @@
 //! The engine thread: one loop over a closed set of events, in the journal's order.
 
 use super::{
-    Fault,
-    counters::Counters,
+    Fault, Settings,
+    counters::{Counters, sub},
     error::PipelineError,
     fold::{Capture, Fold},
     journal::Event,
@@ -25,6 +25,7 @@ pub(super) struct Engine {
     pub publish_window: Duration,
     pub seal_retry: Duration,
     pub book: watch::Receiver<Arc<ReleaseBook>>,
+    pub settings: watch::Receiver<Settings>,
     pub events: Receiver<Event>,
     pub seal_now: Receiver<()>,
     pub captures: Sender<Capture>,
@@ -88,20 +89,16 @@ impl Engine {
             let held_up = self.fold.overfull() && waits && !turn.abandoned;
             let events = if held_up { never() } else { self.events.clone() };
             select! {
-                recv(events) -> event => match event {
-                    Ok(Event::Batch(batch)) => {
-                        self.read_book();
-                        self.fold.apply(batch)?;
-                        turn.changed = true;
+                recv(events) -> event => {
+                    let Ok(event) = event else {
+                        return Ok(());
+                    };
+                    sub(&self.counters.engine_depth, 1);
+                    if matches!(event, Event::Stop) {
+                        return self.finish(&turn);
                     }
-                    Ok(Event::Tick(now)) => {
-                        self.read_book();
-                        turn.changed |= self.fold.tick(now)?;
-                        self.counters.set_assembly(self.fold.counts());
-                    }
-                    Ok(Event::Stop) => return self.finish(&turn),
-                    Err(_) => return Ok(()),
-                },
+                    turn.changed |= self.take(event)?;
+                }
                 recv(self.results) -> result => match result {
                     Ok(result) => {
                         turn.sealing = false;
@@ -127,6 +124,30 @@ impl Engine {
         }
     }
 
+    /// Applies a batch or a tick; whether there is something new to publish.
+    fn take(&mut self, event: Event) -> Result<bool, PipelineError> {
+        self.read_book();
+        self.read_settings();
+        match event {
+            Event::Batch(batch) => {
+                self.fold.apply(batch)?;
+                Ok(true)
+            }
+            Event::Tick(now) => {
+                let changed = self.fold.tick(now)?;
+                self.counters.set_assembly(self.fold.counts());
+                Ok(changed)
+            }
+            Event::Stop => Ok(false),
+        }
+    }
+
+    fn read_settings(&mut self) {
+        if self.settings.has_changed().unwrap_or(false) {
+            self.fold.set_seal_age(self.settings.borrow_and_update().seal_age);
+        }
+    }
+
     fn read_book(&mut self) {
         if self.book.has_changed().unwrap_or(false) {
             self.fold.set_book(Arc::clone(&self.book.borrow_and_update()));
@@ -139,6 +160,7 @@ impl Engine {
         self.counters.set_assembly(self.fold.counts());
         self.counters.published_lsn.store(snapshot.lsn, Relaxed);
         self.counters.publications.fetch_add(1, Relaxed);
+        self.counters.set_published(Instant::now());
         self.counters.live_rows.store(self.fold.live_rows() as u64, Relaxed);
         _ = self.snapshots.send_replace(snapshot);
     }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 use store::{LiveBatch, Mark, Marks, MicroBatch, SealInput, Sealed, Snapshot, TraceId};
 
@@ -323,6 +324,11 @@ impl Fold {
     pub fn wants_seal(&self) -> bool {
         let old = |since: Nanos| self.assembly.now().since(since) >= self.config.seal_age;
         self.in_flight.is_none() && (self.wants_seal_for_size() || self.dirty_since.is_some_and(old))
+    }
+
+    /// Another age at which rows are sealed, from now on.
+    pub const fn set_seal_age(&mut self, seal_age: Duration) {
+        self.config.seal_age = seal_age;
     }
 
     /// The same without regard to age: during a replay everything is old.

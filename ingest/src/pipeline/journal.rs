@@ -3,7 +3,7 @@
 
 use super::{
     Fault,
-    counters::{Counters, add},
+    counters::{Counters, add, sub},
 };
 use crate::intake::{Accepted, RETRY_AFTER_MS, Refusal};
 use crossbeam_channel::{Receiver, Sender};
@@ -64,6 +64,7 @@ impl JournalThread {
     /// Returns when told to stop, when a neighbour is gone, or when the disk failed.
     pub fn run(mut self) {
         for entry in &self.entries {
+            sub(&self.counters.journal_depth, 1);
             let event = match entry {
                 Entry::Tick(now) => Event::Tick(now),
                 Entry::Stop => Event::Stop,
@@ -94,6 +95,7 @@ impl JournalThread {
                 },
             };
             let stop = matches!(event, Event::Stop);
+            add(&self.counters.engine_depth, 1);
             if self.events.send(event).is_err() || stop {
                 return;
             }
@@ -118,7 +120,12 @@ fn write(journal: &mut Journal, group: Group, counters: &Counters) -> Written {
         sections,
     };
     let began = Instant::now();
-    let written = journal.append(&batch).and_then(|bytes| journal.sync().map(|()| bytes));
+    let written = journal.append(&batch).and_then(|bytes| {
+        let began = Instant::now();
+        journal.sync()?;
+        counters.fsync_time.record(began.elapsed());
+        Ok(bytes)
+    });
     match written {
         Ok(bytes) => {
             counters.journal_time.record(began.elapsed());

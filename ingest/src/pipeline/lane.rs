@@ -1,8 +1,9 @@
 //! The lane: requests in, groups out. It owns the builders; while the journal syncs one group it fills the next.
 
 use super::{
+    Settings,
     config::PipelineConfig,
-    counters::{Counters, add},
+    counters::{Counters, add, sub},
     digests::{Known, Requests},
     journal::{Done, Entry, Group, Waiting},
 };
@@ -14,9 +15,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, after,
 use proto::{Nanos, clock::Clock};
 use std::{
     collections::VecDeque,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Groups at the journal at one time: one that syncs, one that waits.
@@ -32,6 +34,7 @@ pub(super) enum LaneOrder {
 pub(super) struct Lane {
     pub config: PipelineConfig,
     pub reader: Reader,
+    pub settings: watch::Receiver<Settings>,
     pub requests: Requests,
     pub clock: Clock,
     pub intake: Receiver<Envelope>,
@@ -73,7 +76,7 @@ impl Lane {
             let now = Instant::now();
             if now >= next_tick {
                 let at = self.now();
-                _ = self.entries.try_send(Entry::Tick(at));
+                self.tick(at);
                 next_tick = now + self.config.tick;
             }
             let full = self.is_full();
@@ -93,6 +96,28 @@ impl Lane {
                 Next::Request(None) | Next::Done(None) | Next::Order(None) => return,
                 Next::Order(Some(LaneOrder::Drain)) => return self.drain(),
             }
+        }
+    }
+
+    /// Tells the time, unless the journal is behind: then the next tick says it.
+    fn tick(&self, at: Nanos) {
+        add(&self.counters.journal_depth, 1);
+        if self.entries.try_send(Entry::Tick(at)).is_err() {
+            sub(&self.counters.journal_depth, 1);
+        }
+    }
+
+    /// `None` if the journal is gone.
+    fn send(&self, entry: Entry) -> Option<()> {
+        add(&self.counters.journal_depth, 1);
+        self.entries.send(entry).ok()
+    }
+
+    /// Another configuration holds from the next group on: within one, all rows are read alike.
+    fn read_settings(&mut self) {
+        if self.reader.rows() == 0 && self.settings.has_changed().unwrap_or(false) {
+            let read = Arc::clone(&self.settings.borrow_and_update().read);
+            self.reader.set_config(read);
         }
     }
 
@@ -166,6 +191,7 @@ impl Lane {
             }
             return;
         }
+        self.read_settings();
         let (now, rows_before) = (self.now(), self.reader.rows());
         let read = match signal {
             Signal::Traces => self.reader.read_traces(&body, now),
@@ -196,6 +222,7 @@ impl Lane {
                 );
                 self.open.digests.push(digest);
                 self.open.waiting.push(Waiting { reply, accepted });
+                add(&self.counters.lane_depth, 1);
                 self.open.since.get_or_insert_with(Instant::now);
             }
         }
@@ -220,7 +247,8 @@ impl Lane {
         self.open.since = None;
         self.open.closed += 1;
         self.requests.closed(self.open.closed, &group.digests);
-        self.entries.send(Entry::Group(group)).ok()
+        self.counters.lane_depth.store(0, Relaxed);
+        self.send(Entry::Group(group))
     }
 
     /// The journal is done with the oldest group.
@@ -262,8 +290,8 @@ impl Lane {
                 },
                 Err(_) => {
                     let at = self.now();
-                    _ = self.entries.send(Entry::Tick(at));
-                    _ = self.entries.send(Entry::Stop);
+                    _ = self.send(Entry::Tick(at));
+                    _ = self.send(Entry::Stop);
                     return;
                 }
             }

@@ -39,7 +39,12 @@ use lane::{Lane, LaneOrder};
 use lookup::LookupThread;
 use proto::{Nanos, clock::Clock, release::ReleaseBook};
 use seal::SealThread;
-use std::{fmt::Display, sync::Arc, thread::JoinHandle};
+use std::{
+    fmt::Display,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 use store::{Recovered, Snapshot, Store};
 use tokio::sync::watch;
 
@@ -47,6 +52,16 @@ use tokio::sync::watch;
 const ENTRIES_MAX: usize = 8;
 /// Batches and ticks between journal and engine.
 const EVENTS_MAX: usize = 64;
+
+/// What of a pipeline can change while it runs. The journal holds rows that were read already, so a replay gives the same
+/// rows whatever stands here by then.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How requests are read, from the next group on.
+    pub read: Arc<ReadConfig>,
+    /// Unsealed rows are sealed at this age.
+    pub seal_age: Duration,
+}
 
 /// Where a thread says that it cannot go on. The first reason stays.
 #[derive(Debug, Clone)]
@@ -73,6 +88,8 @@ pub struct Pipeline {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What was counted.
     pub counters: Arc<Counters>,
+    /// What can change while it runs; send another value and it holds within a tick or a group.
+    pub settings: watch::Sender<Settings>,
     /// Why it stopped by itself, if it did: the process should end and start again.
     pub failed: watch::Receiver<Option<Arc<str>>>,
     /// Gone with the pipeline: then a seal that keeps failing holds nobody up.
@@ -107,6 +124,11 @@ pub fn start(
 
     let (snapshot_out, snapshots) = watch::channel(fold.publish());
     counters.set_assembly(fold.counts());
+    counters.set_published(Instant::now());
+    let (settings_in, settings) = watch::channel(Settings {
+        read: Arc::clone(&read),
+        seal_age: config.seal_age,
+    });
     let (fault_out, failed) = watch::channel(None);
     let fault = Fault(Arc::new(fault_out));
     let (intake, envelopes) = Intake::new(config.queued_requests_max);
@@ -125,6 +147,7 @@ pub fn start(
         publish_window: config.publish_window,
         seal_retry: config.seal_retry,
         book,
+        settings: settings.clone(),
         events,
         seal_now: seal_asked,
         captures: captures_in,
@@ -145,6 +168,7 @@ pub fn start(
     };
     let lane = Lane {
         reader: Reader::new(read),
+        settings,
         requests,
         clock,
         intake: envelopes,
@@ -171,6 +195,7 @@ pub fn start(
         intake,
         snapshots,
         counters,
+        settings: settings_in,
         failed,
         seal_now: Some(seal_now),
         orders: Some(orders_in),

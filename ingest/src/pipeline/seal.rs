@@ -45,6 +45,8 @@ impl SealThread {
         });
         match &sealed {
             Ok(sealed) => {
+                let bytes: u64 = sealed.added.iter().map(|file| file.bytes).sum();
+                add(&self.counters.seal_bytes, bytes + sealed.commit_bytes);
                 self.counters.seal_time.record(began.elapsed());
                 self.counters.sealed_lsn.store(sealed.lsn, Relaxed);
                 add(&self.counters.seals, 1);

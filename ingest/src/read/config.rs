@@ -18,7 +18,7 @@ pub const LINKS_MAX: usize = 128;
 pub const WORD_BYTES_MAX: usize = 1 << 10;
 
 /// How a [`Reader`] reads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ReadConfig {
     /// Prices that `cost_usd` is computed from.
     pub prices: Arc<PriceTable>,

@@ -135,6 +135,16 @@ impl Reader {
         }
     }
 
+    /// Reads what comes next by another configuration. Call it while nothing is gathered: what was found for one
+    /// configuration means nothing under the next.
+    pub fn set_config(&mut self, config: Arc<ReadConfig>) {
+        self.span_keys = KeyTable::of_spans(&config.keys);
+        self.resource_keys = KeyTable::of_resources(&config.keys);
+        self.policies = config.content.of(None, None);
+        self.priced.clear();
+        self.config = config;
+    }
+
     /// Reads an `ExportTraceServiceRequest`; its rows were received at `received`.
     ///
     /// # Errors

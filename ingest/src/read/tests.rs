@@ -7,5 +7,6 @@ mod hostile;
 mod keys;
 mod messages;
 mod oracle;
+mod reload;
 mod rules;
 mod stamps;

@@ -16,6 +16,7 @@ mod releases;
 mod serve;
 mod sql;
 mod text;
+mod top;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -52,6 +53,8 @@ pub enum Command {
     Sql(sql::SqlArgs),
     /// Show every release: phase, verdict, and how far each gate is from a decision
     Status(releases::StatusArgs),
+    /// Watch a running server: what it takes, what waits, and how far each release is
+    Top(top::TopArgs),
     /// Make green the new blue
     #[command(
         after_help = "It is kept in the ledger with its reason.\n\nExample:\n  tracegate promote support-chat --reason \"reviewed by the support team\""
@@ -117,6 +120,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> miette::Result<ExitC
         Command::Check(args) => check::run(args, out).await,
         Command::Sql(args) => sql::run(args, out).await,
         Command::Status(args) => releases::status(args, out).await,
+        Command::Top(args) => top::run(args, out).await,
         Command::Promote(args) => releases::act("promote", args, out).await,
         Command::Advance(args) => releases::act("advance", args, out).await,
         Command::Rollback(args) => releases::act("rollback", args, out).await,

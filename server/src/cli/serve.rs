@@ -1,20 +1,28 @@
-//! `tracegate serve`: one instance in the foreground, until Ctrl-C or SIGTERM.
+//! `tracegate serve`: one instance in the foreground, until Ctrl-C or SIGTERM. SIGHUP, or a change of its files, gives it
+//! another configuration.
+
+mod files;
 
 use crate::{
     clock,
-    config::{self, Config, Door, address},
+    config::{Config, Door, address},
     logs,
-    wire::App,
+    wire::{App, STOP_MAX},
 };
 use clap::{Args, ValueEnum};
+use files::Files;
 use miette::IntoDiagnostic;
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::timeout,
+};
 
 /// Flags of `serve`; each wins over the file.
 #[derive(Debug, Args)]
 #[command(after_help = "Without --config, ./tracegate.toml is read if it is there.\n\n\
     Examples:\n  tracegate serve\n  tracegate serve --config /etc/tracegate.toml --data-dir /var/lib/tracegate\n\n\
+    SIGHUP, or a change of the file or of what it includes, reloads the configuration; SIGTERM and Ctrl-C drain and stop.\n    \
     TRACEGATE_LOG sets what is logged to stderr (info; debug; ingest=debug,server=info).")]
 pub struct ServeArgs {
     /// Configuration, TOML
@@ -50,11 +58,10 @@ pub enum JournalRecovery {
 }
 
 impl ServeArgs {
-    /// File first, flags over it.
-    fn config(self) -> Result<Config, config::LoadError> {
-        let mut config = Config::load_or_default(self.config.as_deref())?;
-        if let Some(dir) = self.data_dir {
-            config.data_dir = dir;
+    /// Flags over the file.
+    fn over(&self, mut config: Config) -> Config {
+        if let Some(dir) = &self.data_dir {
+            config.data_dir.clone_from(dir);
         }
         for (door, address) in [
             (Door::OtlpGrpc, self.otlp_grpc),
@@ -70,40 +77,80 @@ impl ServeArgs {
             JournalRecovery::Strict => store::JournalRecovery::Strict,
             JournalRecovery::Skip => store::JournalRecovery::Skip,
         };
-        Ok(config)
+        config
+    }
+}
+
+/// The signals that end the process: the first closes the doors, the second leaves at once.
+struct Ends {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Ends {
+    fn listen() -> miette::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).into_diagnostic()?,
+            interrupt: signal(SignalKind::interrupt()).into_diagnostic()?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "Ctrl-C",
+            _ = self.terminate.recv() => "SIGTERM",
+        }
     }
 }
 
 pub(super) async fn run(args: ServeArgs) -> miette::Result<ExitCode> {
     logs::start("info");
-    let config = args.config()?;
+    let (files, config) = Files::open(args)?;
     // Before anything is open: a signal during recovery must not be lost.
-    let mut terminate = signal(SignalKind::terminate()).into_diagnostic()?;
-    let mut interrupt = signal(SignalKind::interrupt()).into_diagnostic()?;
+    let hangup = signal(SignalKind::hangup()).into_diagnostic()?;
+    let mut ends = Ends::listen()?;
     let data_dir = config.data_dir.clone();
-    let app = App::start(config, clock::wall()).await?;
+    let app = tokio::select! {
+        app = App::start(config, clock::wall()) => app?,
+        reason = ends.next() => {
+            tracing::info!("{reason} while starting: nothing was taken yet, the journal is as it was");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     tracing::info!(
         "OTLP gRPC {}, OTLP HTTP {}",
         app.addresses.otlp_grpc,
         app.addresses.otlp_http
     );
     tracing::info!("API http://{}, data in {}", app.addresses.http, data_dir.display());
-    let reason = tokio::select! {
-        _ = interrupt.recv() => "Ctrl-C",
-        _ = terminate.recv() => "SIGTERM",
-        () = app.failed() => {
-            app.shutdown().await?;
-            return Ok(ExitCode::FAILURE);
+    let code = tokio::select! {
+        reason = ends.next() => {
+            tracing::info!("{reason}: closing doors, sealing");
+            ExitCode::SUCCESS
+        }
+        () = app.failed() => ExitCode::FAILURE,
+        () = files.watch(hangup, app.reloader()) => {
+            // Serving goes on without it.
+            std::future::pending().await
         }
     };
-    tracing::info!("{reason}: closing doors, sealing");
-    tokio::select! {
-        stopped = app.shutdown() => stopped?,
-        _ = interrupt.recv() => {
-            tracing::warn!("Ctrl-C again: leaving the rest to the journal");
-            return Ok(ExitCode::FAILURE);
-        }
-    }
+    stop(app, &mut ends).await?;
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
+}
+
+/// Stops within [`STOP_MAX`], or at the next signal at once. What was acknowledged is in the journal whatever happens.
+async fn stop(app: App, ends: &mut Ends) -> miette::Result<()> {
+    tokio::select! {
+        stopped = timeout(STOP_MAX, app.shutdown()) => {
+            if let Ok(stopped) = stopped {
+                return Ok(stopped?);
+            }
+            tracing::error!("not stopped within {} s: leaving the rest to the journal", STOP_MAX.as_secs());
+        }
+        reason = ends.next() => tracing::warn!("{reason} again: leaving the rest to the journal"),
+    }
+    // Not by returning: what is dropped on the way would wait for a seal.
+    std::process::exit(1)
 }

@@ -5,6 +5,7 @@ use super::{
     address::{self, Door},
     reading, schemas,
     section::{Findings, Section},
+    sources::Sources,
 };
 use ingest::{
     price::PriceList,
@@ -26,10 +27,6 @@ use toml::{
 
 /// The file `serve` reads if it is there and no other is named.
 pub const FILE_DEFAULT: &str = "tracegate.toml";
-/// Largest configuration file, bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
-/// Most files one pattern of `include` may match.
-const INCLUDES_MAX: usize = 1_000;
 /// Sections of the design that are still to come: refused, so that nobody relies on them.
 const NOT_YET: [(&str, &str); 3] = [
     (
@@ -69,12 +66,20 @@ impl Config {
     /// # Errors
     /// [`LoadError`], with every problem at once.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
-        let text = read_text(path).map_err(|cause| LoadError::Unreadable {
+        Self::load_from(path, &mut Sources::default())
+    }
+
+    /// The same; and notes what was read, also if it cannot be used.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_from(path: &Path, sources: &mut Sources) -> Result<Self, LoadError> {
+        let text = sources.read(path).map_err(|cause| LoadError::Unreadable {
             path: path.to_owned(),
             cause,
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        Ok(parse_in(&text, &path.display().to_string(), folder)?)
+        Ok(parse_in(&text, &path.display().to_string(), folder, sources)?)
     }
 
     /// Reads the file that was named, else `./tracegate.toml` if it is there, else takes the defaults.
@@ -94,21 +99,11 @@ impl Config {
     /// # Errors
     /// Every problem of the text and of what it includes.
     pub fn parse(text: &str, file: &str) -> Result<Self, Problems> {
-        parse_in(text, file, Path::new(""))
+        parse_in(text, file, Path::new(""), &mut Sources::default())
     }
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let size = std::fs::metadata(path)?.len();
-    if size > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!(
-            "it has {size} bytes, more than the {FILE_BYTES_MAX} of any configuration"
-        )));
-    }
-    std::fs::read_to_string(path)
-}
-
-fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
+fn parse_in(text: &str, file: &str, folder: &Path, sources: &mut Sources) -> Result<Config, Problems> {
     let mut findings = Findings::new(file, text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -145,7 +140,7 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
     }
     if let Some(listed) = root.take("json_schema") {
         let mut declared = AnswerSchemas::default();
-        schemas::schemas(listed, folder, &mut declared, &mut findings);
+        schemas::schemas(listed, folder, &mut declared, sources, &mut findings);
         config.read.schemas = Arc::new(declared);
     }
     if let Some(rules) = root.take("eval") {
@@ -164,7 +159,7 @@ fn parse_in(text: &str, file: &str, folder: &Path) -> Result<Config, Problems> {
         .into_iter()
         .flat_map(|(patterns, span)| patterns.into_iter().map(move |p| (p, span.clone())))
     {
-        match included(&pattern, folder) {
+        match sources.read_all(&folder.join(&pattern)) {
             Ok(more) => files.extend(more),
             Err(cause) => {
                 let help = "write paths relative to this file, as in include = [\"releases/*.toml\"]".to_owned();
@@ -205,47 +200,6 @@ fn releases(files: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<Rele
     }
     problems.extend(texts.into_iter().flat_map(|findings| findings.problems));
     checked.releases
-}
-
-/// Files that match a path whose last segment may hold one `*`, by name.
-fn included(pattern: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
-    let path = folder.join(pattern);
-    let name = path
-        .file_name()
-        .and_then(|name| name.to_str())
-        .unwrap_or_default()
-        .to_owned();
-    let mut paths = Vec::new();
-    match name.split_once('*') {
-        None => paths.push(path),
-        Some((before, after)) => {
-            let within = path
-                .parent()
-                .filter(|p| !p.as_os_str().is_empty())
-                .unwrap_or(Path::new("."));
-            for entry in std::fs::read_dir(within)? {
-                let found = entry?.path();
-                let found_name = found.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-                if found_name.len() >= before.len() + after.len()
-                    && found_name.starts_with(before)
-                    && found_name.ends_with(after)
-                {
-                    paths.push(found);
-                }
-            }
-            paths.sort();
-        }
-    }
-    if paths.len() > INCLUDES_MAX {
-        return Err(io::Error::other(format!(
-            "{} files match, more than {INCLUDES_MAX}",
-            paths.len()
-        )));
-    }
-    paths
-        .into_iter()
-        .map(|path| Ok((path.display().to_string(), read_text(&path)?)))
-        .collect()
 }
 
 fn server(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {

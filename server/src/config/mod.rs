@@ -4,26 +4,31 @@ pub mod address;
 mod load;
 pub mod problem;
 mod reading;
+mod reload;
 mod schemas;
 mod section;
+mod sources;
 #[cfg(test)]
 mod tests;
 
 pub use address::Door;
 pub use load::{FILE_DEFAULT, LoadError};
 pub use problem::{Problem, Problems};
+pub use reload::{Changes, Reloads, Waiting};
+pub use sources::{Looks, Sources};
 
 use ingest::{door::DoorConfig, pipeline::PipelineConfig, read::ReadConfig};
 use ipnet::IpNet;
 use proto::release::ReleaseSpec;
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use store::JournalRecovery;
 
 /// Where data go if nobody says.
 pub const DATA_DIR_DEFAULT: &str = "tracegate-data";
 
-/// Open requests may finish for this long when the instance stops, ms: the last seal needs the rest of the 10 s.
-const DRAIN_MS_MAX: u64 = 2_000;
+/// Open requests, of exporters and of the API, may finish for this long when the instance stops: the last seal needs the
+/// rest of the time.
+pub const DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// What an instance is started with: file, then flags.
 #[derive(Debug, Clone)]
@@ -67,7 +72,7 @@ impl Default for Config {
             insecure: false,
             public_url: None,
             doors: DoorConfig {
-                drain_ms_max: DRAIN_MS_MAX,
+                drain_ms_max: DRAIN_MAX.as_millis() as u64,
                 ..DoorConfig::default()
             },
             read: ReadConfig::default(),

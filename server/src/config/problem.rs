@@ -16,6 +16,18 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
+impl Problem {
+    /// The file, and the line in it if it is about one.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let (file, text) = (self.source.name(), self.source.inner());
+        match self.span.as_ref().and_then(|span| text.get(..span.start)) {
+            Some(before) => format!("{file}:{}", before.matches('\n').count() + 1),
+            None => file.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)

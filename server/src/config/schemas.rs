@@ -1,15 +1,24 @@
 //! `[[json_schema]]`: what the answers of a route must look like.
 
-use super::section::{Findings, Section};
-use ingest::read::{AnswerSchemas, SCHEMA_BYTES_MAX, SchemaError};
-use std::{io::Read, ops::Range, path::Path};
+use super::{
+    section::{Findings, Section},
+    sources::Sources,
+};
+use ingest::read::{AnswerSchemas, SchemaError};
+use std::{ops::Range, path::Path};
 use toml::{Spanned, de::DeValue};
 
 const HELP: &str = "write `[[json_schema]]` on a line of its own, then route = \"support-chat\" and either \
                     file = \"schemas/answer.json\" or schema = '''{...}'''";
 
 /// Every schema by itself, so that one wrong schema does not hide the next. Files are relative to `folder`.
-pub fn schemas(listed: Spanned<DeValue<'_>>, folder: &Path, into: &mut AnswerSchemas, findings: &mut Findings) {
+pub fn schemas(
+    listed: Spanned<DeValue<'_>>,
+    folder: &Path,
+    into: &mut AnswerSchemas,
+    sources: &mut Sources,
+    findings: &mut Findings,
+) {
     let span = listed.span();
     let DeValue::Array(listed) = listed.into_inner() else {
         return findings.add(Some(span), "`json_schema` is a list of tables", Some(HELP.to_owned()));
@@ -17,7 +26,10 @@ pub fn schemas(listed: Spanned<DeValue<'_>>, folder: &Path, into: &mut AnswerSch
     for schema in listed {
         let span = schema.span();
         match schema.into_inner() {
-            DeValue::Table(table) => declare(Section::new("[[json_schema]]", table), span, folder, into, findings),
+            DeValue::Table(table) => {
+                let section = Section::new("[[json_schema]]", table);
+                declare(section, span, folder, into, sources, findings);
+            }
             _ => findings.add(Some(span), "`json_schema` is a list of tables", Some(HELP.to_owned())),
         }
     }
@@ -28,6 +40,7 @@ fn declare(
     span: Range<usize>,
     folder: &Path,
     into: &mut AnswerSchemas,
+    sources: &mut Sources,
     findings: &mut Findings,
 ) {
     let before = findings.problems.len();
@@ -45,7 +58,7 @@ fn declare(
         return refuse(span, "this schema is for no route".to_owned(), Some(HELP));
     };
     let (text, text_span, from) = match (file, inline) {
-        (Some((file, span)), None) => match read_text(&folder.join(&file)) {
+        (Some((file, span)), None) => match sources.read(&folder.join(&file)) {
             Ok(text) => (text, span, format!("`{file}`: ")),
             Err(cause) => {
                 let help = "write the path relative to this file, as in file = \"schemas/answer.json\"";
@@ -68,12 +81,4 @@ fn declare(
         Err(error @ SchemaError::TooMany) => refuse(span, error.to_string(), None),
         Err(error) => refuse(text_span, format!("{from}{error}"), None),
     }
-}
-
-/// A text of at most one byte more than a schema may have: enough to say that it is too long.
-fn read_text(path: &Path) -> std::io::Result<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path)?;
-    file.take(SCHEMA_BYTES_MAX as u64 + 1).read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -67,7 +67,8 @@ impl Hosts {
 /// Refuses requests that a web page may have caused.
 pub async fn guard(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let authority = request.uri().authority().map(Authority::as_str);
-    match api.hosts.check(authority, request.headers()) {
+    let checked = api.hosts.borrow().check(authority, request.headers());
+    match checked {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }

@@ -1,5 +1,6 @@
 //! Connections of the API port: how many, how long, and how they end.
 
+use crate::config::DRAIN_MAX;
 use axum::Router;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -24,8 +25,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const STREAMS_MAX: u32 = 64;
 /// Bytes of the headers of one request.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
-/// Open requests may finish for this long after shutdown was asked for.
-const DRAIN: Duration = Duration::from_secs(2);
 /// Pause after an accept that failed: out of file descriptors does not get better by spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -78,7 +77,7 @@ async fn connection(socket: TcpStream, router: Router, stopping: CancellationTok
         ended = connection.as_mut() => ended,
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            timeout(DRAIN, connection).await.unwrap_or(Ok(()))
+            timeout(DRAIN_MAX, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {

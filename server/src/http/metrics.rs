@@ -1,6 +1,9 @@
 //! `GET /metrics`: what is counted, as Prometheus reads it. Everything is read when asked; nothing is counted twice.
 
+mod runtime;
+
 use super::Api;
+use crate::config::Reloads;
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -28,6 +31,7 @@ use prometheus_client::{
 };
 use std::{
     fmt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -46,7 +50,28 @@ const EDGE_US_MIN: u64 = 64;
 /// Counts by one word.
 type ByWord = Family<[(&'static str, &'static str); 1], Counter>;
 
-/// The page and where its figures come from.
+/// Where the figures of the page come from.
+#[derive(Clone)]
+pub struct Watched {
+    /// Doors.
+    pub door: Arc<Door>,
+    /// Lane, journal, engine, seals.
+    pub pipeline: Arc<Counters>,
+    /// Releases.
+    pub desk: DeskHandle,
+    /// How reloading went.
+    pub reloads: Arc<Reloads>,
+    /// Folder of the journal.
+    pub journal: PathBuf,
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
+    }
+}
+
+/// The page.
 pub struct Metrics {
     registry: Registry,
     decisions: ByWord,
@@ -56,10 +81,16 @@ pub struct Metrics {
 impl Metrics {
     /// Reads from these whenever the page is asked for.
     #[must_use]
-    pub fn new(door: Arc<Door>, pipeline: Arc<Counters>, desk: DeskHandle) -> Self {
-        let mut registry = Registry::with_prefix("tracegate");
-        registry.register_collector(Box::new(Ingest { door, pipeline }));
-        registry.register_collector(Box::new(Desk(desk)));
+    pub fn new(watched: Watched) -> Self {
+        let mut root = Registry::default();
+        root.register_collector(Box::new(runtime::Process));
+        let registry = root.sub_registry_with_prefix("tracegate");
+        registry.register_collector(Box::new(Ingest {
+            door: Arc::clone(&watched.door),
+            pipeline: Arc::clone(&watched.pipeline),
+        }));
+        registry.register_collector(Box::new(Desk(watched.desk.clone())));
+        registry.register_collector(Box::new(runtime::Runtime(watched)));
         let (decisions, attempts) = (ByWord::default(), ByWord::default());
         registry.register("decisions", "decisions since start", decisions.clone());
         registry.register(
@@ -68,7 +99,7 @@ impl Metrics {
             attempts.clone(),
         );
         Self {
-            registry,
+            registry: root,
             decisions,
             attempts,
         }

@@ -17,7 +17,7 @@ pub use decisions::line as decision_line;
 pub use error::ApiError;
 pub use host::Hosts;
 pub use listen::serve;
-pub use metrics::Metrics;
+pub use metrics::{Metrics, Watched};
 
 use axum::{
     Router,
@@ -46,8 +46,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// What every handler sees.
 pub struct Api {
-    /// Names the API is reached by.
-    pub hosts: Hosts,
+    /// Names the API is reached by; they can change while it runs.
+    pub hosts: watch::Receiver<Hosts>,
     /// SQL.
     pub engine: Arc<Engine>,
     /// Releases, verdicts, decisions.

@@ -20,6 +20,7 @@ fn every_command_has_help_with_an_example() {
         "backtest",
         "sql",
         "status",
+        "top",
         "promote",
         "advance",
         "rollback",
@@ -53,6 +54,8 @@ fn errors_go_to_stderr_and_say_what_to_do() {
         ("no_question", vec!["sql"]),
         ("wrong_address", vec!["serve", "--http", "4320"]),
         ("no_reason", vec!["rollback", "chat"]),
+        ("no_server_to_watch", vec!["top", "--server", unreachable]),
+        ("too_short_an_interval", vec!["top", "--interval", "1ms"]),
     ] {
         let (ok, out, err) = run(&args);
         assert!(!ok, "{name}");

@@ -28,6 +28,7 @@ pub fn tracegate(dir: &Path) -> Command {
 /// A running `tracegate serve`; dropping it kills it as a power cut would.
 pub struct Served {
     child: Child,
+    lines: mpsc::Receiver<String>,
     pub otlp_grpc: SocketAddr,
     pub otlp_http: SocketAddr,
     pub http: SocketAddr,
@@ -35,6 +36,11 @@ pub struct Served {
 
 impl Served {
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// With more flags.
+    pub fn start_with(dir: &Path, flags: &[&str]) -> Self {
         let mut child = tracegate(dir)
             .args([
                 "serve",
@@ -45,6 +51,7 @@ impl Served {
                 "--http",
                 "127.0.0.1:0",
             ])
+            .args(flags)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -72,13 +79,32 @@ impl Served {
         }
         Self {
             child,
+            lines,
             otlp_grpc: otlp_grpc.unwrap(),
             otlp_http: otlp_http.unwrap(),
             http: http.unwrap(),
         }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    /// Waits for a line of the log with these words, and gives it and those before it.
+    pub fn said(&self, words: &str) -> Vec<String> {
+        let begun = Instant::now();
+        let mut lines = Vec::new();
+        while lines.last().is_none_or(|line: &String| !line.contains(words)) {
+            match self.lines.recv_timeout(READY_WITHIN.saturating_sub(begun.elapsed())) {
+                Ok(line) => lines.push(line),
+                Err(error) => panic!("{words} was not said ({error}), but {lines:#?}"),
+            }
+        }
+        lines
+    }
+
+    /// Waits for its end; true if that was with 0.
+    pub fn ended_well(&mut self) -> bool {
+        self.child.wait().unwrap().success()
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }

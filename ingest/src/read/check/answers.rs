@@ -2,6 +2,7 @@
 
 use super::schema::Schema;
 use serde_json::Value as Json;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Schemas that may be declared.
 pub const SCHEMAS_MAX: usize = 64;
@@ -42,6 +43,15 @@ pub enum SchemaError {
 #[derive(Debug, Default)]
 pub struct AnswerSchemas {
     by_route: Vec<(Box<str>, Schema)>,
+    /// What each was compiled from, by digest: two that were declared alike are the same.
+    texts: Vec<u128>,
+}
+
+impl PartialEq for AnswerSchemas {
+    fn eq(&self, other: &Self) -> bool {
+        let routes = |of: &Self| of.by_route.iter().map(|(route, _)| route.clone()).collect::<Vec<_>>();
+        self.texts == other.texts && routes(self) == routes(other)
+    }
 }
 
 impl AnswerSchemas {
@@ -66,6 +76,7 @@ impl AnswerSchemas {
         let parsed: Json = serde_json::from_str(schema).map_err(|e| SchemaError::Syntax(e.to_string()))?;
         let compiled = Schema::compile(&parsed).map_err(SchemaError::Unusable)?;
         self.by_route.push((route.into(), compiled));
+        self.texts.push(xxh3_128(schema.as_bytes()));
         Ok(())
     }
 
