@@ -55,7 +55,7 @@ impl From<Vec<Arc<Labels>>> for Words {
 /// What can be told of a trace without unpacking it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Glance {
-    /// Open, and its root was not seen.
+    /// Its root was not seen, so its mark may still be corrected, even if it closed for want of news.
     provisional: bool,
     first_lsn: u64,
     last_lsn: u64,
@@ -64,7 +64,7 @@ struct Glance {
 impl Glance {
     fn of(trace: &Trace) -> Self {
         Self {
-            provisional: trace.closed.is_none() && !trace.rooted,
+            provisional: !trace.rooted,
             first_lsn: trace.first_lsn,
             last_lsn: trace.last_lsn,
         }
@@ -273,7 +273,7 @@ impl Traces {
             .chain(asleep)
     }
 
-    /// Marks of open traces whose root has not been seen, with the first record that brought rows of them; of those
+    /// Marks of traces whose root has not been seen, with the first record that brought rows of them; of those
     /// that had rows after record `since`.
     pub fn provisional(&self, since: u64) -> impl Iterator<Item = (TraceId, Arc<Mark>, u64)> + '_ {
         let awake = self.awake.iter().map(|(id, trace)| {

@@ -343,8 +343,13 @@ fn the_row_of_an_evaluation_is_not_sealed_for_good_while_the_mark_may_change() {
         bench.apply(at(1.0), first);
         bench.assembly.captured(1);
         bench.apply(at(1.1), then);
-        let open: Vec<store::TraceId> = bench.assembly.provisional(1, 2).iter().map(|(id, _)| *id).collect();
-        assert_eq!(open, [id(1)], "evaluation first: {eval_first}");
+        let open = |bench: &Bench| -> Vec<store::TraceId> {
+            let marks = bench.assembly.provisional(1, 2);
+            marks.iter().map(|(id, _)| *id).collect()
+        };
+        assert_eq!(open(&bench), [id(1)], "evaluation first: {eval_first}");
+        bench.tick(at(100.0));
+        assert_eq!(open(&bench), [id(1)], "it closed for want of news, not because it was whole");
     }
 }
 
