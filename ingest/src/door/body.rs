@@ -15,6 +15,8 @@ use tokio::time::timeout;
 const PREFIX_BYTES: usize = 5;
 /// First charge of a body of unknown length, bytes.
 const UNKNOWN_BYTES: usize = 16 * KIB;
+/// First charge of a longer body, bytes: what is announced and does not come must not keep others out.
+const ANNOUNCED_BYTES: usize = 256 * KIB;
 /// How much of a refused HTTP/1 body is read and thrown away, so that the client sees the answer, bytes and ms.
 const LINGER_BYTES_MAX: usize = 128 * super::MIB;
 const LINGER_MS_MAX: u64 = 5_000;
@@ -51,48 +53,71 @@ async fn piece(body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>
     }
 }
 
-/// Pieces of one body: the only one is kept as it is, several are copied together.
+/// Pieces of one body, each charged before it is kept: the only one is kept as it is, several are copied together.
 struct Pieces {
-    expected: usize,
+    /// What the body is announced to have, if it is.
+    announced: Option<usize>,
+    /// What is paid for, bytes.
+    charged: usize,
+    charge: Charge,
     first: Bytes,
     joined: BytesMut,
 }
 
 impl Pieces {
-    fn new(expected: usize, first: Bytes) -> Self {
-        Self {
-            expected,
-            first,
-            joined: BytesMut::new(),
+    /// Refuses what has no room now, and charges for the beginning.
+    fn new(announced: Option<usize>, budget: &Arc<Budget>) -> Result<Self, Refused> {
+        let charged = announced.map_or(UNKNOWN_BYTES, |n| n.min(ANNOUNCED_BYTES));
+        if let Some(all) = announced.filter(|n| *n > charged) {
+            drop(budget.charge(all)?);
         }
+        Ok(Self {
+            announced,
+            charged,
+            charge: budget.charge(charged)?,
+            first: Bytes::new(),
+            joined: BytesMut::new(),
+        })
     }
 
     fn len(&self) -> usize {
         self.first.len() + self.joined.len()
     }
 
-    fn push(&mut self, piece: Bytes) {
+    /// Charges for a piece, in doubling steps, and keeps it.
+    fn push(&mut self, piece: Bytes) -> Result<(), Refused> {
+        let len = self.len() + piece.len();
+        if len > self.charged {
+            let doubled = self.announced.unwrap_or(usize::MAX).min(2 * self.charged);
+            let more = len.max(doubled) - self.charged;
+            self.charge.grow(more)?;
+            self.charged += more;
+        }
         if self.len() == 0 {
             self.first = piece;
-            return;
+            return Ok(());
         }
-        if !self.first.is_empty() {
-            self.joined.reserve(self.expected.max(self.first.len() + piece.len()));
-            self.joined.extend_from_slice(&std::mem::take(&mut self.first));
-        }
+        self.joined.reserve(self.charged.max(len) - self.joined.len());
+        self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         self.joined.extend_from_slice(&piece);
+        Ok(())
     }
 
-    fn finish(self) -> Bytes {
-        if self.joined.is_empty() {
+    fn finish(mut self) -> Raw {
+        let bytes = if self.joined.is_empty() {
             self.first
         } else {
             self.joined.freeze()
+        };
+        self.charge.shrink_to(bytes.len());
+        Raw {
+            bytes,
+            charge: self.charge,
         }
     }
 }
 
-/// Reads a whole HTTP body. Its length is charged first where it is announced, else in doubling steps.
+/// Reads a whole HTTP body.
 pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Raw, Refused> {
     let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
     let announced = body
@@ -102,30 +127,20 @@ pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc
     if announced.is_some_and(|n| n > limit_bytes) {
         return Err(Refused::TooLarge { limit_bytes });
     }
-    let mut charged = announced.unwrap_or(UNKNOWN_BYTES);
-    let mut charge = budget.charge(charged)?;
+    let mut pieces = Pieces::new(announced, budget)?;
     let read = async {
-        let mut pieces = Pieces::new(announced.unwrap_or(0), Bytes::new());
         while let Some(bytes) = piece(body, config).await? {
-            let len = pieces.len() + bytes.len();
-            if len > limit_bytes {
+            if pieces.len() + bytes.len() > limit_bytes {
                 return Err(Refused::TooLarge { limit_bytes });
             }
-            if len > charged {
-                let more = charged.max(len - charged);
-                charge.grow(more)?;
-                charged += more;
-            }
-            pieces.push(bytes);
+            pieces.push(bytes)?;
         }
         Ok(pieces.finish())
     };
-    let bytes = within(config, read).await?;
-    charge.shrink_to(bytes.len());
-    Ok(Raw { bytes, charge })
+    within(config, read).await
 }
 
-/// Reads the one message of a unary gRPC call. The prefix says how long it is, and that is charged first.
+/// Reads the one message of a unary gRPC call; the prefix says how long it is.
 pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Framed, Refused> {
     within(config, async {
         let mut prefix = [0_u8; PREFIX_BYTES];
@@ -148,24 +163,21 @@ pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Ar
         if expected > limit_bytes {
             return Err(Refused::TooLarge { limit_bytes });
         }
-        let charge = budget.charge(expected)?;
-        let mut pieces = Pieces::new(expected, rest);
-        loop {
-            if pieces.len() > expected {
+        let mut pieces = Pieces::new(Some(expected), budget)?;
+        let mut next = Some(rest);
+        while let Some(bytes) = next {
+            if pieces.len() + bytes.len() > expected {
                 return Err(Refused::Malformed("an export call carries one message".to_owned()));
             }
-            match piece(body, config).await? {
-                Some(bytes) => pieces.push(bytes),
-                None if pieces.len() < expected => return Err(short()),
-                None => break,
-            }
+            pieces.push(bytes)?;
+            next = piece(body, config).await?;
+        }
+        if pieces.len() < expected {
+            return Err(short());
         }
         Ok(Framed {
             compressed: flag == 1,
-            raw: Raw {
-                bytes: pieces.finish(),
-                charge,
-            },
+            raw: pieces.finish(),
         })
     })
     .await

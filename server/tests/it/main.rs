@@ -12,6 +12,7 @@ mod metrics;
 mod observed;
 mod operations;
 mod otlp;
+mod overload;
 mod people;
 mod prices;
 mod releases;

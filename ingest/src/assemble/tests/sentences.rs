@@ -349,7 +349,11 @@ fn the_row_of_an_evaluation_is_not_sealed_for_good_while_the_mark_may_change() {
         };
         assert_eq!(open(&bench), [id(1)], "evaluation first: {eval_first}");
         bench.tick(at(100.0));
-        assert_eq!(open(&bench), [id(1)], "it closed for want of news, not because it was whole");
+        assert_eq!(
+            open(&bench),
+            [id(1)],
+            "it closed for want of news, not because it was whole"
+        );
     }
 }
 

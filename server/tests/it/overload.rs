@@ -1,0 +1,152 @@
+//! More than a machine can take, and clients that take their time: refused in order, within bounded memory, and nothing
+//! that was acknowledged is missing.
+//!
+//! `OVERLOAD_SECONDS=n` keeps the load up for longer.
+
+use crate::{
+    kill::Served,
+    otlp::{client, eventually, export, trace},
+};
+use reqwest::{StatusCode, header};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+use std::{
+    fs,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// Clients that send without a pause, and what one request holds.
+const SENDERS: u64 = 160;
+const TRACES: u64 = 128;
+/// Spans of [`trace`].
+const SPANS_A_TRACE: u64 = 2;
+/// Peak memory under any load, KiB.
+const RSS_KIB_MAX: u64 = 512 << 10;
+/// What idle connections and slow senders may cost together, KiB.
+const IDLE_KIB_MAX: u64 = 64 << 10;
+
+fn seconds() -> u64 {
+    std::env::var("OVERLOAD_SECONDS").map_or(4, |text| text.parse().unwrap())
+}
+
+/// A line of the process's status, KiB.
+fn kib(served: &Served, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", served.pid())).unwrap();
+    let value = status.lines().find_map(|l| l.strip_prefix(line)).unwrap();
+    value.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+fn small_budget(dir: &Path) -> Served {
+    fs::write(dir.join("tracegate.toml"), "[server]\ningest_bytes_max = \"2MiB\"\n").unwrap();
+    Served::start(dir)
+}
+
+/// One request of many traces; requests of one encoding joined are one request.
+fn request(number: u64) -> Vec<u8> {
+    (0..TRACES).flat_map(|n| trace(number * TRACES + n, "blue")).collect()
+}
+
+#[derive(Default)]
+struct Seen {
+    acked: AtomicU64,
+    refused: AtomicU64,
+    next: AtomicU64,
+}
+
+/// Sends until `until`; what was refused is sent again, sooner than asked for.
+async fn send(to: SocketAddr, seen: Arc<Seen>, until: Instant) {
+    let client = client();
+    let url = format!("http://{to}/v1/traces");
+    while Instant::now() < until {
+        let body = request(seen.next.fetch_add(1, Relaxed));
+        loop {
+            let post = client.post(&url).header(header::CONTENT_TYPE, "application/x-protobuf");
+            let answer = post.body(body.clone()).send().await.unwrap();
+            match answer.status() {
+                StatusCode::OK => {
+                    seen.acked.fetch_add(1, Relaxed);
+                    break;
+                }
+                StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                    assert!(answer.headers().contains_key(header::RETRY_AFTER), "{answer:?}");
+                    seen.refused.fetch_add(1, Relaxed);
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => panic!("{other}: {}", answer.text().await.unwrap()),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_much_is_refused_with_a_time_and_nothing_acked_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = small_budget(dir.path());
+    let seen = Arc::new(Seen::default());
+    let until = Instant::now() + Duration::from_secs(seconds());
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|_| tokio::spawn(send(served.otlp_http, Arc::clone(&seen), until)))
+        .collect();
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    let (acked, refused) = (seen.acked.load(Relaxed), seen.refused.load(Relaxed));
+    assert_eq!(
+        acked,
+        seen.next.load(Relaxed),
+        "every request was acknowledged in the end"
+    );
+    assert!(refused > 0, "{acked} acked, and the budget was never full");
+    let spans = json!([[acked * TRACES * SPANS_A_TRACE]]);
+    eventually(
+        &client(),
+        served.http,
+        "SELECT count(*) FROM spans",
+        spans,
+        Duration::from_secs(60),
+    )
+    .await;
+    let peak = kib(&served, "VmHWM:");
+    assert!(peak <= RSS_KIB_MAX, "{acked} acked, {refused} refused, peak {peak} KiB");
+    eprintln!("{acked} requests acked, {refused} refused, peak {} MiB", peak >> 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_and_slow_senders_cost_little_and_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    let files = limit.maximum.unwrap_or(65_536).min(65_536);
+    let wider = Rlimit {
+        current: Some(files),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, wider).unwrap();
+    let idle = usize::try_from(files / 4).unwrap().min(2_000);
+    let served = Served::start(dir.path());
+    let http = client();
+    assert!(export(&http, served.otlp_http, request(0)).await);
+    let before = kib(&served, "VmRSS:");
+    let mut held = Vec::new();
+    for _ in 0..idle {
+        held.push(TcpStream::connect(served.otlp_http).await.unwrap());
+    }
+    // they promise much, and send little
+    for socket in held.iter_mut().take(200) {
+        let head = format!(
+            "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n\n",
+            32 << 20
+        );
+        socket.write_all(head.as_bytes()).await.unwrap();
+    }
+    assert!(export(&http, served.otlp_http, request(1)).await, "with {idle} others");
+    let cost = kib(&served, "VmRSS:").saturating_sub(before);
+    assert!(cost <= IDLE_KIB_MAX, "{idle} connections cost {cost} KiB");
+    eprintln!("{idle} connections cost {} MiB", cost >> 10);
+}
