@@ -7,6 +7,7 @@ mod changed;
 mod clients;
 mod layers;
 mod peer;
+mod soak;
 mod steps;
 mod tally;
 
@@ -23,6 +24,7 @@ use steps::{Steps, cargo};
         cargo xtask quick                format, lints and unit tests of what you changed\n  \
         cargo xtask e2e -- -k gRPC       one end-to-end test with the real Python clients\n  \
         cargo xtask bench --seconds 30   micro benches, then load on a release server\n  \
+        cargo xtask soak overload        two minutes of more than the machine can take\n  \
         cargo xtask simulate --quick     the study behind the guarantee of the gates, in small"
 )]
 struct Args {
@@ -72,6 +74,14 @@ enum Command {
         /// How long each load runs, seconds
         #[arg(long, default_value_t = 10)]
         seconds: u32,
+    },
+    /// What takes hours on purpose: many kills, power cuts, orders of arrival, changed bytes, a long overload
+    #[command(after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak kill overload\n\n\
+        Parts: kill, power, order, bytes, life, overload. Every failure prints the seed that repeats it.")]
+    Soak {
+        /// Which parts; all by default
+        #[arg(value_enum)]
+        parts: Vec<soak::Part>,
     },
     /// Rerun the study behind the guarantee of the gates; fails if false rollbacks exceed alpha beyond chance
     #[command(after_help = "Examples:\n  cargo xtask simulate\n  cargo xtask simulate --quick\n  \
@@ -137,6 +147,7 @@ fn main() -> ExitCode {
                 bench::load(&mut steps, seconds);
             }
         }
+        Command::Soak { parts } => soak::run(&mut steps, &parts),
         Command::Simulate {
             runs,
             seed,

@@ -121,13 +121,15 @@ impl Drop for Served {
     }
 }
 
+/// `KILLS=n` kills more often.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_loses_nothing_acknowledged_and_counts_nothing_twice() {
     let dir = tempfile::tempdir().unwrap();
     let client = client();
     let mut acked = 0_u64;
     let mut last = Vec::new();
-    for round in 0..3_u64 {
+    let kills = std::env::var("KILLS").map_or(8, |kills| kills.parse().unwrap());
+    for round in 0..kills {
         let served = Served::start(dir.path());
         for n in 0..40 {
             let body = trace(round * 1_000 + n, "blue");
