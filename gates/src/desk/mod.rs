@@ -126,6 +126,7 @@ pub struct DeskHandle {
     events: broadcast::Sender<DeskEvent>,
     clock: Clock,
     resolution: Duration,
+    guard: Guard,
     stopped: CancellationToken,
 }
 
@@ -142,7 +143,8 @@ pub fn start(
     shutdown: CancellationToken,
 ) -> Result<DeskHandle, DeskError> {
     let ledger = Arc::new(Ledger::open(&config.ledger_path)?);
-    let sender = Sender::new(Guard::new(config.webhook_allow.clone())).map_err(DeskError::Webhook)?;
+    let guard = Guard::new(config.webhook_allow.clone());
+    let sender = Sender::new(guard.clone()).map_err(DeskError::Webhook)?;
     let (messages, inbox) = mpsc::channel(MESSAGES_MAX);
     let (reports, attempted) = mpsc::channel(MESSAGES_MAX);
     let outbox = Outbox::new(
@@ -198,6 +200,7 @@ pub fn start(
         events,
         clock,
         resolution,
+        guard,
         stopped,
     })
 }
@@ -367,6 +370,11 @@ impl DeskHandle {
     #[must_use]
     pub fn release(&self, id: &str) -> Option<Arc<ReleaseRow>> {
         self.view.borrow().releases.get(id).cloned()
+    }
+
+    /// Networks that notices may go to from now on, beside public addresses.
+    pub fn allow_webhooks(&self, networks: Vec<ipnet::IpNet>) {
+        self.guard.set_allow(networks);
     }
 
     /// The release in force on a route, or the last one.

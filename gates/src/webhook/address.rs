@@ -5,7 +5,10 @@
 //! may point elsewhere a second later.
 
 use ipnet::IpNet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 /// Why an address was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,10 +24,10 @@ pub enum Refusal {
     Plain,
 }
 
-/// What `[webhooks] allow` permits.
+/// What `[webhooks] allow` permits. Clones share it, so that a change holds for whoever is about to send.
 #[derive(Debug, Clone, Default)]
 pub struct Guard {
-    allow: Vec<IpNet>,
+    allow: Arc<RwLock<Vec<IpNet>>>,
 }
 
 /// Addresses of cloud metadata services that do not lie in a range refused anyway: Alibaba, Oracle, Azure's host agent,
@@ -43,14 +46,22 @@ impl Guard {
     /// A guard that lets through what `allow` lists, beside public addresses.
     #[must_use]
     pub fn new(allow: Vec<IpNet>) -> Self {
-        Self { allow }
+        Self {
+            allow: Arc::new(RwLock::new(allow)),
+        }
+    }
+
+    /// Permits this instead, from the next attempt on.
+    pub fn set_allow(&self, allow: Vec<IpNet>) {
+        *self.allow.write().unwrap_or_else(PoisonError::into_inner) = allow;
     }
 
     /// Whether the allow list covers `ip`.
     #[must_use]
     pub fn lists(&self, ip: IpAddr) -> bool {
         let ip = unwrapped(ip);
-        self.allow.iter().any(|net| net.contains(&ip))
+        let allow = self.allow.read().unwrap_or_else(PoisonError::into_inner);
+        allow.iter().any(|net| net.contains(&ip))
     }
 
     /// Checks one address that is about to be connected to; `plain` means http without TLS.

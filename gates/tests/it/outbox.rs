@@ -337,7 +337,8 @@ async fn a_missing_secret_is_an_error_that_is_tried_again_and_an_allow_list_is_o
 
     let mut row = release("two", receiver.spec());
     decide(&ledger, &mut row, Action::Rollback);
-    let second = outbox(Guard::default(), secrets(), tx);
+    let guard = Guard::default();
+    let second = outbox(guard.clone(), secrets(), tx);
     second.wake("two");
     let refused = loop {
         let row = reports.recv().await.unwrap();
@@ -347,6 +348,11 @@ async fn a_missing_secret_is_an_error_that_is_tried_again_and_an_allow_list_is_o
     };
     assert!(refused.last_error.unwrap().contains("[webhooks] allow"));
     assert!(receiver.got().is_empty());
+    guard.set_allow(vec!["127.0.0.0/8".parse().unwrap()]);
+    assert!(
+        receiver.wait_for(1).await[0].verified,
+        "the next attempt goes by the new list"
+    );
     shutdown.cancel();
 }
 

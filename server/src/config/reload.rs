@@ -89,6 +89,9 @@ impl Config {
             age != wanted,
             format!("[server] seal_age ({} -> {})", time(age), time(wanted)),
         );
+        let networks = |of: &[ipnet::IpNet]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let (now, then) = (networks(webhooks_allow), networks(&next.webhooks_allow));
+        changes.live(now != then, format!("[webhooks] allow ([{now}] -> [{then}])"));
         let (bytes, wanted) = (doors.budget_bytes, next.doors.budget_bytes);
         let said = format!("[server] ingest_bytes_max ({bytes} -> {wanted} bytes)");
         changes.live(bytes != wanted, said);
@@ -103,12 +106,6 @@ impl Config {
         let (now, then) = (&pipeline.assembly, &next.pipeline.assembly);
         changes.waits("[server] cell_resolution", time(now.resolution), time(then.resolution));
         changes.waits("[server] trace_quiet", time(now.quiet), time(then.quiet));
-        let networks = |of: &[ipnet::IpNet]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        changes.waits(
-            "[webhooks] allow",
-            format!("[{}]", networks(webhooks_allow)),
-            format!("[{}]", networks(&next.webhooks_allow)),
-        );
         changes
     }
 
@@ -116,6 +113,7 @@ impl Config {
     pub fn take_live(&mut self, next: Self) {
         self.read = next.read;
         self.hosts = next.hosts;
+        self.webhooks_allow = next.webhooks_allow;
         self.pipeline.seal_age = next.pipeline.seal_age;
         self.doors.budget_bytes = next.doors.budget_bytes;
         self.releases = next.releases;

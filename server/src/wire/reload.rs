@@ -61,6 +61,7 @@ impl Reloader {
                 seal_age: next.pipeline.seal_age,
             });
             self.door.set_budget_bytes(next.doors.budget_bytes);
+            self.desk.allow_webhooks(next.webhooks_allow.clone());
         }
         let refused = self.declare(&running, &next, &mut live).await;
         running.take_live(next);
