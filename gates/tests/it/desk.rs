@@ -350,7 +350,7 @@ async fn people_decide_and_are_answered() {
     let accepted = |r: &Route| {
         r.desk
             .release(&r.spec.id)
-            .is_some_and(|row| row.state.effect.is_none_or(|e| e.acked_at.is_some()))
+            .is_some_and(|row| row.state.effect.as_ref().is_none_or(|e| e.acked_at.is_some()))
     };
     route.until(10, accepted).await;
     let unknown = route.desk.command("nope", Command::Hold, "ada", "x").await;
