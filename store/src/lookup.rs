@@ -175,9 +175,10 @@ fn matching(ids: &dyn Array, values: &HashSet<String, ahash::RandomState>) -> Re
     }
 }
 
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, StoreError>>>;
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, StoreError>>>;
 
-fn in_file(path: &Path, search: &Search<'_>) -> Result<Batches, StoreError> {
+/// Rows of one file that have a wanted id.
+pub(crate) fn in_file(path: &Path, search: &Search<'_>) -> Result<Batches, StoreError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).at("open", path)?)?;
     let name = search.column.name();
     let leaf = |name: &str| {
