@@ -9,11 +9,11 @@ use crate::{
     words::as_words,
 };
 use arrow::{
-    array::{Array, AsArray, RecordBatch, StringArray},
+    array::{Array, AsArray, RecordBatch, StringArray, TimestampNanosecondArray},
     datatypes::TimestampNanosecondType,
     error::ArrowError,
 };
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet, hash_map::Entry};
 use proto::{Color, layout::Table};
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
 
@@ -39,6 +39,18 @@ pub(super) struct Order {
     pub replaced: HashSet<TraceId>,
 }
 
+/// All rows as they are met.
+#[derive(Default)]
+struct Met {
+    /// With their color; `None` if they do not stay.
+    rows: Vec<(Option<Color>, Place)>,
+    routes: Routes,
+    /// Time of receipt of the row of a span that stays, and which one it is.
+    spans: HashMap<(TraceId, u64), (i64, usize), ahash::RandomState>,
+    patched: HashSet<TraceId>,
+    replaced: HashSet<TraceId>,
+}
+
 /// What decides about rows.
 pub(super) struct Rules<'a> {
     pub table: Table,
@@ -46,80 +58,86 @@ pub(super) struct Rules<'a> {
     pub replaced: &'a Layers<TraceId, u64>,
 }
 
-const COLUMNS: [&str; 4] = ["trace_id", "span_id", "route", "color"];
+const COLUMNS: [&str; 5] = ["trace_id", "span_id", "route", "color", RECEIVED_AT];
+const RECEIVED_AT: &str = "received_at";
 
 impl Order {
-    /// Reads the columns of `inputs`, in commit order: of two rows of one span the first stays, as it is the one that
-    /// was counted.
+    /// Reads the columns of `inputs`.
     pub fn of(rules: &Rules<'_>, inputs: &[Input<'_>]) -> Result<Self, Failure> {
-        let mut order = Self::default();
-        let mut routes = Routes::default();
-        let mut spans = HashSet::default();
+        let mut met = Met::default();
         for (nth, input) in inputs.iter().enumerate() {
             let at = |error| Failure::of(nth, error);
             let mut from = 0;
             let wants = |name: &str| COLUMNS.contains(&name) || name == time_column(rules.table);
             for rows in input.read(wants, None).map_err(at)? {
                 let rows = rows.map_err(|error| at(error.into()))?;
-                order
-                    .take(
-                        rules,
-                        input.file.lsn_max,
-                        &rows,
-                        (nth as u32, from),
-                        &mut routes,
-                        &mut spans,
-                    )
+                met.take(rules, input.file.lsn_max, &rows, (nth as u32, from))
                     .map_err(|error| at(error.into()))?;
                 from += rows.num_rows() as u32;
             }
         }
-        let ranks = routes.ranks();
+        Ok(met.in_order())
+    }
+}
+
+impl Met {
+    fn in_order(self) -> Order {
+        let mut order = Order {
+            patched: self.patched,
+            replaced: self.replaced,
+            ..Order::default()
+        };
+        let ranks = self.routes.ranks();
+        for (color, mut place) in self.rows {
+            let Some(color) = color else {
+                order.dropped += 1;
+                continue;
+            };
+            place.route = ranks.get(place.route as usize).copied().unwrap_or(NO_ROUTE);
+            order.places.entry(color).or_default().push(place);
+        }
         for places in order.places.values_mut() {
-            for place in places.iter_mut() {
-                place.route = ranks.get(place.route as usize).copied().unwrap_or(u32::MAX);
-            }
             places.sort_unstable();
         }
-        Ok(order)
+        order
     }
 
+    /// Takes rows of the file `input`, in which they begin at row `from`.
     fn take(
         &mut self,
         rules: &Rules<'_>,
         lsn_max: u64,
         rows: &RecordBatch,
         (input, from): (u32, u32),
-        routes: &mut Routes,
-        spans: &mut HashSet<(TraceId, TraceSpan), ahash::RandomState>,
     ) -> Result<(), ArrowError> {
-        let met = RefCell::new(&mut self.patched);
+        let patched = RefCell::new(&mut self.patched);
         let mark_of = |id: &TraceId| {
             let mark = rules.marks.get(id)?;
-            met.borrow_mut().insert(*id);
+            patched.borrow_mut().insert(*id);
             Some(Arc::clone(mark))
         };
-        let rows = overlay::apply_marks(rules.table, rows, Depth::Spans, &mark_of)?;
+        let rows = &overlay::apply_marks(rules.table, rows, Depth::Spans, &mark_of)?;
         let ids = |name: &str| rows.column_by_name(name).and_then(|ids| ids.as_string_opt::<i32>());
+        let text =
+            |ids: Option<&'_ StringArray>, row: usize| Some(ids.filter(|ids| ids.is_valid(row))?.value(row).to_owned());
         let (traces, span_ids) = (ids("trace_id"), ids("span_id"));
-        let starts = rows
-            .column_by_name(time_column(rules.table))
-            .and_then(|times| times.as_primitive_opt::<TimestampNanosecondType>())
+        let starts = times(rows, time_column(rules.table))
             .ok_or_else(|| ArrowError::SchemaError(format!("{} without a time", rules.table.as_str())))?;
-        let colors = colors(&rows)?;
+        let received = times(rows, RECEIVED_AT);
+        let colors = colors(rows)?;
         let routes = match rules.table {
             Table::Evals => vec![NO_ROUTE; rows.num_rows()],
-            _ => routes.codes(&rows)?,
-        };
-        let id = |ids: Option<&StringArray>, row: usize| {
-            ids.filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row).to_owned())
+            _ => self.routes.codes(rows)?,
         };
         for row in 0..rows.num_rows() {
-            let trace = id(traces, row).and_then(|id| overlay::trace_id(&id));
-            let span = id(span_ids, row).and_then(|id| overlay::span_id(&id));
-            let stays = match (rules.table, trace, span) {
-                (Table::Spans, Some(trace), Some(span)) => spans.insert((trace, span)),
-                (Table::Traces, Some(trace), _) => {
+            let trace = text(traces, row).and_then(|id| overlay::trace_id(&id));
+            let stays = match (rules.table, trace) {
+                (Table::Spans, Some(trace)) => {
+                    let span = text(span_ids, row).and_then(|id| overlay::span_id(&id));
+                    let received = received.map_or(i64::MAX, |times| times.value(row));
+                    span.is_none_or(|span| self.is_first(trace, span, received))
+                }
+                (Table::Traces, Some(trace)) => {
                     let stands = rules.replaced.get(&trace).is_none_or(|from| lsn_max >= *from);
                     if !stands {
                         self.replaced.insert(trace);
@@ -128,22 +146,38 @@ impl Order {
                 }
                 _ => true,
             };
-            if !stays {
-                self.dropped += 1;
-                continue;
-            }
-            self.places.entry(colors[row]).or_default().push(Place {
+            let place = Place {
                 route: routes[row],
                 start: starts.value(row),
                 input,
                 row: from + row as u32,
-            });
+            };
+            self.rows.push((stays.then_some(colors[row]), place));
         }
         Ok(())
     }
+
+    /// Of several rows of one span the one that came first was counted, so that one stays.
+    fn is_first(&mut self, trace: TraceId, span: u64, received: i64) -> bool {
+        let this = (received, self.rows.len());
+        match self.spans.entry((trace, span)) {
+            Entry::Vacant(entry) => {
+                entry.insert(this);
+                true
+            }
+            Entry::Occupied(entry) if entry.get().0 <= received => false,
+            Entry::Occupied(mut entry) => {
+                let (_, later) = entry.insert(this);
+                self.rows[later].0 = None;
+                true
+            }
+        }
+    }
 }
 
-type TraceSpan = u64;
+fn times<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a TimestampNanosecondArray> {
+    rows.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>()
+}
 
 const NO_ROUTE: u32 = u32::MAX;
 
