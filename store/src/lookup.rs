@@ -107,8 +107,12 @@ pub fn find(root: &Path, snapshot: &Snapshot, search: &Search<'_>) -> Result<Mat
         Ok(matches.cut)
     };
     for file in snapshot.files.iter().filter(|file| file.table == search.table) {
-        for rows in in_file(&root.join(&file.path), search)? {
-            if keep(of_file(file, rows?))? {
+        let named = |error| StoreError::Sealed {
+            path: file.path.clone(),
+            source: Box::new(error),
+        };
+        for rows in in_file(&root.join(&file.path), search).map_err(named)? {
+            if keep(of_file(file, rows.map_err(named)?))? {
                 return Ok(matches);
             }
         }

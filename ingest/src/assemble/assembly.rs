@@ -159,6 +159,12 @@ impl Assembly {
             .collect()
     }
 
+    /// Whether a trace is held, or asked for, so that what is known of it may change.
+    #[must_use]
+    pub fn holds(&self, id: &TraceId) -> bool {
+        self.traces.contains(id) || self.late.wants(id)
+    }
+
     /// Rows up to `lsn` are being sealed: later changes of their marks become patches.
     pub fn captured(&mut self, lsn: u64) {
         self.captured_lsn = lsn;
