@@ -24,7 +24,7 @@ use gates::desk::{self, DeskConfig, DeskError, DeskHandle, GateInput};
 use impairment::Impairment;
 use ingest::{
     door::{self, Door},
-    pipeline::{self, Pipeline},
+    pipeline::{self, Pipeline, Suspects},
 };
 use measurer::{Findings, Measurer};
 use proto::{clock::Clock, layout, release::ReleaseSpec};
@@ -107,11 +107,13 @@ impl App {
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
             door: Arc::clone(&door),
+            pipeline: Arc::clone(&pipeline.counters),
             impairment,
             clock: Arc::clone(&clock),
             inputs: inputs_out,
         };
         tokio::spawn(feed.run(gates.clone()));
+        tokio::spawn(name_suspects(engine.suspects(), pipeline.suspects.clone(), gates.clone()));
         let metrics = Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters), desk.clone());
         tokio::spawn(metrics.count_events(desk.events(), gates.clone()));
         let api = Arc::new(Api {
@@ -180,6 +182,22 @@ impl App {
             Ok(Ok(sealed)) => Ok(sealed?),
             Ok(Err(panic)) => Err(StopError::Panicked(panic.to_string())),
             Err(_) => Err(StopError::SealTooSlow(SEAL_WAIT)),
+        }
+    }
+}
+
+/// Tells the pipeline, which looks after files, what a failed query had opened. Until `stop`.
+async fn name_suspects(mut failed: watch::Receiver<Vec<String>>, suspects: Suspects, stop: CancellationToken) {
+    loop {
+        let changed = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = failed.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        for path in &*failed.borrow_and_update() {
+            suspects.name(path);
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod address;
 mod load;
 pub mod problem;
 mod reading;
+mod retention;
 mod schemas;
 mod section;
 #[cfg(test)]
