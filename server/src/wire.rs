@@ -113,7 +113,11 @@ impl App {
             inputs: inputs_out,
         };
         tokio::spawn(feed.run(gates.clone()));
-        tokio::spawn(name_suspects(engine.suspects(), pipeline.suspects.clone(), gates.clone()));
+        tokio::spawn(name_suspects(
+            engine.suspects(),
+            pipeline.suspects.clone(),
+            gates.clone(),
+        ));
         let metrics = Metrics::new(Arc::clone(&door), Arc::clone(&pipeline.counters), desk.clone());
         tokio::spawn(metrics.count_events(desk.events(), gates.clone()));
         let api = Arc::new(Api {

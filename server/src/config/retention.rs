@@ -36,7 +36,9 @@ fn disk_max(share: f64, span: Range<usize>, into: &mut Retention, findings: &mut
 fn age_of(text: &str) -> Result<Duration, String> {
     let hint = "write it as in \"7d\" or \"36h\"";
     match humantime::parse_duration(text) {
-        Ok(short) if short < AGE_MIN => Err(format!("`{text}` is less than an hour, and files are made by the hour; {hint}")),
+        Ok(short) if short < AGE_MIN => Err(format!(
+            "`{text}` is less than an hour, and files are made by the hour; {hint}"
+        )),
         read => read.map_err(|error| format!("{error}; {hint}")),
     }
 }
