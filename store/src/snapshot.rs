@@ -117,6 +117,8 @@ pub struct Patch {
     pub first_lsn: u64,
     /// Last record that was sealed when the patch was made.
     pub last_lsn: u64,
+    /// The root of the trace was seen. A root that comes late may still say otherwise than a mark made without it.
+    pub rooted: bool,
 }
 
 /// Live rows of one table, in journal order.

@@ -50,6 +50,10 @@ pub struct Retention {
     pub disk_max: f64,
 }
 
+/// For as long a root that comes late changes what rows of its trace say, also if their file is rewritten: marks made
+/// without it are not folded in before.
+const ROOT_AWAITED: Duration = DAY;
+
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 impl Default for Retention {
@@ -250,7 +254,8 @@ impl Inner {
             return Ok(());
         }
         let inputs: Vec<SealedFile> = group.files.iter().map(|at| step.files[*at].clone()).collect();
-        let marks = foldable(base, task);
+        let received = inputs.iter().map(|file| file.received().1).max().unwrap_or_default();
+        let marks = foldable(base, task, received);
         let rewritten = match rewrite::rewrite(self, &group, &inputs, &marks, base, task.now, go_on) {
             Ok(Some(rewritten)) => rewritten,
             Ok(None) => return Ok(()),
@@ -359,13 +364,15 @@ impl Step {
     }
 }
 
-/// Marks that may be folded in for good: of patches that are committed, and that will not change.
-fn foldable(base: &Commit, task: &Upkeep) -> Marks {
+/// Marks that may be folded for good into rows received before `received`: of patches that are committed, and that will
+/// not change.
+fn foldable(base: &Commit, task: &Upkeep, received: Nanos) -> Marks {
     let mut marks = Marks::default();
-    let settled = base
-        .patches
-        .iter()
-        .filter(|(id, patch)| task.settled.get(id) == Some(patch));
+    let is_late = received.plus(ROOT_AWAITED) <= task.now;
+    let settled = base.patches.iter().filter(|(id, patch)| {
+        let is_final = is_late || patch.rooted;
+        is_final && task.settled.get(id) == Some(patch)
+    });
     marks.push(settled.map(|(id, patch)| (*id, Arc::clone(&patch.mark))));
     marks
 }

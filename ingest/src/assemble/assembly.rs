@@ -152,6 +152,7 @@ impl Assembly {
             mark,
             first_lsn,
             last_lsn: lsn,
+            rooted: false,
         };
         let marks = self.traces.provisional(since);
         marks
@@ -361,6 +362,7 @@ impl Assembly {
                 mark: Arc::clone(&mark),
                 first_lsn: trace.first_lsn,
                 last_lsn: self.captured_lsn,
+                rooted: trace.rooted,
             };
             effects.patches.push((id, patch));
         }

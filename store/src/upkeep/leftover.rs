@@ -56,11 +56,17 @@ fn patches<'a>(
     settled: impl Iterator<Item = &'a (TraceId, Patch)>,
     met: &HashSet<TraceId>,
 ) -> Vec<(TraceId, Patch)> {
-    let spans = Spans::of(step, |file| matches!(file.table, Table::Spans | Table::Evals));
+    let has_marks = |file: &&SealedFile| matches!(file.table, Table::Spans | Table::Evals);
+    let files = Records::of(step.files.iter().filter(has_marks));
+    // Whoever brings back a file that is set aside must find its patches.
+    let aside = Records::of(step.quarantined.iter().filter(has_marks));
     let (mut gone, mut asked) = (Vec::new(), Vec::new());
     for entry in settled {
         let (id, patch) = entry;
-        if !spans.overlap(patch.first_lsn, patch.last_lsn) {
+        if aside.overlap(patch.first_lsn, patch.last_lsn) {
+            continue;
+        }
+        if !files.overlap(patch.first_lsn, patch.last_lsn) {
             gone.push(entry.clone());
         } else if met.contains(id) && asked.len() < LOOKED_FOR_MAX {
             asked.push(entry);
@@ -72,10 +78,9 @@ fn patches<'a>(
     let (first, last) = asked.iter().fold((u64::MAX, 0), |(first, last), (_, patch)| {
         (first.min(patch.first_lsn), last.max(patch.last_lsn))
     });
-    for file in step.files.iter().filter(|file| {
-        let has_marks = matches!(file.table, Table::Spans | Table::Evals);
+    for file in step.files.iter().filter(has_marks).filter(|file| {
         let overlaps = file.lsn_min <= last && file.lsn_max >= first;
-        has_marks && overlaps && !step.added.iter().any(|new| new.path == file.path)
+        overlaps && !step.added.iter().any(|new| new.path == file.path)
     }) {
         if let Err(error) = without_changed(root, file, &marks, &mut ids) {
             tracing::warn!(path = file.path, %error, "its patches stay, because it cannot be searched");
@@ -121,10 +126,17 @@ fn without_changed(
 
 fn replacements(root: &Path, step: &Step, base: &Commit, met: &HashSet<TraceId>) -> Vec<(TraceId, u64)> {
     let traces = || step.files.iter().filter(|file| file.table == Table::Traces);
-    let oldest = traces().map(|file| file.lsn_max).min().unwrap_or(u64::MAX);
+    let oldest = |files: &mut dyn Iterator<Item = &SealedFile>| {
+        let of_traces = files.filter(|file| file.table == Table::Traces);
+        of_traces.map(|file| file.lsn_max).min().unwrap_or(u64::MAX)
+    };
+    let (oldest, oldest_aside) = (oldest(&mut step.files.iter()), oldest(&mut step.quarantined.iter()));
     let (mut gone, mut asked) = (Vec::new(), Vec::new());
     for entry in &base.replaced {
         let (id, from) = entry;
+        if oldest_aside < *from {
+            continue;
+        }
         if oldest >= *from {
             gone.push(*entry);
         } else if met.contains(id) && asked.len() < LOOKED_FOR_MAX {
@@ -199,11 +211,10 @@ fn hex(id: &TraceId) -> String {
 }
 
 /// Ranges of records that lie in files.
-struct Spans(Vec<(u64, u64)>);
+struct Records(Vec<(u64, u64)>);
 
-impl Spans {
-    fn of(step: &Step, wants: impl Fn(&SealedFile) -> bool) -> Self {
-        let files = step.files.iter().filter(|file| wants(file));
+impl Records {
+    fn of<'a>(files: impl Iterator<Item = &'a SealedFile>) -> Self {
         let mut ranges: Vec<(u64, u64)> = files.map(|file| (file.lsn_min, file.lsn_max)).collect();
         ranges.sort_unstable();
         ranges.dedup();

@@ -118,8 +118,6 @@ impl Met {
         };
         let rows = &overlay::apply_marks(rules.table, rows, Depth::Spans, &mark_of)?;
         let ids = |name: &str| rows.column_by_name(name).and_then(|ids| ids.as_string_opt::<i32>());
-        let text =
-            |ids: Option<&'_ StringArray>, row: usize| Some(ids.filter(|ids| ids.is_valid(row))?.value(row).to_owned());
         let (traces, span_ids) = (ids("trace_id"), ids("span_id"));
         let starts = times(rows, time_column(rules.table))
             .ok_or_else(|| ArrowError::SchemaError(format!("{} without a time", rules.table.as_str())))?;
@@ -130,10 +128,10 @@ impl Met {
             _ => self.routes.codes(rows)?,
         };
         for row in 0..rows.num_rows() {
-            let trace = text(traces, row).and_then(|id| overlay::trace_id(&id));
+            let trace = text(traces, row).and_then(overlay::trace_id);
             let stays = match (rules.table, trace) {
                 (Table::Spans, Some(trace)) => {
-                    let span = text(span_ids, row).and_then(|id| overlay::span_id(&id));
+                    let span = text(span_ids, row).and_then(overlay::span_id);
                     let received = received.map_or(i64::MAX, |times| times.value(row));
                     span.is_none_or(|span| self.is_first(trace, span, received))
                 }
@@ -173,6 +171,10 @@ impl Met {
             }
         }
     }
+}
+
+fn text(ids: Option<&StringArray>, row: usize) -> Option<&str> {
+    Some(ids.filter(|ids| ids.is_valid(row))?.value(row))
 }
 
 fn times<'a>(rows: &'a RecordBatch, name: &str) -> Option<&'a TimestampNanosecondArray> {

@@ -91,6 +91,7 @@ impl Engine {
             mark: Arc::default(),
             first_lsn: 1,
             last_lsn: self.lsn,
+            rooted: true,
         };
         patches.push([([7; 16], patch)]);
         let mut replaced = Layers::default();

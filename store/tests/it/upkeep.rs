@@ -336,6 +336,7 @@ fn patch(mark: &Arc<Mark>, first_lsn: u64, last_lsn: u64) -> Patch {
         mark: Arc::clone(mark),
         first_lsn,
         last_lsn,
+        rooted: mark.split_ppm.is_some(),
     }
 }
 

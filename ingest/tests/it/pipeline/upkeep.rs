@@ -7,13 +7,14 @@ use super::{
 use ingest::pipeline::PipelineConfig;
 use proto::layout::Table;
 use std::{
+    collections::BTreeSet,
     fs,
     sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 use store::Snapshot;
 
-const DAY: f64 = 86_400.0;
+const HOUR: f64 = 3_600.0;
 const SEEN: [&str; 7] = ["trace_id", "span_id", "color", "route", "release", "version", "role"];
 
 fn kept() -> Bench {
@@ -66,15 +67,16 @@ fn joined_files_answer_the_same_and_so_does_what_comes_late() {
         }
         assert!(plain.snapshot().cells == kept.snapshot().cells, "{what}: cells");
     };
-    plain.forget_at(T0 + 2.0 * DAY);
-    kept.forget_at(T0 + 2.0 * DAY);
+    plain.forget_at(T0 + 5.0 * HOUR);
+    kept.forget_at(T0 + 5.0 * HOUR);
     plain.seal();
     kept.pipeline().seal_now();
-    // One file a table, color and day at the end: whatever a patch said is inside.
-    let joined = kept.wait_for(|s| {
-        let folders: std::collections::BTreeSet<_> = s.files.iter().map(|f| (f.table, f.color, f.received())).collect();
-        s.spans.is_empty() && folders.len() == s.files.len() && s.patches.is_empty()
-    });
+    // One file a table, color and hour at the end.
+    let is_joined = |s: &Snapshot| {
+        let folders: BTreeSet<_> = s.files.iter().map(|f| (f.table, f.color, f.received())).collect();
+        s.spans.is_empty() && folders.len() == s.files.len()
+    };
+    let joined = kept.wait_for(is_joined);
     assert!(files_of(&plain.snapshot(), Table::Spans) > 2 * files_of(&joined, Table::Spans));
     assert!(kept.pipeline().counters.compactions.load(SeqCst) > 0);
     same(&plain, &kept, "joined");
@@ -82,12 +84,16 @@ fn joined_files_answer_the_same_and_so_does_what_comes_late() {
     plain.reopen();
     same(&plain, &kept, "after a kill");
     for request in late {
-        plain.send(request);
-        kept.send(request);
+        assert!(plain.send(request).accepted > 0 && kept.send(request).accepted > 0);
     }
-    plain.settle_at(T0 + 3.0 * DAY);
-    kept.settle_at(T0 + 3.0 * DAY);
+    plain.forget_at(T0 + 10.0 * HOUR);
+    kept.forget_at(T0 + 10.0 * HOUR);
     same(&plain, &kept, "late");
+    // Once roots are not awaited any more, whatever a patch said is inside.
+    kept.pipeline().seal_now();
+    kept.at(T0 + 60.0 * HOUR);
+    kept.wait_for(|s| is_joined(s) && s.patches.is_empty());
+    same(&plain, &kept, "days later");
 }
 
 #[test]

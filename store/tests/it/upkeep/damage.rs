@@ -60,7 +60,7 @@ fn a_flipped_byte_anywhere_is_seen_before_it_is_copied() {
             let World { dir, store, .. } = world;
             drop((store, done));
             let (store, found) = Store::open(dir.path(), options()).unwrap();
-            assert_eq!(found.report.quarantined, [file.path.clone()]);
+            assert_eq!(found.report.quarantined, [file.path.as_str()]);
             drop((store, found));
             fs::write(&path, &whole).unwrap();
             let (_store, found) = Store::open(dir.path(), options()).unwrap();
@@ -82,7 +82,7 @@ fn a_suspect_is_set_aside_if_it_is_damaged_and_stays_if_it_is_whole() {
         ..Upkeep::default()
     };
     let done = world.store.sealer().upkeep(&task, GO_ON).unwrap();
-    assert_eq!(done.quarantined, [bad.path.clone()]);
+    assert_eq!(done.quarantined, [bad.path.as_str()]);
     assert!(!named(&done.files).contains(&bad.path) && named(&done.files).contains(&good.path));
     let again = world.store.sealer().upkeep(&task, GO_ON).unwrap();
     assert!(again.quarantined.is_empty() && again.quarantined_now == 1);
