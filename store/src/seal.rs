@@ -22,6 +22,7 @@ use crate::{
     lock::Lock,
 };
 use arrow::array::RecordBatch;
+use hashbrown::HashMap;
 use out::Out;
 use plan::{Plan, Row};
 use proto::{
@@ -115,6 +116,8 @@ pub(crate) struct Head {
     pub(crate) quarantined: Vec<SealedFile>,
     /// Files that are named no more, and still there.
     pub(crate) retired: Vec<Retired>,
+    /// Of files that this process rewrote: patches whose records overlap theirs and are no reason to do it again.
+    pub(crate) folded: HashMap<String, usize>,
     /// A sync failed.
     pub(crate) poisoned: bool,
 }

@@ -134,6 +134,7 @@ impl Store {
             files: Arc::clone(&files),
             quarantined,
             retired: retired(&loaded),
+            folded: hashbrown::HashMap::new(),
             poisoned: false,
         };
         let base = snapshot_of(&loaded.newest, files, cells);

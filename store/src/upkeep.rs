@@ -18,6 +18,7 @@ mod input;
 mod leftover;
 mod old;
 mod order;
+mod pending;
 mod rewrite;
 mod verify;
 
@@ -33,6 +34,7 @@ use crate::{
 use choose::Group;
 use hashbrown::HashSet;
 use leftover::Leftover;
+use pending::Pending;
 use proto::{CellTable, Nanos, layout::Table};
 use rewrite::{Failure, Rewritten};
 use std::{sync::Arc, time::Duration};
@@ -170,7 +172,9 @@ impl Inner {
         if head.seq > 0 {
             self.set_suspects_aside(&mut step, task)?;
             self.remove_old(&mut step, head, task);
-            let group = choose::choose(&step.files, task.now, &task.retention);
+            let pending = Pending::of(task.settled.iter());
+            let has_patches = |file: &SealedFile| pending.are_due(file, task, &head.folded);
+            let group = choose::choose(&step.files, task.now, &task.retention, has_patches);
             let is_held_back = head.holds_back(task.now);
             if group.is_some() || is_held_back || step.has_changed() {
                 let base = commit::read(&self.root, head.seq)?;
@@ -305,6 +309,15 @@ impl Inner {
             at: task.now,
         }));
         (step.files, step.quarantined) = (Vec::new(), Vec::new());
+        if !step.added.is_empty() {
+            let gone: HashSet<TraceId> = leftover.patches.iter().map(|(id, _)| *id).collect();
+            let pending = Pending::of(task.settled.iter().filter(|(id, _)| !gone.contains(*id)));
+            let named: HashSet<&str> = head.files.iter().map(|file| file.path.as_str()).collect();
+            head.folded.retain(|path, _| named.contains(path.as_str()));
+            let written = step.added.iter();
+            head.folded
+                .extend(written.map(|file| (file.path.clone(), pending.over(file))));
+        }
         step.done.patches_gone = leftover.patches;
         step.done.replaced_gone = leftover.replaced;
         self.drop_old(head.lsn);

@@ -47,8 +47,10 @@ pub(super) struct Group {
     pub files: Vec<usize>,
     pub table: Table,
     pub period: Period,
-    /// Long texts are left out, because they are past their age: one file is enough then.
+    /// Long texts are left out, because they are past their age.
     pub blank: bool,
+    /// Files that make it worth it.
+    least: usize,
 }
 
 impl Group {
@@ -70,12 +72,17 @@ impl Group {
 
     /// False once too few are left.
     pub fn is_worth_it(&self) -> bool {
-        self.files.len() >= if self.blank { 1 } else { FILES_MIN_OVER }
+        self.files.len() >= self.least
     }
 }
 
-/// The group to be rewritten next: texts that are past their age first, then the most files.
-pub(super) fn choose(files: &[SealedFile], now: Nanos, retention: &Retention) -> Option<Group> {
+/// The group to be rewritten next: texts that are past their age first, then the most files, then what has patches.
+pub(super) fn choose(
+    files: &[SealedFile],
+    now: Nanos,
+    retention: &Retention,
+    has_patches: impl Fn(&SealedFile) -> bool,
+) -> Option<Group> {
     let mut groups: BTreeMap<(Period, Table, Option<Color>), Vec<usize>> = BTreeMap::new();
     for (at, file) in files.iter().enumerate() {
         let key = (period(file, now), file.table, file.color);
@@ -83,27 +90,36 @@ pub(super) fn choose(files: &[SealedFile], now: Nanos, retention: &Retention) ->
     }
     let texts_until = now.minus(retention.texts);
     let has_old_texts = |at: &usize| files[*at].texts && files[*at].received().1 <= texts_until;
-    let group = |(period, table, _): &(Period, Table, Option<Color>), mut chosen: Vec<usize>, blank| {
+    let group = |(period, table, _): &(Period, Table, Option<Color>), mut chosen: Vec<usize>, blank, least| {
         chosen.sort_unstable();
         Group {
             files: chosen,
             table: *table,
             period: *period,
             blank,
+            least,
         }
     };
     for (key, members) in &groups {
         let texts: Vec<usize> = members.iter().copied().filter(has_old_texts).collect();
         if !texts.is_empty() {
-            return Some(group(key, within_bounds(files, key.1, texts), true));
+            return Some(group(key, within_bounds(files, key.1, texts), true, 1));
         }
     }
     let joined = groups
         .iter()
         .map(|(key, members)| (key, join(files, key, members, now)));
     // of equally many the oldest
-    let (key, chosen) = joined.rev().max_by_key(|(_, chosen)| chosen.len())?;
-    (!chosen.is_empty()).then(|| group(key, chosen, false))
+    if let Some((key, chosen)) = joined.rev().max_by_key(|(_, chosen)| chosen.len())
+        && !chosen.is_empty()
+    {
+        return Some(group(key, chosen, false, FILES_MIN_OVER));
+    }
+    let (key, at) = groups.iter().find_map(|(key, members)| {
+        let at = members.iter().copied().find(|at| has_patches(&files[*at]))?;
+        Some((key, at))
+    })?;
+    Some(group(key, vec![at], false, 1))
 }
 
 fn period(file: &SealedFile, now: Nanos) -> Period {

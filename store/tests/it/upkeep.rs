@@ -371,7 +371,7 @@ fn any_mix_of_seals_late_colors_upkeep_and_kills_answers_the_same() {
 fn finish(mut world: World, rng: &mut ChaCha8Rng, seed: u64) {
     world.known.values_mut().for_each(|known| known.settled = true);
     world.seal(rng);
-    let mut later = world.now + 30 * HOUR;
+    let mut later = world.now + 60 * HOUR;
     while world.upkeep(later).more {
         later += 60_000_000_000;
     }
