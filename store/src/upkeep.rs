@@ -311,12 +311,16 @@ impl Inner {
         (step.files, step.quarantined) = (Vec::new(), Vec::new());
         if !step.added.is_empty() {
             let gone: HashSet<TraceId> = leftover.patches.iter().map(|(id, _)| *id).collect();
-            let pending = Pending::of(task.settled.iter().filter(|(id, _)| !gone.contains(*id)));
             let named: HashSet<&str> = head.files.iter().map(|file| file.path.as_str()).collect();
             head.folded.retain(|path, _| named.contains(path.as_str()));
-            let written = step.added.iter();
-            head.folded
-                .extend(written.map(|file| (file.path.clone(), pending.over(file))));
+            for file in &step.added {
+                let is_late = is_late(file.received().1, task);
+                let folded = task
+                    .settled
+                    .iter()
+                    .filter(|(id, patch)| !gone.contains(*id) && (is_late || patch.rooted));
+                head.folded.insert(file.path.clone(), Pending::of(folded).over(file));
+            }
         }
         step.done.patches_gone = leftover.patches;
         step.done.replaced_gone = leftover.replaced;
@@ -381,11 +385,16 @@ impl Step {
 /// not change.
 fn foldable(base: &Commit, task: &Upkeep, received: Nanos) -> Marks {
     let mut marks = Marks::default();
-    let is_late = received.plus(ROOT_AWAITED) <= task.now;
+    let is_late = is_late(received, task);
     let settled = base.patches.iter().filter(|(id, patch)| {
         let is_final = is_late || patch.rooted;
         is_final && task.settled.get(id) == Some(patch)
     });
     marks.push(settled.map(|(id, patch)| (*id, Arc::clone(&patch.mark))));
     marks
+}
+
+/// Whether no root is awaited any more for rows received before `received`.
+fn is_late(received: Nanos, task: &Upkeep) -> bool {
+    received.plus(ROOT_AWAITED) <= task.now
 }

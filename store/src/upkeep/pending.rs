@@ -1,6 +1,6 @@
 //! How many patches a rewrite of a file might fold in, told by ranges of records alone.
 
-use super::{ROOT_AWAITED, Upkeep};
+use super::{Upkeep, is_late};
 use crate::{Patch, SealedFile, TraceId};
 use hashbrown::HashMap;
 use proto::layout::Table;
@@ -31,7 +31,7 @@ impl Pending {
     /// Whether a file is rewritten for the sake of its patches: a thousandth of its rows, and no root is awaited. `folded`
     /// are those that were over it after it was written; they do not count again.
     pub fn are_due(&self, file: &SealedFile, task: &Upkeep, folded: &HashMap<String, usize>) -> bool {
-        if !matches!(file.table, Table::Spans | Table::Evals) || file.received().1.plus(ROOT_AWAITED) > task.now {
+        if !matches!(file.table, Table::Spans | Table::Evals) || !is_late(file.received().1, task) {
             return false;
         }
         let new = self
