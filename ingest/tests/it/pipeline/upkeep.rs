@@ -71,6 +71,9 @@ fn joined_files_answer_the_same_and_so_does_what_comes_late() {
     kept.forget_at(T0 + 5.0 * HOUR);
     plain.seal();
     kept.pipeline().seal_now();
+    kept.wait_for(|s| s.spans.is_empty() && s.traces.is_empty());
+    // Time stands still unless it is told; upkeep comes with time.
+    kept.at(T0 + 5.0 * HOUR + 1.0);
     // One file a table, color and hour at the end.
     let is_joined = |s: &Snapshot| {
         let folders: BTreeSet<_> = s.files.iter().map(|f| (f.table, f.color, f.received())).collect();
@@ -93,6 +96,7 @@ fn joined_files_answer_the_same_and_so_does_what_comes_late() {
     same(&plain, &kept, "late");
     // Once roots are not awaited any more, whatever a patch said is inside.
     kept.pipeline().seal_now();
+    kept.wait_for(|s| s.spans.is_empty() && s.traces.is_empty());
     kept.at(T0 + 60.0 * HOUR);
     kept.wait_for(|s| is_joined(s) && s.patches.is_empty());
     same(&plain, &kept, "days later");
