@@ -62,6 +62,10 @@ pub fn links() -> DataType {
     ])
 }
 
+/// Columns that hold the long texts of a span, where the content policy keeps them: they have an age of their own, after
+/// which they are null.
+pub const LONG_TEXTS: [&str; 2] = ["input", "output"];
+
 fn table(columns: Vec<(&str, DataType, bool)>) -> SchemaRef {
     let fields: Vec<Field> = columns
         .into_iter()

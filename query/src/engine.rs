@@ -4,14 +4,16 @@
 //! on the engine's runtime that sends batches through a bounded channel; whoever asked holds the other end, and the
 //! query stops when that end is dropped or the deadline passes.
 
-use crate::{Answer, QueryError, View, answer::Batches, guard, limits, parameters::Parameters, session};
+use crate::{
+    Answer, QueryError, View, answer::Batches, guard, limits, parameters::Parameters, session, tables::Opened,
+};
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::execution::SessionState;
 use futures::{StreamExt, stream};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::{
     runtime::Runtime,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     task::AbortHandle,
     time::{Instant, timeout_at},
 };
@@ -63,6 +65,7 @@ pub struct Engine {
     options: EngineOptions,
     base: Arc<SessionState>,
     turns: Arc<Semaphore>,
+    suspects: watch::Sender<Vec<String>>,
     /// `None` only while dropping.
     runtime: Option<Runtime>,
 }
@@ -85,9 +88,17 @@ impl Engine {
         Ok(Self {
             base: Arc::new(session::base(environment, options.target_partitions.max(1))),
             turns: Arc::new(Semaphore::new(options.concurrent_max.max(1))),
+            suspects: watch::Sender::default(),
             runtime: Some(runtime),
             options,
         })
+    }
+
+    /// Sealed files that the last failed query had opened, by path, the likeliest cause first: one of them may be
+    /// damaged. Changes with every such query.
+    #[must_use]
+    pub fn suspects(&self) -> watch::Receiver<Vec<String>> {
+        self.suspects.subscribe()
     }
 
     /// Runs one read-only statement over `view`. Returns when the first batch is there (or the end), so that most
@@ -142,11 +153,18 @@ impl Engine {
         let (opened, schema) = oneshot::channel();
         let (batches, rows) = mpsc::channel(BATCHES_AHEAD);
         let (base, limit) = (Arc::clone(&self.base), self.options.timeout);
+        let (files, suspects) = (Arc::new(Opened::default()), self.suspects.clone());
         let query = async move {
-            let work = drive(&base, &asked, opened, &batches);
+            let work = drive(&base, &asked, &files, opened, &batches);
             let end = match timeout_at(deadline, work).await {
                 Ok(Ok(())) => Step::Done,
-                Ok(Err(error)) => Step::Failed(error),
+                Ok(Err(error)) => {
+                    let files = files.paths();
+                    if error.may_be_damage() && !files.is_empty() {
+                        suspects.send_replace(files);
+                    }
+                    Step::Failed(error)
+                }
                 Err(_) => Step::Failed(QueryError::Timeout(limit)),
             };
             // The turn ends with the work: a reader that is slow to take the last step must not hold it.
@@ -209,12 +227,13 @@ struct Asked {
 async fn drive(
     base: &SessionState,
     asked: &Asked,
+    files: &Arc<Opened>,
     opened: oneshot::Sender<SchemaRef>,
     batches: &mpsc::Sender<Step>,
 ) -> Result<(), QueryError> {
     let mut statement = guard::parse(&asked.sql)?;
     asked.parameters.bind(&mut statement)?;
-    let mut stream = session::open(base, &asked.view, statement).await?;
+    let mut stream = session::open(base, &asked.view, statement, files).await?;
     let _ = opened.send(stream.schema());
     while let Some(batch) = stream.next().await {
         let batch = batch?;

@@ -68,6 +68,11 @@ impl QueryError {
         matches!(self, Self::Busy(_))
     }
 
+    /// True if what was read may be the cause: damaged values can fail as computations do.
+    pub(crate) const fn may_be_damage(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::Invalid(_))
+    }
+
     /// An error of planning: the statement is at fault unless the kind says otherwise.
     pub(crate) fn planning(error: DataFusionError) -> Self {
         let ours = matches!(error.find_root(), DataFusionError::Internal(_));

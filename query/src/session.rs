@@ -3,7 +3,8 @@
 use crate::{
     QueryError, View,
     functions::{self, AMPLIFIERS},
-    guard, metrics, tables,
+    guard, metrics,
+    tables::{self, Opened},
     views::VIEWS,
 };
 use datafusion::{
@@ -63,14 +64,15 @@ pub fn base(runtime: Arc<RuntimeEnv>, partitions: usize) -> SessionState {
         .build()
 }
 
-/// Plans `statement` over `view` and starts it.
+/// Plans `statement` over `view` and starts it; the files it opens are noted in `opened`.
 pub async fn open(
     base: &SessionState,
     view: &View,
     statement: Statement,
+    opened: &Arc<Opened>,
 ) -> Result<SendableRecordBatchStream, QueryError> {
     let partitions = base.config().target_partitions();
-    let schema = tables::register(view, partitions).map_err(QueryError::planning)?;
+    let schema = tables::register(view, partitions, opened).map_err(QueryError::planning)?;
     let state = over(base, &schema)?;
     add_views(&state, &schema, &statement).await?;
     let plan = state.statement_to_plan(statement).await.map_err(QueryError::planning)?;

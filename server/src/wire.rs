@@ -26,7 +26,7 @@ use gates::desk::{self, DeskConfig, DeskError, DeskHandle, GateInput};
 use impairment::Impairment;
 use ingest::{
     door::{self, Door},
-    pipeline::{self, Pipeline},
+    pipeline::{self, Pipeline, Suspects},
 };
 use measurer::{Findings, Measurer};
 use proto::{clock::Clock, layout, release::ReleaseSpec};
@@ -111,11 +111,17 @@ impl App {
             snapshots: pipeline.snapshots.clone(),
             failed: pipeline.failed.clone(),
             door: Arc::clone(&door),
+            pipeline: Arc::clone(&pipeline.counters),
             impairment,
             clock: Arc::clone(&clock),
             inputs: inputs_out,
         };
         tokio::spawn(feed.run(gates.clone()));
+        tokio::spawn(name_suspects(
+            engine.suspects(),
+            pipeline.suspects.clone(),
+            gates.clone(),
+        ));
         let reloads = Arc::new(Reloads::default());
         let metrics = Metrics::new(Watched {
             door: Arc::clone(&door),
@@ -211,6 +217,22 @@ impl App {
             Ok(Ok(sealed)) => Ok(sealed?),
             Ok(Err(panic)) => Err(StopError::Panicked(panic.to_string())),
             Err(_) => Err(StopError::SealTooSlow(SEAL_WAIT)),
+        }
+    }
+}
+
+/// Tells the pipeline, which looks after files, what a failed query had opened. Until `stop`.
+async fn name_suspects(mut failed: watch::Receiver<Vec<String>>, suspects: Suspects, stop: CancellationToken) {
+    loop {
+        let changed = tokio::select! {
+            () = stop.cancelled() => return,
+            changed = failed.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+        for path in &*failed.borrow_and_update() {
+            suspects.name(path);
         }
     }
 }

@@ -21,10 +21,10 @@ use std::{
 };
 
 const MAGIC: [u8; 4] = *b"TGC1";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const ZSTD_LEVEL: i32 = 1;
 /// Commit records that stay.
-const KEPT: usize = 2;
+pub(crate) const KEPT: usize = 2;
 
 /// What one commit says.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub(crate) struct Commit {
     pub(crate) sealed_at: Nanos,
     /// All files, in commit order.
     pub(crate) files: Vec<SealedFile>,
-    /// Files that were found missing or of the wrong size. Kept by name, not read.
+    /// Files that were found missing or damaged. Kept by name, not read.
     pub(crate) quarantined: Vec<SealedFile>,
     /// Sorted by trace id, so that equal commits are equal bytes.
     pub(crate) patches: Vec<(TraceId, Patch)>,
@@ -134,6 +134,13 @@ pub(crate) fn drop_old(disk: &dyn Disk, root: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The record with this number.
+pub(crate) fn read(root: &Path, seq: u64) -> Result<Commit, StoreError> {
+    let path = root.join(layout::COMMITS).join(format!("{seq:020}.commit"));
+    let bytes = fs::read(&path).at("read", &path)?;
+    Commit::decode(&bytes)?.ok_or_else(|| unreadable("it is damaged"))
+}
+
 /// What [`load`] found.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
@@ -141,8 +148,8 @@ pub(crate) struct Loaded {
     pub(crate) newest: Commit,
     /// False in a new data directory.
     pub(crate) found: bool,
-    /// Position of the record before it, 0 if there is none.
-    pub(crate) previous_lsn: u64,
+    /// Files of the record before it: needed if the newest cannot be read the next time.
+    pub(crate) previous_files: Vec<SealedFile>,
     /// Newer records that cannot be read.
     pub(crate) damaged: Vec<PathBuf>,
 }
@@ -159,7 +166,8 @@ pub(crate) fn load(root: &Path) -> Result<Loaded, StoreError> {
                 loaded.found = true;
             }
             Some(commit) => {
-                loaded.previous_lsn = commit.lsn;
+                loaded.previous_files = commit.files;
+                loaded.previous_files.extend(commit.quarantined);
                 break;
             }
             None if loaded.found => break,

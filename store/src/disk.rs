@@ -2,7 +2,10 @@
 //!
 //! Reads do not: what a reader finds after a cut is the point of those tests.
 
-use crate::error::{At, StoreError};
+use crate::{
+    error::{At, StoreError},
+    upkeep::Space,
+};
 use std::{
     collections::BTreeSet,
     fmt,
@@ -92,6 +95,24 @@ impl Disk for LocalDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+}
+
+/// Room of the file system that `dir` lies on.
+///
+/// # Errors
+/// If the system does not tell.
+pub fn space(dir: &Path) -> io::Result<Space> {
+    let found = rustix::fs::statvfs(dir)?;
+    let used = found
+        .f_blocks
+        .saturating_sub(found.f_bfree)
+        .saturating_mul(found.f_frsize);
+    // What only root may take is neither used nor free for us.
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    Ok(Space {
+        used,
+        total: used.saturating_add(free),
+    })
 }
 
 /// Makes every folder of `relative` under `root`, and adds them all, with `root`, to `touched`: all must be synced

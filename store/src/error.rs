@@ -76,6 +76,14 @@ pub enum StoreError {
         /// Why.
         reason: String,
     },
+    /// A sealed file cannot be read.
+    #[error("sealed file {path} cannot be read: {source}")]
+    Sealed {
+        /// Its path under the data directory.
+        path: String,
+        /// Why.
+        source: Box<Self>,
+    },
     /// Two seals at once.
     #[error("a seal is under way: wait for it")]
     Busy,

@@ -4,6 +4,8 @@
 //! MicroBatch --append, fdatasync--> journal --in order--> engine --publish--> Snapshot (live rows, marks, cells)
 //!                                                          |
 //!                                                          +--seal--> Parquet by color --> commit record --> Snapshot
+//!                                                                         ^      |
+//!                                                                         +------+ upkeep: joined, thinned, set aside
 //! ```
 //!
 //! The store knows tables, rows and trace ids. It does not know OTLP, releases or SQL, and it never reads a clock.
@@ -24,6 +26,7 @@ pub mod overlay;
 pub mod seal;
 pub mod snapshot;
 pub mod store;
+pub mod upkeep;
 mod words;
 
 pub use batch::{MicroBatch, Section};
@@ -34,4 +37,5 @@ pub use layers::Layers;
 pub use seal::{SealInput, Sealed, Sealer};
 pub use snapshot::{Filling, LiveBatch, Mark, Marks, Patch, SealedFile, Snapshot, SpanMark, TraceId, Twin};
 pub use store::{Recovered, RecoveryReport, Store, StoreOptions};
+pub use upkeep::{Retention, Space, Upkeep, Upkept};
 pub use words::declared;

@@ -107,8 +107,12 @@ pub fn find(root: &Path, snapshot: &Snapshot, search: &Search<'_>) -> Result<Mat
         Ok(matches.cut)
     };
     for file in snapshot.files.iter().filter(|file| file.table == search.table) {
-        for rows in in_file(&root.join(&file.path), search)? {
-            if keep(of_file(file, rows?))? {
+        let named = |error| StoreError::Sealed {
+            path: file.path.clone(),
+            source: Box::new(error),
+        };
+        for rows in in_file(&root.join(&file.path), search).map_err(named)? {
+            if keep(of_file(file, rows.map_err(named)?))? {
                 return Ok(matches);
             }
         }
@@ -175,9 +179,10 @@ fn matching(ids: &dyn Array, values: &HashSet<String, ahash::RandomState>) -> Re
     }
 }
 
-type Batches = Box<dyn Iterator<Item = Result<RecordBatch, StoreError>>>;
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, StoreError>>>;
 
-fn in_file(path: &Path, search: &Search<'_>) -> Result<Batches, StoreError> {
+/// Rows of one file that have a wanted id.
+pub(crate) fn in_file(path: &Path, search: &Search<'_>) -> Result<Batches, StoreError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path).at("open", path)?)?;
     let name = search.column.name();
     let leaf = |name: &str| {

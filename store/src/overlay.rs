@@ -228,7 +228,7 @@ pub fn trace_id(hex: &str) -> Option<TraceId> {
 }
 
 /// The 8 bytes of 16 hex digits, big-endian.
-fn span_id(hex: &str) -> Option<u64> {
+pub(crate) fn span_id(hex: &str) -> Option<u64> {
     bytes_of(hex).map(u64::from_be_bytes)
 }
 

@@ -9,7 +9,8 @@
 //! trimmed only up to the commit *before* the newest, so that a newest record that cannot be read costs nothing.
 
 pub(crate) mod file;
-mod plan;
+pub(crate) mod out;
+pub(crate) mod plan;
 
 use crate::{
     Layers, LiveBatch, Marks, Patch, SealedFile, TraceId,
@@ -21,8 +22,8 @@ use crate::{
     lock::Lock,
 };
 use arrow::array::RecordBatch;
-use file::Counted;
-use parquet::arrow::ArrowWriter;
+use hashbrown::HashMap;
+use out::Out;
 use plan::{Plan, Row};
 use proto::{
     CellTable, Color, Nanos,
@@ -32,16 +33,19 @@ use rayon::prelude::*;
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher, RandomState},
-    io::BufWriter,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, TryLockError,
+        Arc, Mutex, MutexGuard, TryLockError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// Rows put together at a time while a file is written.
-const CHUNK_ROWS: usize = 4_096;
+pub(crate) const CHUNK_ROWS: usize = 4_096;
+/// A file that was replaced stays at least this long, for readers of other processes, which hold nothing: a query of
+/// theirs takes less.
+const RETIRED_FOR: Duration = Duration::from_secs(60);
 
 /// What one seal takes: everything that became known in journal records up to `lsn` and is not sealed yet.
 #[derive(Debug, Clone, Default)]
@@ -93,9 +97,9 @@ pub struct Sealer {
 }
 
 #[derive(Debug)]
-struct Inner {
-    root: PathBuf,
-    disk: Arc<dyn Disk>,
+pub(crate) struct Inner {
+    pub(crate) root: PathBuf,
+    pub(crate) disk: Arc<dyn Disk>,
     /// Random half of file names, new in every process.
     boot: u64,
     names: AtomicU64,
@@ -110,8 +114,22 @@ pub(crate) struct Head {
     pub(crate) lsn: u64,
     pub(crate) files: Arc<Vec<SealedFile>>,
     pub(crate) quarantined: Vec<SealedFile>,
+    /// Files that are named no more, and still there.
+    pub(crate) retired: Vec<Retired>,
+    /// Of files that this process rewrote: patches whose records overlap theirs and are no reason to do it again.
+    pub(crate) folded: HashMap<String, usize>,
     /// A sync failed.
     pub(crate) poisoned: bool,
+}
+
+/// A file that the newest commit does not name.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    pub(crate) file: SealedFile,
+    /// First commit that does not name it. While the one before is kept it may be needed again.
+    pub(crate) seq: u64,
+    /// Time of that commit.
+    pub(crate) at: Nanos,
 }
 
 /// A file to be written.
@@ -148,21 +166,14 @@ impl Sealer {
     /// After a fatal one ([`StoreError::is_fatal`]) every call fails.
     pub fn seal(&self, input: SealInput) -> Result<Sealed, StoreError> {
         let inner = &*self.inner;
-        // Waiting here could wait for oneself: a rayon worker takes up other work while its files are written.
-        let mut head = match inner.head.try_lock() {
-            Ok(head) => head,
-            Err(TryLockError::Poisoned(head)) => head.into_inner(),
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy),
-        };
-        if head.poisoned {
-            return Err(StoreError::Poisoned);
-        }
+        let mut head = self.head()?;
         if input.lsn < head.lsn {
             return Err(StoreError::OutOfTurn {
                 expected: head.lsn,
                 got: input.lsn,
             });
         }
+        let sealed_at = input.sealed_at;
         let sealed = inner.seal(&head, input);
         match &sealed {
             Ok((sealed, _)) => {
@@ -174,7 +185,26 @@ impl Sealer {
         let (mut sealed, previous_lsn) = sealed?;
         head.lsn = sealed.lsn;
         sealed.segments_removed = inner.drop_old(previous_lsn);
+        inner.sweep(&mut head, sealed_at);
         Ok(sealed)
+    }
+
+    /// Where the commits stand, for one writer at a time.
+    pub(crate) fn head(&self) -> Result<MutexGuard<'_, Head>, StoreError> {
+        // Waiting here could wait for oneself: a rayon worker takes up other work while its files are written.
+        let head = match self.inner.head.try_lock() {
+            Ok(head) => head,
+            Err(TryLockError::Poisoned(head)) => head.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Busy),
+        };
+        if head.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        Ok(head)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 }
 
@@ -210,29 +240,7 @@ impl Inner {
             .par_iter()
             .map(|(table, job)| self.write(*table, job, lsns(*table), sealed_at))
             .collect();
-        let mut added = Vec::with_capacity(written.len());
-        let mut folders = BTreeSet::new();
-        let mut failed = None;
-        for file in written {
-            match file {
-                Ok(file) if failed.is_none() => added.push(file),
-                Ok((_, tmp)) => _ = self.disk.remove(&tmp),
-                Err(e) => failed = failed.or(Some(e)),
-            }
-        }
-        let moved = match failed {
-            Some(e) => Err(e),
-            None => self.move_in(&added, &mut folders),
-        };
-        if let Err(e) = moved {
-            self.discard(
-                added
-                    .iter()
-                    .flat_map(|(file, tmp)| [tmp.clone(), self.root.join(&file.path)]),
-            );
-            return Err(e);
-        }
-        let added: Vec<SealedFile> = added.into_iter().map(|(file, _)| file).collect();
+        let added = self.land(written)?;
         let mut commit = Commit {
             seq: head.seq + 1,
             lsn,
@@ -267,73 +275,57 @@ impl Inner {
         &self,
         table: Table,
         job: &Job<'_>,
-        (lsn_min, lsn_max): (u64, u64),
+        lsns: (u64, u64),
         sealed_at: Nanos,
     ) -> Result<(SealedFile, PathBuf), StoreError> {
         let name = self.name(sealed_at);
         let tmp = self.root.join(layout::TMP).join(&name);
-        let bytes = self
-            .write_to(&tmp, table, job, (lsn_min, lsn_max))
-            .inspect_err(|_| _ = self.disk.remove(&tmp))?;
-        let (color, received, rows) = match job {
-            Job::Rows(_, color, hour, rows) => (Some(*color), Nanos(*hour), rows.len()),
-            Job::Cells(cells) => (None, sealed_at, cells.num_rows()),
+        let written = || {
+            let (color, received, rows) = match job {
+                Job::Rows(_, color, hour, rows) => (Some(*color), Nanos(*hour), rows.len()),
+                Job::Cells(cells) => (None, sealed_at, cells.num_rows()),
+            };
+            let mut out = Out::begin(self.disk.as_ref(), tmp.clone(), table, rows, lsns)?;
+            match job {
+                Job::Rows(plan, _, _, rows) => {
+                    for chunk in rows.chunks(CHUNK_ROWS) {
+                        out.write(&plan.rows(chunk)?)?;
+                    }
+                }
+                Job::Cells(cells) => out.write(cells)?,
+            }
+            out.finish(format!("{}/{name}", layout::partition(table, color, received)), color)
         };
-        let (start_min, start_max) = match job {
-            Job::Rows(_, _, _, rows) => bounds(rows.iter().map(|row| row.start)),
-            Job::Cells(cells) => bounds(minutes(cells)),
-        };
-        let path = format!("{}/{name}", layout::partition(table, color, received));
-        let file = SealedFile {
-            table,
-            path,
-            color,
-            bytes,
-            rows: rows as u64,
-            start_min,
-            start_max,
-            lsn_min,
-            lsn_max,
-        };
-        Ok((file, tmp))
+        written().inspect_err(|_| _ = self.disk.remove(&tmp))
     }
 
-    /// Writes and syncs the rows of `job`; returns the bytes of the file.
-    fn write_to(
+    /// Moves files that were written into their folders: all of them, or none stays.
+    pub(crate) fn land(
         &self,
-        tmp: &Path,
-        table: Table,
-        job: &Job<'_>,
-        (lsn_min, lsn_max): (u64, u64),
-    ) -> Result<u64, StoreError> {
-        let rows = match job {
-            Job::Rows(_, _, _, rows) => rows.len(),
-            Job::Cells(cells) => cells.num_rows(),
-        };
-        let counted = Counted {
-            file: BufWriter::with_capacity(1 << 20, self.disk.create(tmp).at("create", tmp)?),
-            bytes: 0,
-        };
-        let properties = file::properties(table, rows, lsn_min, lsn_max)?;
-        let schema = Arc::clone(crate::words::declared(table));
-        let mut writer = ArrowWriter::try_new(counted, schema, Some(properties))?;
-        match job {
-            Job::Rows(plan, _, _, rows) => {
-                for chunk in rows.chunks(CHUNK_ROWS) {
-                    writer.write(&plan.rows(chunk)?)?;
-                }
+        written: Vec<Result<(SealedFile, PathBuf), StoreError>>,
+    ) -> Result<Vec<SealedFile>, StoreError> {
+        let mut added = Vec::with_capacity(written.len());
+        let mut failed = None;
+        for file in written {
+            match file {
+                Ok(file) if failed.is_none() => added.push(file),
+                Ok((_, tmp)) => _ = self.disk.remove(&tmp),
+                Err(e) => failed = failed.or(Some(e)),
             }
-            Job::Cells(cells) => writer.write(cells)?,
         }
-        let counted = writer.into_inner()?;
-        let bytes = counted.bytes;
-        let mut out = counted
-            .file
-            .into_inner()
-            .map_err(std::io::IntoInnerError::into_error)
-            .at("write to", tmp)?;
-        out.sync().synced(tmp)?;
-        Ok(bytes)
+        let moved = match failed {
+            Some(e) => Err(e),
+            None => self.move_in(&added, &mut BTreeSet::new()),
+        };
+        if let Err(e) = moved {
+            self.discard(
+                added
+                    .iter()
+                    .flat_map(|(file, tmp)| [tmp.clone(), self.root.join(&file.path)]),
+            );
+            return Err(e);
+        }
+        Ok(added.into_iter().map(|(file, _)| file).collect())
     }
 
     /// Moves finished files into their folders and makes the names durable.
@@ -348,14 +340,14 @@ impl Inner {
     }
 
     /// Removes what a failed seal left. What cannot be removed now is an orphan, and goes at the next start.
-    fn discard(&self, paths: impl Iterator<Item = PathBuf>) {
+    pub(crate) fn discard(&self, paths: impl Iterator<Item = PathBuf>) {
         for path in paths {
             _ = self.disk.remove(&path);
         }
     }
 
     /// Removes commit records and journal segments that no restart needs any more. What stays is tried again next time.
-    fn drop_old(&self, previous_lsn: u64) -> u64 {
+    pub(crate) fn drop_old(&self, previous_lsn: u64) -> u64 {
         let journal = self.root.join(layout::JOURNAL);
         commit::drop_old(self.disk.as_ref(), &self.root)
             .and_then(|()| journal::trim(self.disk.as_ref(), &journal, previous_lsn))
@@ -365,7 +357,26 @@ impl Inner {
             })
     }
 
-    fn name(&self, sealed_at: Nanos) -> String {
+    /// Removes files that no kept commit names and nobody holds. What stays is tried again next time.
+    pub(crate) fn sweep(&self, head: &mut Head, now: Nanos) {
+        let seq = head.seq;
+        head.retired.retain(|retired| {
+            let waits = seq < retired.seq + commit::KEPT as u64 - 1 || now.since(retired.at) < RETIRED_FOR;
+            if waits || Arc::strong_count(&retired.file.held) > 1 {
+                return true;
+            }
+            let path = self.root.join(&retired.file.path);
+            match self.disk.remove(&path) {
+                Err(reason) if path.exists() => {
+                    tracing::warn!(path = %path.display(), %reason, "a file that is named no more could not be removed");
+                    true
+                }
+                _ => false,
+            }
+        });
+    }
+
+    pub(crate) fn name(&self, sealed_at: Nanos) -> String {
         let count = self.names.fetch_add(1, Ordering::Relaxed);
         let random = u128::from(self.boot) << 32 | u128::from(count & 0xffff_ffff);
         let ms = u64::try_from(sealed_at.unix_ms()).unwrap_or(0);
@@ -376,19 +387,4 @@ impl Inner {
                 .to_lowercase()
         )
     }
-}
-
-fn bounds(times: impl Iterator<Item = i64>) -> (Nanos, Nanos) {
-    let (min, max) = times.fold((i64::MAX, i64::MIN), |(min, max), t| (min.min(t), max.max(t)));
-    (Nanos(min), Nanos(max))
-}
-
-fn minutes(cells: &RecordBatch) -> impl Iterator<Item = i64> {
-    use arrow::{array::AsArray, datatypes::TimestampNanosecondType};
-    cells
-        .column(0)
-        .as_primitive::<TimestampNanosecondType>()
-        .values()
-        .iter()
-        .copied()
 }

@@ -117,6 +117,8 @@ pub struct Patch {
     pub first_lsn: u64,
     /// Last record that was sealed when the patch was made.
     pub last_lsn: u64,
+    /// The root of the trace was seen. A root that comes late may still say otherwise than a mark made without it.
+    pub rooted: bool,
 }
 
 /// Live rows of one table, in journal order.
@@ -150,6 +152,22 @@ pub struct SealedFile {
     pub lsn_min: u64,
     /// Largest.
     pub lsn_max: u64,
+    /// CRC32C of all its bytes: what it was when it was written.
+    pub crc32c: u32,
+    /// Some row has a long text ([`proto::schema::LONG_TEXTS`]).
+    pub texts: bool,
+    /// Shared by every snapshot that names the file: who holds one may still open it.
+    #[serde(skip)]
+    pub(crate) held: Arc<()>,
+}
+
+impl SealedFile {
+    /// When its rows were received: first nanosecond of the hour (or day), and the first one after it.
+    #[must_use]
+    pub fn received(&self) -> (Nanos, Nanos) {
+        // Every path is made by `proto::layout`; one that is not is never old.
+        proto::layout::received(&self.path).unwrap_or((Nanos(i64::MAX), Nanos(i64::MAX)))
+    }
 }
 
 /// One consistent view: files, live rows, marks, cells.

@@ -9,7 +9,8 @@ use crate::{
     journal::replay::{self, Scan},
     live,
     lock::Lock,
-    seal::Head,
+    seal::{Head, Retired},
+    upkeep::damage,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proto::{
@@ -74,7 +75,7 @@ pub struct RecoveryReport {
     pub lost_records: u64,
     /// Files that no commit names, removed.
     pub orphans_removed: u64,
-    /// Sealed files that are missing or of the wrong size, by path. They are kept out of queries, and verdicts that
+    /// Sealed files that are missing or damaged, by path. They are kept out of queries, and verdicts that
     /// need them are not to be trusted.
     pub quarantined: Vec<String>,
     /// Damaged commit records that were passed over for an older one.
@@ -117,7 +118,7 @@ impl Store {
         report.lost_records = scan.lost_records;
         report.records = scan.replay.records_left();
         set_aside(disk.as_ref(), &loaded, &mut report)?;
-        report.orphans_removed = remove_orphans(disk.as_ref(), dir, &loaded.newest)?;
+        report.orphans_removed = remove_orphans(disk.as_ref(), dir, &loaded)?;
         let journal = Journal::resume(
             Arc::clone(&disk),
             journal_dir,
@@ -132,6 +133,8 @@ impl Store {
             lsn: loaded.newest.lsn,
             files: Arc::clone(&files),
             quarantined,
+            retired: retired(&loaded),
+            folded: hashbrown::HashMap::new(),
             poisoned: false,
         };
         let base = snapshot_of(&loaded.newest, files, cells);
@@ -223,17 +226,23 @@ fn snapshot_of(commit: &Commit, files: Arc<Vec<SealedFile>>, cells: CellTable) -
     snapshot
 }
 
-/// Splits the commit's files into those that are there and those that are not, and adds up the sealed cells.
+/// Splits the commit's files into those that are there and those that are not, and adds up the sealed cells. A file that
+/// was set aside counts again once its bytes are those that were written: somebody brought it back.
 fn read_sealed(
     dir: &Path,
     commit: &Commit,
     report: &mut RecoveryReport,
 ) -> (Vec<SealedFile>, Vec<SealedFile>, CellTable) {
     let mut cells = CellTable::default();
-    let (mut files, mut quarantined) = (Vec::new(), commit.quarantined.clone());
-    for file in &commit.files {
+    let all = commit.files.iter().map(|file| (file, false));
+    let all = all.chain(commit.quarantined.iter().map(|file| (file, true)));
+    let (mut files, mut quarantined) = (Vec::new(), Vec::new());
+    for (file, is_quarantined) in all {
         let path = dir.join(&file.path);
-        let whole = fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes);
+        let whole = match is_quarantined {
+            false => fs::metadata(&path).is_ok_and(|found| found.len() == file.bytes),
+            true => damage(dir, file).is_ok_and(|damage| damage.is_none()),
+        };
         let read = match file.table {
             Table::Cells if whole => add_cells(&path, &mut cells),
             _ => Ok(()),
@@ -241,7 +250,9 @@ fn read_sealed(
         if whole && read.is_ok() {
             files.push(file.clone());
         } else {
-            let reason = read.err().map_or_else(|| "missing or cut".into(), |e| e.to_string());
+            let reason = read
+                .err()
+                .map_or_else(|| "missing, cut or damaged".into(), |e| e.to_string());
             tracing::warn!(path = %path.display(), reason, "sealed file is set aside");
             quarantined.push(file.clone());
         }
@@ -250,7 +261,8 @@ fn read_sealed(
     (files, quarantined, cells)
 }
 
-fn add_cells(path: &Path, cells: &mut CellTable) -> Result<(), StoreError> {
+/// Adds the cells of a file, all or none.
+pub(crate) fn add_cells(path: &Path, cells: &mut CellTable) -> Result<(), StoreError> {
     let file = File::open(path).at("open", path)?;
     // A file that ends early must not leave half of its cells behind.
     let mut sum = cells.clone();
@@ -290,12 +302,34 @@ fn set_aside(disk: &dyn Disk, loaded: &Loaded, report: &mut RecoveryReport) -> R
     Ok(())
 }
 
-/// Empties `tmp` and removes sealed files that no commit names.
-fn remove_orphans(disk: &dyn Disk, dir: &Path, commit: &Commit) -> Result<u64, StoreError> {
+/// Files that only the commit before the newest names.
+fn retired(loaded: &Loaded) -> Vec<Retired> {
+    let commit = &loaded.newest;
+    let named: HashSet<&str> = commit
+        .files
+        .iter()
+        .chain(&commit.quarantined)
+        .map(|file| file.path.as_str())
+        .collect();
+    let retired = loaded.previous_files.iter();
+    let retired = retired.filter(|file| !named.contains(file.path.as_str()));
+    retired
+        .map(|file| Retired {
+            file: file.clone(),
+            seq: commit.seq,
+            at: commit.sealed_at,
+        })
+        .collect()
+}
+
+/// Empties `tmp` and removes sealed files that no kept commit names.
+fn remove_orphans(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<u64, StoreError> {
+    let commit = &loaded.newest;
     let named: HashSet<PathBuf> = commit
         .files
         .iter()
         .chain(&commit.quarantined)
+        .chain(&loaded.previous_files)
         .map(|file| dir.join(&file.path))
         .collect();
     let mut orphans = BTreeSet::new();

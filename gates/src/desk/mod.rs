@@ -373,7 +373,7 @@ impl DeskHandle {
     }
 
     /// Networks that notices may go to from now on, beside public addresses.
-    pub fn allow_webhooks(&self, networks: Vec<ipnet::IpNet>) {
+    pub fn allow_webhooks(&self, networks: Vec<IpNet>) {
         self.guard.set_allow(networks);
     }
 

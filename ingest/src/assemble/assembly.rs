@@ -152,11 +152,18 @@ impl Assembly {
             mark,
             first_lsn,
             last_lsn: lsn,
+            rooted: false,
         };
         let marks = self.traces.provisional(since);
         marks
             .map(|(id, mark, first_lsn)| (id, patch(mark, first_lsn)))
             .collect()
+    }
+
+    /// Whether a trace is held, or asked for, so that what is known of it may change.
+    #[must_use]
+    pub fn holds(&self, id: &TraceId) -> bool {
+        self.traces.contains(id) || self.late.wants(id)
     }
 
     /// Rows up to `lsn` are being sealed: later changes of their marks become patches.
@@ -355,6 +362,7 @@ impl Assembly {
                 mark: Arc::clone(&mark),
                 first_lsn: trace.first_lsn,
                 last_lsn: self.captured_lsn,
+                rooted: trace.rooted,
             };
             effects.patches.push((id, patch));
         }

@@ -146,6 +146,11 @@ impl Late {
         self
     }
 
+    /// Whether a trace waits for an answer.
+    pub fn wants(&self, id: &TraceId) -> bool {
+        self.wanted.contains_key(id)
+    }
+
     /// Traces that wait for an answer.
     pub fn wanted_len(&self) -> usize {
         self.wanted.len()

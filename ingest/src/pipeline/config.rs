@@ -2,9 +2,10 @@
 
 use crate::assemble::Limits;
 use std::time::Duration;
+use store::Retention;
 
 /// How requests are grouped, published and sealed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PipelineConfig {
     /// Times and limits of trace assembly, and the width of a cell's minute.
     pub assembly: Limits,
@@ -28,6 +29,10 @@ pub struct PipelineConfig {
     pub seal_age: Duration,
     /// After a seal failed, wait this long.
     pub seal_retry: Duration,
+    /// While nothing is sealed, sealed files are looked after this often.
+    pub upkeep_every: Duration,
+    /// How long sealed files are kept.
+    pub retention: Retention,
     /// How long a request is known by its digest.
     pub digest_age: Duration,
     /// Requests known by their digests; beyond, the oldest are forgotten.
@@ -48,6 +53,8 @@ impl Default for PipelineConfig {
             seal_bytes: 64 << 20,
             seal_age: Duration::from_secs(60),
             seal_retry: Duration::from_secs(10),
+            upkeep_every: Duration::from_secs(30),
+            retention: Retention::default(),
             digest_age: Duration::from_secs(24 * 3_600),
             digests_max: 1_000_000,
         }

@@ -92,6 +92,24 @@ pub struct Counters {
     pub seal_bytes: AtomicU64,
     /// Last record that is sealed.
     pub sealed_lsn: AtomicU64,
+    /// Rewrites of sealed files: joined, or long texts left out.
+    pub compactions: AtomicU64,
+    /// Files they read.
+    pub compacted_files: AtomicU64,
+    /// Rows they left out: doubles, and former rows of traces.
+    pub compacted_rows_dropped: AtomicU64,
+    /// Files whose long texts were left out for their age.
+    pub texts_expired_files: AtomicU64,
+    /// Files removed for their age or for want of room.
+    pub expired_files: AtomicU64,
+    /// Their bytes.
+    pub expired_bytes: AtomicU64,
+    /// Steps of upkeep that failed and are tried again.
+    pub upkeep_failures: AtomicU64,
+    /// Time of a step of upkeep.
+    pub upkeep_time: Durations,
+    /// Sealed files that are set aside now.
+    pub quarantined_files: AtomicU64,
     /// Time of a look-up of late spans and evaluations.
     pub lookup_time: Durations,
     /// Look-ups that failed because a file could not be read.

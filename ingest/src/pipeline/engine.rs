@@ -4,21 +4,28 @@ use super::{
     Fault, Settings,
     counters::{Counters, sub},
     error::PipelineError,
-    fold::{Capture, Fold},
+    fold::Fold,
     journal::Event,
     lookup::Job,
+    seal::{Done, Work},
 };
 use crate::assemble::Answer;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
-use proto::release::ReleaseBook;
+use proto::{Nanos, release::ReleaseBook};
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
-use store::{Sealed, Snapshot};
+use store::{Sealed, Snapshot, Upkept};
 use tokio::sync::watch;
 
-pub(super) type SealResult = Result<Sealed, PipelineError>;
+type SealResult = Result<Sealed, PipelineError>;
+
+/// Suspects that are looked at in one step.
+const SUSPECTS_MAX: usize = 16;
 
 pub(super) struct Engine {
     pub fold: Fold,
@@ -28,8 +35,12 @@ pub(super) struct Engine {
     pub settings: watch::Receiver<Settings>,
     pub events: Receiver<Event>,
     pub seal_now: Receiver<()>,
-    pub captures: Sender<Capture>,
-    pub results: Receiver<SealResult>,
+    pub work: Sender<Work>,
+    pub results: Receiver<Done>,
+    /// No once a step of upkeep is in the way of a seal.
+    pub go_on: Arc<AtomicBool>,
+    pub suspects: Receiver<String>,
+    pub upkeep_every: Duration,
     pub lookups: Sender<Job>,
     pub answers: Receiver<Answer>,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
@@ -45,6 +56,10 @@ struct Turn {
     /// A seal was asked for.
     wanted: bool,
     sealing: bool,
+    /// Sealed files are being looked after.
+    keeping: bool,
+    /// They are to be looked after again, by the time of ticks.
+    keep_at: Nanos,
     /// Something is being looked up.
     looking: bool,
     not_before: Option<Instant>,
@@ -66,6 +81,8 @@ impl Engine {
             published: Instant::now(),
             wanted: false,
             sealing: false,
+            keeping: false,
+            keep_at: self.fold.now().plus(self.upkeep_every),
             looking: false,
             not_before: None,
             abandoned: false,
@@ -77,6 +94,7 @@ impl Engine {
                 (turn.changed, turn.published) = (false, Instant::now());
             }
             self.seal_if_due(&mut turn);
+            self.keep_if_idle(&mut turn);
             self.look_up(&mut turn);
             // Nothing to publish: the next tick wakes it.
             let wake = if turn.changed {
@@ -85,7 +103,7 @@ impl Engine {
                 never()
             };
             // Journal and doors wait while seals can't keep up: rows must not pile up in memory.
-            let waits = turn.sealing || turn.not_before.is_some();
+            let waits = turn.sealing || turn.keeping || turn.not_before.is_some();
             let held_up = self.fold.overfull() && waits && !turn.abandoned;
             let events = if held_up { never() } else { self.events.clone() };
             select! {
@@ -100,9 +118,14 @@ impl Engine {
                     turn.changed |= self.take(event)?;
                 }
                 recv(self.results) -> result => match result {
-                    Ok(result) => {
+                    Ok(Done::Sealed(result)) => {
                         turn.sealing = false;
                         self.settle(result, &mut turn)?;
+                        turn.changed = true;
+                    }
+                    Ok(Done::Upkept(result)) => {
+                        turn.keeping = false;
+                        self.kept(result, &mut turn)?;
                         turn.changed = true;
                     }
                     Err(_) => return Ok(()),
@@ -180,10 +203,45 @@ impl Engine {
         if waits || !(turn.wanted || self.fold.wants_seal()) {
             return;
         }
+        if turn.keeping {
+            // Somebody waits, or rows pile up: a rewrite can begin again, but the age of rows alone may wait for it.
+            let hurries = turn.wanted || self.fold.wants_seal_for_size();
+            self.go_on.store(!hurries, Relaxed);
+            return;
+        }
         (turn.wanted, turn.not_before) = (false, None);
         if let Some(capture) = self.fold.capture() {
-            turn.sealing = self.captures.send(capture).is_ok();
+            turn.sealing = self.work.send(Work::Seal(Box::new(capture))).is_ok();
         }
+    }
+
+    /// Has sealed files looked after while there is nothing to seal.
+    fn keep_if_idle(&mut self, turn: &mut Turn) {
+        let is_due = self.fold.now() >= turn.keep_at || !self.suspects.is_empty();
+        if !is_due || turn.keeping || turn.sealing || turn.wanted || turn.not_before.is_some() {
+            return;
+        }
+        let mut task = self.fold.upkeep();
+        task.suspects = self.suspects.try_iter().take(SUSPECTS_MAX).collect();
+        task.suspects.sort_unstable();
+        task.suspects.dedup();
+        self.go_on.store(true, Relaxed);
+        turn.keeping = self.work.send(Work::Upkeep(Box::new(task))).is_ok();
+    }
+
+    fn kept(&mut self, result: Result<Upkept, PipelineError>, turn: &mut Turn) -> Result<(), PipelineError> {
+        turn.keep_at = self.fold.now().plus(self.upkeep_every);
+        match result {
+            Ok(done) => {
+                self.fold.upkept(&done);
+                if done.more {
+                    turn.keep_at = self.fold.now();
+                }
+            }
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => tracing::warn!(%error, "sealed files could not be looked after; it is tried again"),
+        }
+        Ok(())
     }
 
     fn settle(&mut self, result: SealResult, turn: &mut Turn) -> Result<(), PipelineError> {
@@ -199,20 +257,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Waits for the running seal, seals the rest, publishes a last time.
+    /// Waits for the running seal or step of upkeep, seals the rest, publishes a last time.
     fn finish(&mut self, turn: &Turn) -> Result<(), PipelineError> {
-        let mut sealing = turn.sealing;
+        self.go_on.store(false, Relaxed);
+        let mut waiting = turn.sealing || turn.keeping;
         loop {
-            if sealing {
+            if waiting {
                 match self.results.recv() {
-                    Ok(Ok(sealed)) => self.fold.sealed(&sealed),
-                    Ok(Err(error)) => return Err(error),
+                    Ok(Done::Sealed(Ok(sealed))) => self.fold.sealed(&sealed),
+                    Ok(Done::Upkept(Ok(done))) => self.fold.upkept(&done),
+                    Ok(Done::Upkept(Err(error))) if !is_fatal(&error) => {
+                        tracing::warn!(%error, "sealed files could not be looked after");
+                    }
+                    Ok(Done::Sealed(Err(error)) | Done::Upkept(Err(error))) => return Err(error),
                     Err(_) => return Ok(()),
                 }
             }
             self.publish();
-            sealing = match self.fold.capture() {
-                Some(capture) => self.captures.send(capture).is_ok(),
+            waiting = match self.fold.capture() {
+                Some(capture) => self.work.send(Work::Seal(Box::new(capture))).is_ok(),
                 None => return Ok(()),
             };
         }

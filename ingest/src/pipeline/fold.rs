@@ -10,7 +10,7 @@ use crate::assemble::{
     Answer, Asks, Assembly, AssemblyState, Counts, Effects, EvalRow, Tally, evals_to_batch, rows_to_batch,
 };
 use ahash::RandomState;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -18,7 +18,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{LiveBatch, Mark, Marks, MicroBatch, SealInput, Sealed, Snapshot, TraceId};
+use store::{LiveBatch, Mark, Marks, MicroBatch, Patch, SealInput, Sealed, Snapshot, TraceId, Upkeep, Upkept};
 
 /// Form of [`EngineState`]; goes up when it changes.
 const STATE_VERSION: u8 = 3;
@@ -399,6 +399,39 @@ impl Fold {
         if !in_flight.settled.is_empty() {
             let gone = |id: &TraceId, from: u64| from <= in_flight.row_version && in_flight.settled.contains(id);
             self.view.replaced = self.view.replaced.retained(|id, from| !gone(id, *from));
+        }
+    }
+
+    /// What the next step of upkeep shall look at.
+    pub fn upkeep(&self) -> Upkeep {
+        let assembly = &self.assembly;
+        Upkeep {
+            now: assembly.now(),
+            retention: self.config.retention.clone(),
+            // What assembly holds may still learn another color.
+            settled: self.view.patches.retained(|id, _| !assembly.holds(id)),
+            ..Upkeep::default()
+        }
+    }
+
+    /// Sealed files were looked after.
+    pub fn upkept(&mut self, done: &Upkept) {
+        self.flush_cells();
+        self.view.files = Arc::clone(&done.files);
+        for (key, cell) in done.cells_gone.iter() {
+            self.view.cells.apply(&key, cell, -1);
+        }
+        // What was said since then stays.
+        if !done.patches_gone.is_empty() {
+            let gone: HashMap<&TraceId, &Patch, RandomState> =
+                done.patches_gone.iter().map(|(id, patch)| (id, patch)).collect();
+            let stays = |id: &TraceId, patch: &Patch| gone.get(id).is_none_or(|gone| *gone != patch);
+            self.view.patches = self.view.patches.retained(stays);
+        }
+        if !done.replaced_gone.is_empty() {
+            let gone: HashSet<(TraceId, u64), RandomState> = done.replaced_gone.iter().copied().collect();
+            let stays = |id: &TraceId, from: &u64| !gone.contains(&(*id, *from));
+            self.view.replaced = self.view.replaced.retained(stays);
         }
     }
 

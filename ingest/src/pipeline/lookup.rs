@@ -1,7 +1,10 @@
 //! The look-up thread: searches files and live rows for what assembly has forgotten, while the engine goes on. One job
 //! at a time; what is asked meanwhile goes along with the next, so every file is opened once for all of it.
 
-use super::counters::{Counters, add};
+use super::{
+    counters::{Counters, add},
+    suspects::Suspects,
+};
 use crate::assemble::{Answer, Ask, Asks, FoundRows, FoundTrace};
 use ahash::RandomState;
 use arrow::{
@@ -35,6 +38,7 @@ pub(super) struct Job {
 
 pub(super) struct LookupThread {
     pub root: PathBuf,
+    pub suspects: Suspects,
     pub counters: Arc<Counters>,
 }
 
@@ -90,6 +94,9 @@ impl LookupThread {
 
     fn failed(&self, error: &StoreError) {
         add(&self.counters.lookup_failures, 1);
+        if let StoreError::Sealed { path, .. } = error {
+            self.suspects.name(path);
+        }
         tracing::warn!(%error, "sealed files cannot be searched: late spans and evaluations stay rows, without effect on cells");
     }
 

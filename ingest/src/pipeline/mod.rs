@@ -7,6 +7,8 @@
 //!                                                                                    seal                   lookup
 //! ```
 //!
+//! While nothing is to be sealed, the seal thread looks after sealed files ([`store::upkeep`]).
+//!
 //! Every channel is bounded, so whoever is slow pushes back to the doors. Ticks go through the same queues as batches:
 //! what a replay sees is what the engine saw. Nothing reaches the engine before it is on disk.
 
@@ -21,10 +23,12 @@ mod lane;
 mod lookup;
 mod rows;
 mod seal;
+mod suspects;
 
 pub use config::PipelineConfig;
 pub use counters::{Counters, Durations};
 pub use error::PipelineError;
+pub use suspects::Suspects;
 
 use crate::{
     intake::Intake,
@@ -41,7 +45,7 @@ use proto::{Nanos, clock::Clock, release::ReleaseBook};
 use seal::SealThread;
 use std::{
     fmt::Display,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -92,6 +96,8 @@ pub struct Pipeline {
     pub settings: watch::Sender<Settings>,
     /// Why it stopped by itself, if it did: the process should end and start again.
     pub failed: watch::Receiver<Option<Arc<str>>>,
+    /// Where files are named that could not be read.
+    pub suspects: Suspects,
     /// Gone with the pipeline: then a seal that keeps failing holds nobody up.
     seal_now: Option<Sender<()>>,
     orders: Option<Sender<LaneOrder>>,
@@ -114,7 +120,9 @@ pub fn start(
     let journal = store.journal().ok_or(PipelineError::JournalTaken)?;
     let counters = Arc::new(Counters::default());
     let sealing = SealThread::new(store.sealer(), Arc::clone(&counters))?;
+    let (suspects, named) = Suspects::new();
     let looking = LookupThread {
+        suspects: suspects.clone(),
         root: store.sealer().dir().to_owned(),
         counters: Arc::clone(&counters),
     };
@@ -129,6 +137,7 @@ pub fn start(
         read: Arc::clone(&read),
         seal_age: config.seal_age,
     });
+    let go_on = Arc::new(AtomicBool::new(true));
     let (fault_out, failed) = watch::channel(None);
     let fault = Fault(Arc::new(fault_out));
     let (intake, envelopes) = Intake::new(config.queued_requests_max);
@@ -136,7 +145,7 @@ pub fn start(
     let (events_in, events) = bounded(EVENTS_MAX);
     let (done_in, done) = bounded(ENTRIES_MAX);
     let (seal_now, seal_asked) = bounded(1);
-    let (captures_in, captures) = bounded(1);
+    let (work_in, work) = bounded(1);
     let (results_in, results) = bounded(1);
     let (lookups_in, lookups) = bounded(1);
     let (answers_in, answers) = bounded(1);
@@ -150,8 +159,11 @@ pub fn start(
         settings: settings.clone(),
         events,
         seal_now: seal_asked,
-        captures: captures_in,
+        work: work_in,
         results,
+        go_on: Arc::clone(&go_on),
+        suspects: named,
+        upkeep_every: config.upkeep_every,
         lookups: lookups_in,
         answers,
         snapshots: snapshot_out,
@@ -188,7 +200,7 @@ pub fn start(
         })?,
         spawn("journal", &fault, move || journal.run())?,
         spawn("engine", &fault, move || engine.run())?,
-        spawn("seal", &fault, move || sealing.run(captures, results_in))?,
+        spawn("seal", &fault, move || sealing.run(work, results_in, go_on))?,
         spawn("lookup", &fault, move || looking.run(lookups, answers_in))?,
     ];
     Ok(Pipeline {
@@ -197,6 +209,7 @@ pub fn start(
         counters,
         settings: settings_in,
         failed,
+        suspects,
         seal_now: Some(seal_now),
         orders: Some(orders_in),
         threads,

@@ -1,4 +1,4 @@
-//! The sealing thread: one seal at a time, on a small pool of its own, while the engine goes on.
+//! The sealing thread: one seal or one step of upkeep at a time, on a small pool of its own, while the engine goes on.
 
 use super::{
     counters::{Counters, add},
@@ -7,10 +7,13 @@ use super::{
 };
 use crossbeam_channel::{Receiver, Sender};
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Instant,
 };
-use store::{Sealed, Sealer};
+use store::{Sealed, Sealer, Upkeep, Upkept, disk};
 
 /// Threads that write Parquet.
 const SEAL_THREADS: usize = 2;
@@ -31,6 +34,7 @@ impl SealThread {
                 name: "seal",
                 source: std::io::Error::other(e),
             })?;
+        counters.quarantined_files.store(sealer.quarantined()?, Relaxed);
         Ok(Self { pool, sealer, counters })
     }
 
@@ -56,12 +60,52 @@ impl SealThread {
         sealed
     }
 
-    /// Seals what comes until nobody sends or listens any more.
-    pub fn run(self, captures: Receiver<Capture>, results: Sender<Result<Sealed, PipelineError>>) {
-        for capture in &captures {
-            if results.send(self.seal(capture)).is_err() {
+    /// Looks after sealed files, one step; gives a rewrite up once `go_on` says no.
+    fn upkeep(&self, mut task: Upkeep, go_on: &AtomicBool) -> Result<Upkept, PipelineError> {
+        let began = Instant::now();
+        task.space = disk::space(self.sealer.dir())
+            .inspect_err(|error| tracing::warn!(%error, "nobody knows how full the disk is"))
+            .ok();
+        let done = self.sealer.upkeep(&task, &|| go_on.load(Relaxed));
+        let counters = &self.counters;
+        match &done {
+            Ok(done) => {
+                counters.upkeep_time.record(began.elapsed());
+                add(&counters.compactions, u64::from(done.rewritten > 0));
+                add(&counters.compacted_files, done.rewritten);
+                add(&counters.compacted_rows_dropped, done.rows_dropped);
+                add(&counters.texts_expired_files, done.blanked);
+                add(&counters.expired_files, done.removed);
+                add(&counters.expired_bytes, done.removed_bytes);
+                counters.quarantined_files.store(done.quarantined_now, Relaxed);
+            }
+            Err(_) => add(&counters.upkeep_failures, 1),
+        }
+        Ok(done?)
+    }
+
+    /// Does what comes until nobody sends or listens any more.
+    pub fn run(self, work: Receiver<Work>, results: Sender<Done>, go_on: Arc<AtomicBool>) {
+        for work in &work {
+            let done = match work {
+                Work::Seal(capture) => Done::Sealed(self.seal(*capture)),
+                Work::Upkeep(task) => Done::Upkept(self.upkeep(*task, &go_on)),
+            };
+            if results.send(done).is_err() {
                 return;
             }
         }
     }
+}
+
+/// What the engine asks for.
+pub(super) enum Work {
+    Seal(Box<Capture>),
+    Upkeep(Box<Upkeep>),
+}
+
+/// What came of it.
+pub(super) enum Done {
+    Sealed(Result<Sealed, PipelineError>),
+    Upkept(Result<Upkept, PipelineError>),
 }

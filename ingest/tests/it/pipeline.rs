@@ -5,6 +5,7 @@ mod evaluations;
 mod faults;
 mod late;
 pub mod traffic;
+mod upkeep;
 
 use bench::{Bench, Picture, T0};
 use ingest::pipeline::PipelineConfig;

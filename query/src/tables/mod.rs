@@ -6,11 +6,14 @@
 
 mod cells;
 mod live;
+mod opened;
 mod overlay;
 mod prune;
 mod reading;
 mod sealed;
 mod snapshot_table;
+
+pub use opened::Opened;
 
 use crate::View;
 use datafusion::{
@@ -23,10 +26,10 @@ use reading::Reading;
 use snapshot_table::SnapshotTable;
 use std::sync::Arc;
 
-/// A schema with every base table over `view`.
-pub fn register(view: &View, partitions: usize) -> Result<Arc<MemorySchemaProvider>> {
+/// A schema with every base table over `view`, whose files are noted in `opened`.
+pub fn register(view: &View, partitions: usize, opened: &Arc<Opened>) -> Result<Arc<MemorySchemaProvider>> {
     let schema = Arc::new(MemorySchemaProvider::new());
-    let reading = Arc::new(Reading::new(Arc::clone(&view.snapshot)));
+    let reading = Arc::new(Reading::new(Arc::clone(&view.snapshot), Arc::clone(opened)));
     for table in [Table::Spans, Table::Traces, Table::Evals] {
         let provider = SnapshotTable::new(table, Arc::clone(&reading), partitions);
         schema.register_table(table.as_str().to_owned(), Arc::new(provider))?;

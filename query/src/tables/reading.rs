@@ -1,5 +1,6 @@
 //! What the tables of one query know about their snapshot, computed when first needed.
 
+use super::Opened;
 use proto::{Color, layout::Table};
 use std::sync::{Arc, OnceLock};
 use store::{LiveBatch, Patch, SealedFile, Snapshot, overlay::Depth};
@@ -61,15 +62,17 @@ impl Ranges {
 #[derive(Debug)]
 pub struct Reading {
     pub snapshot: Arc<Snapshot>,
+    pub opened: Arc<Opened>,
     patched: OnceLock<Patched>,
     /// Largest value of `replaced`: rows at or above it are nobody's former version.
     replaced_below: OnceLock<u64>,
 }
 
 impl Reading {
-    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+    pub fn new(snapshot: Arc<Snapshot>, opened: Arc<Opened>) -> Self {
         Self {
             snapshot,
+            opened,
             patched: OnceLock::new(),
             replaced_below: OnceLock::new(),
         }

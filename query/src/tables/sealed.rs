@@ -4,6 +4,7 @@
 //! touches are read through an [`OverlayExec`], with only those parts of the filter pushed that no overlay can change.
 
 use super::{
+    opened::Noting,
     overlay::{LSN_COLUMN, OverlayExec, columns_for},
     prune,
     reading::Reading,
@@ -22,6 +23,7 @@ use datafusion::{
     physical_expr::{PhysicalExpr, conjunction_opt, split_conjunction, utils::collect_columns},
     physical_plan::ExecutionPlan,
 };
+use object_store::ObjectStore;
 use proto::layout::Table;
 use std::sync::Arc;
 use store::{SealedFile, overlay::Depth};
@@ -36,6 +38,7 @@ pub struct Request<'a> {
     pub predicate: Option<Arc<dyn PhysicalExpr>>,
     pub parquet: TableParquetOptions,
     pub partitions: usize,
+    pub files: Arc<dyn ObjectStore>,
 }
 
 /// Plans over the sealed files of the table: none, or one for untouched files and one for each depth of overlay.
@@ -53,14 +56,14 @@ pub fn scan(reading: &Arc<Reading>, request: &Request<'_>) -> Result<Vec<Arc<dyn
     for (depth, files) in by_depth.iter().filter(|(_, files)| !files.is_empty()) {
         plans.push(match depth {
             None => {
-                let source = source(request, TableSchema::from(Arc::clone(request.declared)));
+                let source = source(reading, request, TableSchema::from(Arc::clone(request.declared)));
                 read(source, files, request.columns.to_vec(), request.partitions)?
             }
             Some(depth) => Arc::new(OverlayExec::new(
                 request.table,
                 Arc::clone(reading),
                 *depth,
-                read_for_overlay(request, *depth, files)?,
+                read_for_overlay(reading, request, *depth, files)?,
                 Arc::clone(request.wanted),
             )),
         });
@@ -79,18 +82,26 @@ fn touched(reading: &Reading, request: &Request<'_>, file: &SealedFile) -> Optio
         .filter(|depth| wanted().any(|field| depth.touches(request.table, field.name())))
 }
 
-fn source(request: &Request<'_>, schema: TableSchema) -> ParquetSource {
-    ParquetSource::new(schema).with_table_parquet_options(request.parquet.clone())
+fn source(reading: &Reading, request: &Request<'_>, schema: TableSchema) -> ParquetSource {
+    let noting = Noting::new(Arc::clone(&request.files), Arc::clone(&reading.opened));
+    ParquetSource::new(schema)
+        .with_table_parquet_options(request.parquet.clone())
+        .with_parquet_file_reader_factory(Arc::new(noting))
 }
 
-fn read_for_overlay(request: &Request<'_>, depth: Depth, files: &[&SealedFile]) -> Result<Arc<dyn ExecutionPlan>> {
+fn read_for_overlay(
+    reading: &Reading,
+    request: &Request<'_>,
+    depth: Depth,
+    files: &[&SealedFile],
+) -> Result<Arc<dyn ExecutionPlan>> {
     let lsn = Arc::new(Field::new(LSN_COLUMN, DataType::Int64, false));
     let schema = TableSchema::builder(Arc::clone(request.declared))
         .with_table_partition_cols(vec![lsn])
         .build();
     let mut columns = columns_for(request.table, request.columns, depth);
     columns.push(request.declared.fields().len());
-    let mut source = source(request, schema);
+    let mut source = source(reading, request, schema);
     let safe = request.predicate.iter().flat_map(|predicate| {
         split_conjunction(predicate)
             .into_iter()

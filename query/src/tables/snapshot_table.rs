@@ -1,6 +1,7 @@
 //! `spans`, `traces` and `evals`: live rows and sealed files as one table.
 
 use super::{live, reading::Reading, sealed};
+use crate::limits::sealed_url;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::{
@@ -84,6 +85,7 @@ impl TableProvider for SnapshotTable {
                 ..TableParquetOptions::default()
             },
             partitions: self.partitions,
+            files: state.runtime_env().object_store(sealed_url()?)?,
         };
         let mut plans = sealed::scan(&self.reading, &request)?;
         plans.extend(live::scan(

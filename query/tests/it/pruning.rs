@@ -129,6 +129,28 @@ async fn a_quarantined_file_is_an_error_with_its_name() {
     assert!(!failed.is_callers());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_fails_on_a_damaged_file_says_which_it_may_have_been() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = World { traces: 20 }.write(dir.path(), Held::Sealed);
+    let engine = engine(dir.path());
+    let suspects = engine.suspects();
+    let sql = "SELECT count(DISTINCT name), sum(duration_ms), max(span_id), max(start_time) FROM spans";
+    rows(&engine, view(&snapshot), sql).await;
+    crate::error(&engine, view(&snapshot), "SELECT 1 / 0 FROM cells").await;
+    assert!(suspects.borrow().is_empty(), "no file is behind these");
+    let file = snapshot.files.iter().find(|f| f.table == Table::Spans).unwrap();
+    let path = dir.path().join(&file.path);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = 4..bytes.len() / 2;
+    bytes[middle].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    crate::error(&engine, view(&snapshot), sql).await;
+    let named = suspects.borrow().clone();
+    assert!(named.contains(&file.path), "{named:?}");
+    assert!(named.iter().all(|path| path.starts_with("spans/")), "only what it read");
+}
+
 /// The physical plan of `sql`.
 async fn plan(engine: &query::Engine, view: query::View, sql: &str) -> String {
     let explained = rows(engine, view, &format!("EXPLAIN FORMAT INDENT {sql}")).await;

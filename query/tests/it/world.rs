@@ -274,6 +274,7 @@ pub fn write(story: &impl Story, dir: &Path, held: Held) -> Arc<Snapshot> {
                 mark: Arc::clone(mark),
                 first_lsn: *first_lsn,
                 last_lsn: sealed,
+                rooted: true,
             };
             (*id, patch)
         }));

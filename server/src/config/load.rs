@@ -3,7 +3,9 @@
 use super::{
     Config, Problem, Problems,
     address::{self, Door},
-    reading, schemas,
+    reading,
+    retention::retention,
+    schemas,
     section::{Findings, Section},
     sources::Sources,
 };
@@ -28,12 +30,11 @@ use toml::{
 /// The file `serve` reads if it is there and no other is named.
 pub const FILE_DEFAULT: &str = "tracegate.toml";
 /// Sections of the design that are still to come: refused, so that nobody relies on them.
-const NOT_YET: [(&str, &str); 3] = [
+const NOT_YET: [(&str, &str); 2] = [
     (
         "auth",
         "tokens are not built yet: listen on loopback, or put a proxy that asks for them in front",
     ),
-    ("retention", "data are kept until their folder is removed"),
     (
         "notify",
         "follow GET /api/v1/decisions, or take the webhook of the release",
@@ -124,6 +125,9 @@ fn parse_in(text: &str, file: &str, folder: &Path, sources: &mut Sources) -> Res
     }
     if let Some(section) = root.table("server", &mut findings) {
         server(section, &mut config, &mut findings);
+    }
+    if let Some(section) = root.table("retention", &mut findings) {
+        retention(section, &mut config.pipeline.retention, &mut findings);
     }
     if let Some(section) = root.table("attributes", &mut findings) {
         reading::attributes(section, &mut config.read.keys, &mut findings);

@@ -5,6 +5,7 @@ mod load;
 pub mod problem;
 mod reading;
 mod reload;
+mod retention;
 mod schemas;
 mod section;
 mod sources;

@@ -54,6 +54,11 @@ fn time(of: Duration) -> String {
     humantime::format_duration(of).to_string()
 }
 
+fn kept(of: &store::Retention) -> String {
+    let (texts, rows, cells) = (time(of.texts), time(of.rows), time(of.cells));
+    format!("text {texts}, spans {rows}, cells {cells}, disk_max {}", of.disk_max)
+}
+
 impl Config {
     /// What `next` would change about an instance that runs with `self`. Releases are the desk's to compare.
     #[must_use]
@@ -105,6 +110,7 @@ impl Config {
         changes.waits("[server] public_url", url(public_url), url(&next.public_url));
         let (now, then) = (&pipeline.assembly, &next.pipeline.assembly);
         changes.waits("[server] cell_resolution", time(now.resolution), time(then.resolution));
+        changes.waits("[retention]", kept(&pipeline.retention), kept(&next.pipeline.retention));
         changes.waits("[server] trace_quiet", time(now.quiet), time(then.quiet));
         changes
     }

@@ -1,6 +1,7 @@
 use super::*;
 use ingest::read::{ContentConfig, ContentPolicy, ContentRule, ExtraKeys};
 use miette::{GraphicalReportHandler, GraphicalTheme, Report};
+use std::time::Duration;
 
 fn shown(text: &str) -> String {
     let problems = Config::parse(text, "tracegate.toml").unwrap_err();
@@ -46,6 +47,22 @@ fn broken_toml_is_shown_where_it_breaks() {
 }
 
 #[test]
+fn ages_and_shares_that_make_no_sense_are_refused() {
+    for (line, problem) in [
+        ("text = \"10m\"", "`text`: `10m` is less than an hour"),
+        ("spans = \"soon\"", "`spans`: "),
+        ("cells = 400", "`cells` is a text in quotes"),
+        ("disk_max = 80.0", "`disk_max`: 80 is no share above 0 and up to 1"),
+        ("disk_max = 0.0", "`disk_max`: 0 is no share"),
+        ("disk_max = \"80 %\"", "`disk_max`: "),
+        ("traces = \"30d\"", "unknown key `traces` in [retention]"),
+    ] {
+        let shown = shown(&format!("[retention]\n{line}\n"));
+        assert!(shown.contains(problem), "{line}: {shown}");
+    }
+}
+
+#[test]
 fn a_missing_include_is_shown_at_its_line() {
     insta::assert_snapshot!(shown("include = [\"no-such-folder/*.toml\"]\n"));
 }
@@ -63,6 +80,12 @@ public_url = "https://tracegate.internal/"
 cell_resolution = "10s"
 ingest_bytes_max = "64 MiB"
 seal_age = "5m"
+
+[retention]
+text = "36h"
+spans = "14d"
+cells = "500d"
+disk_max = 0.9
 
 [attributes]
 cohort = ["customer.tier"]
@@ -107,6 +130,13 @@ allow = ["127.0.0.0/8"]
         (10, 64 << 20)
     );
     assert_eq!(config.pipeline.seal_age.as_secs(), 300);
+    let hours = |age: Duration| age.as_secs() / 3_600;
+    let kept = &config.pipeline.retention;
+    assert_eq!(
+        (hours(kept.texts), hours(kept.rows), hours(kept.cells)),
+        (36, 14 * 24, 500 * 24)
+    );
+    assert!((kept.disk_max - 0.9).abs() < f64::EPSILON);
     let mut keys = ExtraKeys::default();
     for (column, key) in [
         ("prompt_tokens", "acme.tokens.in"),

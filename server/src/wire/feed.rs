@@ -2,7 +2,7 @@
 
 use super::{impairment::Impairment, measurer::Findings};
 use gates::desk::{GateInput, Provenance, Whence};
-use ingest::door::Door;
+use ingest::{door::Door, pipeline::Counters};
 use proto::{Nanos, clock::Clock};
 use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
@@ -23,6 +23,7 @@ pub(super) struct Feed {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub failed: watch::Receiver<Option<Arc<str>>>,
     pub door: Arc<Door>,
+    pub pipeline: Arc<Counters>,
     pub impairment: Impairment,
     pub clock: Clock,
     pub inputs: watch::Sender<Arc<GateInput>>,
@@ -85,8 +86,9 @@ impl Feed {
         }
         let counters = self.door.counters();
         let requests = counters.grpc_requests.load(Relaxed) + counters.http_requests.load(Relaxed);
-        self.impairment
-            .observe((self.clock)(), requests, counters.shed_requests.load(Relaxed))
+        let quarantined = self.pipeline.quarantined_files.load(Relaxed);
+        let shed = counters.shed_requests.load(Relaxed);
+        self.impairment.observe((self.clock)(), requests, shed, quarantined)
     }
 
     fn publish(&mut self, impaired: &Option<String>) {

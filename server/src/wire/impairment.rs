@@ -23,10 +23,9 @@ pub(super) struct Impairment {
 impl Impairment {
     /// What recovery already found.
     pub fn new(report: &RecoveryReport) -> Self {
-        let lasting = match (report.quarantined.len(), report.lost_records) {
-            (0, 0) => None,
-            (0, records) => Some(format!("{records} acknowledged journal records were lost to damage")),
-            (files, _) => Some(format!("{files} sealed files are quarantined")),
+        let lasting = match report.lost_records {
+            0 => None,
+            records => Some(format!("{records} acknowledged journal records were lost to damage")),
         };
         Self {
             lasting,
@@ -34,11 +33,14 @@ impl Impairment {
         }
     }
 
-    /// Totals of the doors at a time, not more often than needed; the answer in words.
-    pub fn observe(&mut self, now: Nanos, requests: u64, shed: u64) -> Option<String> {
+    /// Totals of the doors at a time, not more often than needed, and files that are set aside now; the answer in words.
+    pub fn observe(&mut self, now: Nanos, requests: u64, shed: u64, quarantined: u64) -> Option<String> {
         self.samples.push_back((now, requests, shed));
         while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, ..)| now.since(*at) >= WINDOW) {
             self.samples.pop_front();
+        }
+        if quarantined > 0 {
+            return Some(format!("{quarantined} sealed files are quarantined"));
         }
         if self.lasting.is_some() {
             return self.lasting.clone();
@@ -63,26 +65,30 @@ mod tests {
     fn shed_traffic_counts_for_a_minute() {
         let mut doors = Impairment::default();
         let at = Nanos::from_secs;
-        assert_eq!(doors.observe(at(0), 0, 0), None);
-        assert_eq!(doors.observe(at(1), 10_000, 99), None, "below 1 %");
-        let said = doors.observe(at(2), 10_100, 150).unwrap();
+        assert_eq!(doors.observe(at(0), 0, 0, 0), None);
+        assert_eq!(doors.observe(at(1), 10_000, 99, 0), None, "below 1 %");
+        let said = doors.observe(at(2), 10_100, 150, 0).unwrap();
         assert!(said.contains("1.5 %"), "{said}");
-        assert!(doors.observe(at(30), 10_200, 150).is_some());
-        assert_eq!(doors.observe(at(120), 20_000, 150), None);
+        assert!(doors.observe(at(30), 10_200, 150, 0).is_some());
+        assert_eq!(doors.observe(at(120), 20_000, 150, 0), None);
     }
 
     #[test]
-    fn damaged_files_count_until_they_are_repaired() {
+    fn quarantined_files_count_for_as_long_as_there_are_any() {
+        let mut doors = Impairment::default();
+        let said = doors.observe(Nanos::from_secs(1), 0, 0, 2).unwrap();
+        assert!(said.contains("2 sealed files are quarantined"), "{said}");
+        assert_eq!(doors.observe(Nanos::from_secs(2), 0, 0, 0), None);
+    }
+
+    #[test]
+    fn lost_records_count_for_good() {
         let report = RecoveryReport {
-            quarantined: vec!["spans/x".to_owned()],
+            lost_records: 3,
             ..RecoveryReport::default()
         };
         let mut doors = Impairment::new(&report);
-        assert!(
-            doors
-                .observe(Nanos::from_secs(1), 0, 0)
-                .unwrap()
-                .contains("quarantined")
-        );
+        let said = doors.observe(Nanos::from_secs(1), 0, 0, 0).unwrap();
+        assert!(said.contains("3 acknowledged"), "{said}");
     }
 }

@@ -4,7 +4,7 @@
 //! delta-packed, dictionaries are tried only where words repeat, and the long texts come last, in LZ4, so that a scan
 //! which does not want them never touches them.
 
-use crate::{disk::DiskFile, words::declared};
+use crate::words::declared;
 use arrow::datatypes::DataType;
 use parquet::{
     basic::{Compression, Encoding, ZstdLevel},
@@ -15,8 +15,10 @@ use parquet::{
     },
     schema::types::ColumnPath,
 };
-use proto::{layout::Table, schema::SCHEMA_VERSION};
-use std::io::{self, Write};
+use proto::{
+    layout::Table,
+    schema::{LONG_TEXTS, SCHEMA_VERSION},
+};
 
 /// Rows in a row group: what one thread of a query reads at a time.
 pub(crate) const ROW_GROUP_ROWS_MAX: usize = 1 << 17;
@@ -36,6 +38,15 @@ const UNIQUE: [&str; 8] = [
     "input",
     "output",
 ];
+
+/// The column whose range a [`crate::SealedFile`] tells.
+pub(crate) const fn time_column(table: Table) -> &'static str {
+    match table {
+        Table::Spans | Table::Traces => "start_time",
+        Table::Evals => "time",
+        Table::Cells => "minute",
+    }
+}
 
 /// Columns a file of `table` is sorted by.
 pub(crate) const fn sort_columns(table: Table) -> &'static [&'static str] {
@@ -79,7 +90,7 @@ pub(crate) fn properties(
             _ if UNIQUE.contains(&name) => props.set_column_dictionary_enabled(path(), false),
             _ => props,
         };
-        if matches!(name, "input" | "output") {
+        if LONG_TEXTS.contains(&name) {
             props = props.set_column_compression(path(), Compression::LZ4_RAW);
         }
         if matches!(name, "start_time" | "time" | "minute" | "route") {
@@ -109,23 +120,5 @@ fn leaves(ty: &DataType) -> i32 {
         DataType::Struct(fields) => fields.iter().map(|f| leaves(f.data_type())).sum(),
         DataType::List(item) | DataType::Map(item, _) => leaves(item.data_type()),
         _ => 1,
-    }
-}
-
-/// Counts bytes on their way into a file.
-pub(crate) struct Counted {
-    pub(crate) file: io::BufWriter<Box<dyn DiskFile>>,
-    pub(crate) bytes: u64,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
     }
 }

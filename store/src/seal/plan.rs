@@ -1,5 +1,6 @@
 //! Which live row goes into which file, and in which order.
 
+use super::file::time_column;
 use crate::{
     Layers, LiveBatch, Marks, TraceId,
     overlay::{current, folded},
@@ -33,7 +34,7 @@ pub(crate) struct Row {
     /// Rank of the route's name; rows without a route come last.
     route: u32,
     /// Start of the span or trace, time of the evaluation.
-    pub(crate) start: i64,
+    start: i64,
     batch: u32,
     row: u32,
 }
@@ -64,19 +65,33 @@ impl Plan {
                 _ => folded(table, &batch.rows, marks)?,
             });
         }
+        let mut plan = Self::unsorted(table, batches)?;
+        let stale = plan.stale();
+        plan.sort(sealed_at, &stale)?;
+        Ok(plan)
+    }
+
+    /// Of rows that lie in files and are read again: all stay, marks are folded in, and the order goes over all of them.
+    pub(crate) fn again(table: Table, batches: Vec<RecordBatch>) -> Result<(Self, Vec<Row>), ArrowError> {
+        let mut plan = Self::unsorted(table, batches)?;
+        plan.sort(Nanos::ZERO, &HashSet::new())?;
+        let mut rows: Vec<Row> = std::mem::take(&mut plan.files).into_values().flatten().collect();
+        rows.sort_unstable();
+        Ok((plan, rows))
+    }
+
+    fn unsorted(table: Table, batches: Vec<RecordBatch>) -> Result<Self, ArrowError> {
         let columns = declared(table)
             .fields()
             .iter()
             .map(|field| Column::of(&batches, field.name(), field.data_type()))
             .collect::<Result<Vec<Column>, ArrowError>>()?;
-        let mut plan = Self {
+        Ok(Self {
             table,
             batches,
             columns,
             files: BTreeMap::new(),
-        };
-        plan.sort(sealed_at)?;
-        Ok(plan)
+        })
     }
 
     fn column(&self, name: &str) -> Option<&Column> {
@@ -84,12 +99,8 @@ impl Plan {
         self.columns.get(index)
     }
 
-    fn sort(&mut self, sealed_at: Nanos) -> Result<(), ArrowError> {
-        let sort_time = if self.table == Table::Evals {
-            "time"
-        } else {
-            "start_time"
-        };
+    fn sort(&mut self, sealed_at: Nanos, stale: &HashSet<(u32, u32)>) -> Result<(), ArrowError> {
+        let sort_time = time_column(self.table);
         let route_ranks = match self.column("route") {
             Some(Column::Words(words, _)) if self.table != Table::Evals => ranks(words),
             _ => Vec::new(),
@@ -102,7 +113,6 @@ impl Plan {
                 .collect(),
             _ => Vec::new(),
         };
-        let stale = self.stale();
         let mut files: BTreeMap<(Color, i64), Vec<Row>> = BTreeMap::new();
         for (b, batch) in self.batches.iter().enumerate() {
             let time = |name: &str| {

@@ -10,3 +10,4 @@ mod power;
 mod rows;
 mod seal;
 mod start;
+mod upkeep;

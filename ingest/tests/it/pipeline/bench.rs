@@ -100,11 +100,12 @@ fn book() -> ReleaseBook {
 }
 
 impl Bench {
-    /// Sealing happens only when asked for.
+    /// Sealing happens only when asked for, and sealed files stay as they are.
     pub fn config() -> PipelineConfig {
         let long = Duration::from_secs(1_000_000);
         PipelineConfig {
             seal_age: long,
+            upkeep_every: long * 1_000,
             tick: Duration::from_millis(2),
             ..PipelineConfig::default()
         }
@@ -295,21 +296,25 @@ impl Bench {
         let sealed = files.flat_map(|f| {
             let file = std::fs::File::open(self.dir.path().join(&f.path)).unwrap();
             let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
-            reader.map(|rows| (rows.unwrap(), f.lsn_max)).collect::<Vec<_>>()
+            reader.map(|rows| (rows.unwrap(), f.lsn_max, true)).collect::<Vec<_>>()
         });
         let live = match table {
             Table::Spans => &snapshot.spans,
             Table::Evals => &snapshot.evals,
             Table::Traces | Table::Cells => &snapshot.traces,
         };
-        let live = live.iter().map(|b| (b.rows.clone(), b.lsn));
+        let live = live.iter().map(|b| (b.rows.clone(), b.lsn, false));
         let mut seen = Vec::new();
-        for (rows, lsn) in sealed.chain(live) {
+        for (rows, lsn, is_sealed) in sealed.chain(live) {
             let rows = match table {
                 Table::Traces => overlay::current(&rows, lsn, &snapshot.replaced).unwrap(),
                 _ => {
-                    let mark = |id: &_| snapshot.marks.get(id).cloned();
-                    overlay::marked(table, &rows, None, snapshot.marks.depth(), &mark).unwrap()
+                    let patch = |id: &_| snapshot.patches.get(id).map(|patch| Arc::clone(&patch.mark));
+                    let mark = |id: &_| match is_sealed {
+                        true => patch(id),
+                        false => snapshot.marks.get(id).cloned(),
+                    };
+                    overlay::marked(table, &rows, None, overlay::Depth::Spans, &mark).unwrap()
                 }
             };
             for row in 0..rows.num_rows() {
