@@ -36,6 +36,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Room of the file system that a folder lies on.
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        space(dir)
+    }
 }
 
 /// The file system itself.
@@ -94,6 +98,14 @@ impl Disk for LocalDisk {
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
+    }
+}
+
+impl Space {
+    /// Bytes that can still be taken.
+    #[must_use]
+    pub const fn free(&self) -> u64 {
+        self.total.saturating_sub(self.used)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     lock::Lock,
 };
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -110,8 +111,9 @@ impl Journal {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let written =
-            record::encode(batch, self.durable_lsn, &mut self.plain, &mut buffer).and_then(|()| self.write(&buffer));
+        let written = record::encode(batch, self.durable_lsn, &mut self.plain, &mut buffer)
+            .and_then(|()| self.keep_reserve(buffer.len() as u64))
+            .and_then(|()| self.write(&buffer));
         let bytes = buffer.len() as u64;
         self.buffer = buffer;
         for kept in [&mut self.buffer, &mut self.plain] {
@@ -121,6 +123,17 @@ impl Journal {
         written?;
         self.next_lsn += 1;
         Ok(bytes)
+    }
+
+    /// Refuses what would use up the room that seals and decisions need.
+    fn keep_reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        // a file system that does not tell is written to until it refuses
+        match self.disk.space(&self.dir) {
+            Ok(space) if space.free() < RESERVE_BYTES + bytes => {
+                Err(io::Error::from(io::ErrorKind::StorageFull)).at("keep the reserve beside", &self.dir)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -188,6 +201,10 @@ impl Journal {
         trim(self.disk.as_ref(), &self.dir, upto_lsn)
     }
 }
+
+/// Left free by the journal, bytes: when requests have filled the disk, rows can still be sealed (which gives room back),
+/// and decisions and notices still be written.
+pub const RESERVE_BYTES: u64 = 64 << 20;
 
 /// Either encoding buffer is kept between records up to this size: 8 MiB.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;

@@ -9,7 +9,11 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
-use store::disk::{Disk, DiskFile, LocalDisk};
+use store::{
+    Space,
+    disk::{Disk, DiskFile, LocalDisk},
+    journal::RESERVE_BYTES,
+};
 
 /// What happens at a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub enum Fault {
     SyncError,
     /// The next write at or after this step finds the disk full after half of its bytes, once.
     Full,
+    /// From this step on there is no room but what is held in reserve.
+    Low,
 }
 
 #[derive(Debug, Default)]
@@ -69,6 +75,10 @@ impl FaultyDisk {
     pub fn arm(&self, steps: u64, fault: Fault) {
         let mut model = self.0.lock().unwrap();
         model.fault = Some((model.step + steps, fault));
+    }
+
+    pub fn disarm(&self) {
+        self.0.lock().unwrap().fault = None;
     }
 
     pub fn syncs(&self) -> u64 {
@@ -209,6 +219,20 @@ impl Disk for FaultyDisk {
             self.named(Change::Mkdir(path.to_owned()));
         }
         Ok(())
+    }
+
+    fn space(&self, dir: &Path) -> io::Result<Space> {
+        let model = self.0.lock().unwrap();
+        let found = LocalDisk.space(dir)?;
+        let low = matches!(model.fault, Some((step, Fault::Low)) if model.step >= step);
+        Ok(if low {
+            Space {
+                used: found.total - RESERVE_BYTES,
+                ..found
+            }
+        } else {
+            found
+        })
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

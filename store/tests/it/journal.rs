@@ -275,6 +275,24 @@ fn a_full_disk_refuses_one_record_and_takes_it_later() {
 }
 
 #[test]
+fn the_last_room_of_a_disk_is_left_to_seals_and_decisions() {
+    let (dir, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
+    let mut journal = journal(dir.path(), on(disk.clone()));
+    let (mut rng, mut spans) = (rng(12), 0);
+    let batches: Vec<_> = (1..=2).map(|lsn| micro(&mut rng, lsn, &mut spans)).collect();
+    journal.append(&batches[0]).unwrap();
+    journal.sync().unwrap();
+    disk.arm(0, Fault::Low);
+    let full = journal.append(&batches[1]).unwrap_err();
+    assert!(full.is_full() && !full.is_fatal(), "{full}");
+    disk.disarm();
+    journal.append(&batches[1]).unwrap();
+    journal.sync().unwrap();
+    drop(journal);
+    assert_eq!(replay(dir.path(), options()).unwrap().0, batches);
+}
+
+#[test]
 fn records_out_of_turn_are_refused() {
     let (dir, batches) = written(9, 3, options());
     let mut journal = journal(dir.path(), options());
