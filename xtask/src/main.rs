@@ -77,7 +77,7 @@ enum Command {
     },
     /// What takes hours on purpose: many kills, power cuts, orders of arrival, changed bytes, a long overload
     #[command(after_help = "Examples:\n  cargo xtask soak\n  cargo xtask soak kill overload\n\n\
-        Parts: kill, power, order, bytes, life, overload. Every failure prints the seed that repeats it.")]
+        Parts: kill, power, order, bytes, life, overload, scale. Every failure prints the seed that repeats it.")]
     Soak {
         /// Which parts; all by default
         #[arg(value_enum)]

@@ -25,12 +25,10 @@ const CASES: [(&str, &[&str]); 8] = [
         "8 KB of text, kept, 64 a request",
         &["--spans", "64", "--text", "8192", KEPT],
     ),
-    ("small, 512 a request, HTTP", &["--spans", "512", HTTP]),
+    ("small, 512 a request, HTTP", &["--spans", "512", "--over-http"]),
 ];
-/// Stands for a configuration that keeps texts.
+/// Stands for a configuration that keeps texts, which only our side has.
 const KEPT: &str = "kept";
-/// Stands for OTLP/HTTP, which only our side is asked for.
-const HTTP: &str = "http";
 /// Core of the server, and of the load generator.
 const CORES: [&str; 2] = ["0", "1"];
 
@@ -61,8 +59,7 @@ pub(crate) fn run(steps: &mut Steps, rounds: u32, seconds: u32) {
                     for option in options {
                         match *option {
                             KEPT if side == 0 => command.arg("--config").arg(&kept),
-                            HTTP if side == 0 => command.arg("--over-http"),
-                            KEPT | HTTP => &mut command,
+                            KEPT => &mut command,
                             other => command.arg(other),
                         };
                     }

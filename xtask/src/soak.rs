@@ -18,6 +18,8 @@ pub(crate) enum Part {
     Life,
     /// More than the machine can take, for two minutes.
     Overload,
+    /// Pairs, sessions and guards of a million traces.
+    Scale,
 }
 
 /// Package, filter of its tests, and what tells them to go on.
@@ -32,6 +34,7 @@ impl Part {
             Self::Bytes => ("ingest", "fuzzed::", &[("FUZZ_ROUNDS", "1000000")]),
             Self::Life => ("gates", "model::", &[("TRACEGATE_MODEL_CASES", "100000")]),
             Self::Overload => ("server", "overload::", &[("OVERLOAD_SECONDS", "120")]),
+            Self::Scale => ("query", "measure::scale::", &[]),
         }
     }
 }
@@ -49,6 +52,7 @@ pub(crate) fn run(steps: &mut Steps, parts: &[Part]) {
             "it",
             filter,
             "--",
+            "--include-ignored",
             "--nocapture",
         ]);
         command.envs(told.iter().copied());

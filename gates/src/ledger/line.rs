@@ -46,8 +46,7 @@ pub(super) fn enqueue(
 /// Whether a notice of `newer` makes an undelivered one of `older` void. Movements of the whole route do; a fallback
 /// moves one cohort only, so it leaves others standing; what moves nothing (hold, settle, escalate) waits its turn, lest a
 /// rollback be lost behind it. A person's hold takes out what sends green more, too ([`super::Entry::calls_back`]).
-#[must_use]
-pub fn supersedes(newer: Action, older: Action) -> bool {
+fn supersedes(newer: Action, older: Action) -> bool {
     match newer {
         Action::Rollback => true,
         Action::Promote | Action::Advance => older != Action::Fallback,

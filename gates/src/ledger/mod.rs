@@ -11,7 +11,6 @@ mod packed;
 mod rows;
 
 use line::enqueue;
-pub use line::supersedes;
 pub use packed::Packed;
 pub use rows::{Actor, DecisionRow, DeliveryRow, DeliveryState, Freeze, PersonAct, ReleaseRow};
 
@@ -180,7 +179,7 @@ impl Ledger {
 
     /// Writes a release and the decisions that led to its state, in one transaction. `build` is called once per
     /// decision with its place, in order; it returns what to write there. A movement makes older undelivered notices of
-    /// the route void (see [`supersedes`]).
+    /// the route void (see `line`).
     ///
     /// # Errors
     /// If the disk fails; then nothing was written.

@@ -1,6 +1,7 @@
 //! `GET /metrics`: what is counted, as Prometheus reads it. Everything is read when asked; nothing is counted twice.
 
 mod runtime;
+mod upkeep;
 
 use super::Api;
 use crate::config::Reloads;
@@ -472,59 +473,6 @@ impl Ingest {
             get(&disk.seal_failures),
         )?;
         durations(out, "seal_seconds", "time of a seal", &disk.seal_time)
-    }
-
-    fn upkeep(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let disk = &self.pipeline;
-        counter(
-            out,
-            "compactions",
-            "rewrites of sealed files, to join them or to leave old texts out",
-            get(&disk.compactions),
-        )?;
-        counter(
-            out,
-            "compacted_files",
-            "sealed files that were rewritten",
-            get(&disk.compacted_files),
-        )?;
-        counter(
-            out,
-            "compacted_rows_dropped",
-            "doubled rows, and replaced rows of traces, that a rewrite left out",
-            get(&disk.compacted_rows_dropped),
-        )?;
-        counter(
-            out,
-            "texts_expired_files",
-            "sealed files whose long texts were left out for their age",
-            get(&disk.texts_expired_files),
-        )?;
-        counter(
-            out,
-            "expired_files",
-            "sealed files removed for their age or for want of room",
-            get(&disk.expired_files),
-        )?;
-        counter(out, "expired_bytes", "their bytes", get(&disk.expired_bytes))?;
-        counter(
-            out,
-            "upkeep_failures",
-            "steps of compaction and retention that failed and are tried again",
-            get(&disk.upkeep_failures),
-        )?;
-        gauge(
-            out,
-            "quarantined_files",
-            "sealed files set aside because they are missing or damaged",
-            get(&disk.quarantined_files),
-        )?;
-        durations(
-            out,
-            "upkeep_seconds",
-            "time of a step of compaction and retention",
-            &disk.upkeep_time,
-        )
     }
 }
 

@@ -52,8 +52,8 @@ struct Args {
     /// Send OTLP/HTTP to this address instead
     #[arg(long, value_name = "ADDRESS")]
     http: Option<SocketAddr>,
-    /// With --serve: send OTLP/HTTP
-    #[arg(long, requires = "serve")]
+    /// With --serve or --rotel: send OTLP/HTTP
+    #[arg(long, conflicts_with_all = ["grpc", "http"])]
     over_http: bool,
     /// With --serve: its configuration file
     #[arg(long, value_name = "FILE", requires = "serve")]
