@@ -17,7 +17,7 @@ pub struct GateInput {
     /// What keeps the numbers from being trusted (an ingest outage, shed traffic above 1 %, quarantined files), in words:
     /// every verdict is then inconclusive. The breaker still works.
     pub impaired: Option<String>,
-    /// What rows were asked for, by release (see [`proto::measure`] and [`DeskHandle::plans`]).
+    /// What rows were asked for, by release (see [`proto::measure`] and [`super::DeskHandle::plans`]).
     pub measured: Arc<BTreeMap<String, Arc<Measured>>>,
     /// Paths that served lately, as the rows show them; `None` while nobody has looked.
     pub seen: Option<Arc<Vec<SeenPath>>>,
