@@ -27,7 +27,7 @@ use std::{
     },
     time::Duration,
 };
-use store::{LiveBatch, Snapshot, Store, StoreOptions, overlay};
+use store::{LiveBatch, Retention, Snapshot, Store, StoreOptions, overlay};
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, sync::watch};
 
@@ -100,10 +100,14 @@ fn book() -> ReleaseBook {
 }
 
 impl Bench {
-    /// Sealing happens only when asked for, and sealed files stay as they are.
+    /// Sealing happens only when asked for, and sealed files stay as they are, however full this machine's disk is.
     pub fn config() -> PipelineConfig {
         let long = Duration::from_secs(1_000_000);
         PipelineConfig {
+            retention: Retention {
+                disk_max: 1.0,
+                ..Retention::default()
+            },
             seal_age: long,
             upkeep_every: long * 1_000,
             tick: Duration::from_millis(2),
