@@ -4,14 +4,15 @@
 //! newest cannot be read, the one before it counts, and the journal still holds every record after that one.
 //!
 //! ```text
-//! frame( version u8 | zstd( body length u32 | body (postcard) | state of the engine ) )
+//! frame( version u8 | zstd( body, by postcard ) )
 //! ```
 
 use crate::{
     Patch, SealedFile, TraceId,
     disk::Disk,
     error::{At, StoreError},
-    frame::{self, Fields},
+    frame,
+    state::{self, StateFile},
 };
 use proto::{Nanos, layout};
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use std::{
 };
 
 const MAGIC: [u8; 4] = *b"TGC1";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const ZSTD_LEVEL: i32 = 1;
 /// Commit records that stay.
 pub(crate) const KEPT: usize = 2;
@@ -40,8 +41,8 @@ pub(crate) struct Commit {
     /// Sorted by trace id, so that equal commits are equal bytes.
     pub(crate) patches: Vec<(TraceId, Patch)>,
     pub(crate) replaced: Vec<(TraceId, u64)>,
-    #[serde(skip)]
-    pub(crate) state: Vec<u8>,
+    /// What a restart needs.
+    pub(crate) state: StateFile,
 }
 
 fn unreadable(reason: impl ToString) -> StoreError {
@@ -54,11 +55,7 @@ fn unreadable(reason: impl ToString) -> StoreError {
 impl Commit {
     fn encode(&self) -> Result<Vec<u8>, StoreError> {
         let body = postcard::to_stdvec(self).map_err(unreadable)?;
-        let mut plain = Vec::with_capacity(4 + body.len() + self.state.len());
-        plain.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        plain.extend_from_slice(&body);
-        plain.extend_from_slice(&self.state);
-        let packed = zstd::encode_all(plain.as_slice(), ZSTD_LEVEL).map_err(unreadable)?;
+        let packed = zstd::encode_all(body.as_slice(), ZSTD_LEVEL).map_err(unreadable)?;
         let mut out = Vec::with_capacity(frame::HEADER + 1 + packed.len());
         let at = frame::begin(&mut out);
         out.push(VERSION);
@@ -81,15 +78,8 @@ impl Commit {
         let [VERSION, packed @ ..] = payload else {
             return Err(unreadable("unknown version"));
         };
-        let plain = zstd::decode_all(packed).map_err(unreadable)?;
-        let mut fields = Fields(&plain);
-        let body = fields
-            .u32()
-            .and_then(|len| fields.bytes(len as usize))
-            .ok_or_else(|| unreadable("it ends early"))?;
-        let mut commit: Self = postcard::from_bytes(body).map_err(unreadable)?;
-        commit.state = fields.0.to_vec();
-        Ok(Some(commit))
+        let body = zstd::decode_all(packed).map_err(unreadable)?;
+        postcard::from_bytes(&body).map(Some).map_err(unreadable)
     }
 
     /// Writes the record so that after a cut it is there as a whole or not at all; returns its size in bytes.
@@ -102,6 +92,8 @@ impl Commit {
             let mut file = disk.create(&tmp).at("create", &tmp)?;
             file.write_all(&bytes).at("write to", &tmp)?;
             file.sync().synced(&tmp)?;
+            // The state that it names lies in the same folder, and must be there before it.
+            disk.sync_dir(&dir).synced(&dir)?;
             disk.rename(&tmp, &path).at("rename to", &path)
         };
         written().inspect_err(|_| _ = disk.remove(&tmp))?;
@@ -148,29 +140,40 @@ pub(crate) struct Loaded {
     pub(crate) newest: Commit,
     /// False in a new data directory.
     pub(crate) found: bool,
+    /// What the newest names.
+    pub(crate) state: Vec<u8>,
     /// Files of the record before it: needed if the newest cannot be read the next time.
     pub(crate) previous_files: Vec<SealedFile>,
+    /// Seal that wrote the state of that record.
+    pub(crate) previous_state: u64,
     /// Newer records that cannot be read.
     pub(crate) damaged: Vec<PathBuf>,
 }
 
-/// Reads the newest commit record that can be read.
-pub(crate) fn load(root: &Path) -> Result<Loaded, StoreError> {
+/// Reads the newest commit record that can be read; `with_state`, the newest whose state can be read as well.
+pub(crate) fn load(root: &Path, with_state: bool) -> Result<Loaded, StoreError> {
     let records = list(root)?;
     let mut loaded = Loaded::default();
     for (_, path) in records.iter().rev() {
         let bytes = fs::read(path).at("read", path)?;
-        match Commit::decode(&bytes)? {
-            Some(commit) if !loaded.found => {
-                loaded.newest = commit;
-                loaded.found = true;
-            }
-            Some(commit) => {
+        let commit = Commit::decode(&bytes)?;
+        if loaded.found {
+            if let Some(commit) = commit {
+                loaded.previous_state = commit.state.seq;
                 loaded.previous_files = commit.files;
                 loaded.previous_files.extend(commit.quarantined);
-                break;
             }
-            None if loaded.found => break,
+            break;
+        }
+        let state = match &commit {
+            Some(commit) if with_state => state::read(root, commit.state)?,
+            _ => Some(Vec::new()),
+        };
+        match commit.zip(state) {
+            Some((commit, state)) => {
+                (loaded.newest, loaded.state) = (commit, state);
+                loaded.found = true;
+            }
             None => {
                 tracing::warn!(path = %path.display(), "commit record is damaged");
                 loaded.damaged.push(path.clone());

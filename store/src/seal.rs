@@ -20,6 +20,7 @@ use crate::{
     error::{At, StoreError},
     journal,
     lock::Lock,
+    state::{self, State, StateFile},
 };
 use arrow::array::RecordBatch;
 use hashbrown::HashMap;
@@ -69,8 +70,8 @@ pub struct SealInput {
     pub patches: Layers<TraceId, Patch>,
     /// All replacements of trace rows that hold from now on.
     pub replaced: Layers<TraceId, u64>,
-    /// What the engine needs at a restart, handed back as it is.
-    pub state: Vec<u8>,
+    /// What the engine needs at a restart.
+    pub state: Option<Arc<dyn State>>,
 }
 
 /// A finished seal.
@@ -84,7 +85,7 @@ pub struct Sealed {
     pub files: Arc<Vec<SealedFile>>,
     /// Those of this seal.
     pub added: Vec<SealedFile>,
-    /// Size of the commit record, bytes.
+    /// Size of the commit record and of the state that it names, bytes.
     pub commit_bytes: u64,
     /// Journal segments removed.
     pub segments_removed: u64,
@@ -114,6 +115,8 @@ pub(crate) struct Head {
     pub(crate) lsn: u64,
     pub(crate) files: Arc<Vec<SealedFile>>,
     pub(crate) quarantined: Vec<SealedFile>,
+    /// Seals that wrote the states of the newest commit record and of the one before.
+    pub(crate) states: [u64; 2],
     /// Files that are named no more, and still there.
     pub(crate) retired: Vec<Retired>,
     /// Of files that this process rewrote: patches whose records overlap theirs and are no reason to do it again.
@@ -178,13 +181,14 @@ impl Sealer {
         match &sealed {
             Ok((sealed, _)) => {
                 head.seq = sealed.seq;
+                head.states = [sealed.seq, head.states[0]];
                 head.files = Arc::clone(&sealed.files);
             }
             Err(e) => head.poisoned = e.is_fatal(),
         }
         let (mut sealed, previous_lsn) = sealed?;
         head.lsn = sealed.lsn;
-        sealed.segments_removed = inner.drop_old(previous_lsn);
+        sealed.segments_removed = inner.drop_old(previous_lsn, head.states);
         inner.sweep(&mut head, sealed_at);
         Ok(sealed)
     }
@@ -209,8 +213,13 @@ impl Sealer {
 }
 
 impl Inner {
-    fn seal(&self, head: &Head, input: SealInput) -> Result<(Sealed, u64), StoreError> {
+    fn seal(&self, head: &Head, mut input: SealInput) -> Result<(Sealed, u64), StoreError> {
         let SealInput { lsn, sealed_at, .. } = input;
+        // First, and let go of: as long as it is shared, whoever changes what it holds has to copy it.
+        let state = match input.state.take() {
+            Some(state) => state::write(self.disk.as_ref(), &self.root, head.seq + 1, state.as_ref())?,
+            None => StateFile::default(),
+        };
         let plan = |table, live: &[LiveBatch]| {
             Plan::new(table, live, &input.marks, &input.replaced, sealed_at).map(|plan| (table, plan))
         };
@@ -249,7 +258,7 @@ impl Inner {
             quarantined: head.quarantined.clone(),
             patches: input.patches.iter().map(|(id, p)| (*id, p.clone())).collect(),
             replaced: input.replaced.iter().map(|(id, from)| (*id, *from)).collect(),
-            state: input.state,
+            state,
         };
         commit.patches.sort_unstable_by_key(|(id, _)| *id);
         commit.replaced.sort_unstable_by_key(|(id, _)| *id);
@@ -264,7 +273,7 @@ impl Inner {
             lsn,
             files: Arc::new(commit.files),
             added,
-            commit_bytes,
+            commit_bytes: commit_bytes + state.bytes,
             segments_removed: 0,
         };
         Ok((sealed, head.lsn))
@@ -347,9 +356,10 @@ impl Inner {
     }
 
     /// Removes commit records and journal segments that no restart needs any more. What stays is tried again next time.
-    pub(crate) fn drop_old(&self, previous_lsn: u64) -> u64 {
+    pub(crate) fn drop_old(&self, previous_lsn: u64, states: [u64; 2]) -> u64 {
         let journal = self.root.join(layout::JOURNAL);
         commit::drop_old(self.disk.as_ref(), &self.root)
+            .and_then(|()| state::drop_old(self.disk.as_ref(), &self.root, states))
             .and_then(|()| journal::trim(self.disk.as_ref(), &journal, previous_lsn))
             .unwrap_or_else(|reason| {
                 tracing::warn!(%reason, "old commit records or journal segments could not be removed");

@@ -10,6 +10,7 @@ use crate::{
     live,
     lock::Lock,
     seal::{Head, Retired},
+    state,
     upkeep::damage,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -103,7 +104,7 @@ impl Store {
             disk.create_dir(&folder).at("create folder", &folder)?;
         }
         disk.sync_dir(dir).synced(dir)?;
-        let loaded = commit::load(dir)?;
+        let loaded = commit::load(dir, true)?;
         let mut report = RecoveryReport {
             commit_seq: loaded.newest.seq,
             ..RecoveryReport::default()
@@ -133,6 +134,7 @@ impl Store {
             lsn: loaded.newest.lsn,
             files: Arc::clone(&files),
             quarantined,
+            states: [loaded.newest.state.seq, loaded.previous_state],
             retired: retired(&loaded),
             folded: hashbrown::HashMap::new(),
             poisoned: false,
@@ -141,7 +143,7 @@ impl Store {
         let recovered = Recovered {
             lsn: base.lsn,
             base,
-            state: loaded.found.then_some(loaded.newest.state),
+            state: loaded.found.then_some(loaded.state),
             records: scan.replay,
             report,
         };
@@ -172,7 +174,7 @@ impl Store {
         loop {
             turn += 1;
             let read = read_only(dir);
-            let moved_on = || commit::load(dir).map(|now| now.newest.seq);
+            let moved_on = || commit::load(dir, false).map(|now| now.newest.seq);
             match read {
                 Ok((snapshot, seq)) if turn == READ_ONLY_TURNS || moved_on()? == seq => {
                     return Ok(snapshot);
@@ -188,7 +190,7 @@ impl Store {
 const READ_ONLY_TURNS: u32 = 5;
 
 fn read_only(dir: &Path) -> Result<(Snapshot, u64), StoreError> {
-    let loaded = commit::load(dir)?;
+    let loaded = commit::load(dir, false)?;
     let mut report = RecoveryReport::default();
     let (files, _, cells) = read_sealed(dir, &loaded.newest, &mut report);
     let mut snapshot = snapshot_of(&loaded.newest, Arc::new(files), cells);
@@ -336,6 +338,7 @@ fn remove_orphans(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<u64, S
     for folder in Table::ALL.iter().map(|t| t.as_str()).chain([layout::TMP]) {
         collect(&dir.join(folder), &mut orphans)?;
     }
+    state::drop_old(disk, dir, [commit.state.seq, loaded.previous_state])?;
     let mut removed = 0;
     for path in orphans.iter().filter(|path| !named.contains(*path)) {
         disk.remove(path).at("remove", path)?;

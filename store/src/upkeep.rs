@@ -324,7 +324,8 @@ impl Inner {
         }
         step.done.patches_gone = leftover.patches;
         step.done.replaced_gone = leftover.replaced;
-        self.drop_old(head.lsn);
+        head.states = [head.states[0]; 2];
+        self.drop_old(head.lsn, head.states);
         self.sweep(head, task.now);
         Ok(())
     }

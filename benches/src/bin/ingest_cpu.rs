@@ -42,6 +42,9 @@ struct Args {
     /// Where the data directory is made, and removed afterwards
     #[arg(long, default_value = "target")]
     dir: PathBuf,
+    /// Unsealed rows are sealed at about so many MiB of memory; as configured, if not given
+    #[arg(long)]
+    seal_mib: Option<usize>,
     /// Seed of all ids
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -64,7 +67,11 @@ fn main() -> Result<(), Failure> {
         Nanos(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
     });
     let read = Arc::new(ReadConfig::default());
-    let pipeline = pipeline::start(store, recovered, PipelineConfig::default(), read, book, clock)?;
+    let mut config = PipelineConfig::default();
+    if let Some(mib) = args.seal_mib {
+        config.seal_bytes = mib << 20;
+    }
+    let pipeline = pipeline::start(store, recovered, config, read, book, clock)?;
     let acked = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let until = began + Duration::from_secs(args.seconds);
@@ -106,8 +113,23 @@ fn main() -> Result<(), Failure> {
         "ingest           {cost:>7.3} us a span, {:.0} spans a CPU-second",
         1e6 / cost
     );
+    let (seals, bytes) = (&pipeline.counters.seals, &pipeline.counters.seal_bytes);
+    println!(
+        "{} seals, {:.0} MiB written by them, peak {} MiB resident",
+        seals.load(Ordering::Relaxed),
+        bytes.load(Ordering::Relaxed) as f64 / f64::from(1 << 20),
+        peak_resident()? >> 10,
+    );
     drop(pipeline);
     Ok(())
+}
+
+/// The most memory that this process had, KiB, as the kernel counts.
+fn peak_resident() -> Result<u64, Failure> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(number.ok_or("/proc/self/status has no VmHWM")?.trim().parse()?)
 }
 
 /// User and system time of the threads of this process so far, seconds.

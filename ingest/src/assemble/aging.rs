@@ -157,14 +157,14 @@ impl Assembly {
 
     /// Forgets a trace; what it still has to have admitted waits as plain counts.
     pub(super) fn forget(&mut self, id: TraceId) {
-        let Some(trace) = self.traces.remove(&id) else {
+        let Some(parting) = self.traces.remove(&id) else {
             return;
         };
         self.links.forget(id);
-        self.late.forgot(&id, trace.touched, self.limits.late.forgotten_max);
-        if let (false, Some(charged), Some(at)) = (trace.admitted, &trace.charged, trace.admit_at) {
+        self.late.forgot(&id, parting.touched, self.limits.late.forgotten_max);
+        if let Some((at, charged)) = parting.waits {
             let second = Self::admission_second(at);
-            self.waiting.entry(second).or_default().add(charged, false, 1);
+            self.waiting.entry(second).or_default().add(&charged, false, 1);
         }
     }
 

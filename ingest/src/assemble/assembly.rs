@@ -113,9 +113,7 @@ impl Assembly {
             };
             let inner = Arc::make_mut(&mut trace);
             inner.queued = None;
-            for span in &mut inner.spans {
-                span.labels = this.labels.share((*span.labels).clone());
-            }
+            inner.spans.relabel(|labels| this.labels.share(labels.clone()));
             match trace.closed {
                 Some((at, _)) => closed.push((at, id)),
                 None => this.counts.open += 1,

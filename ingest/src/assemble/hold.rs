@@ -4,10 +4,14 @@
 //! [`Limits::awake_max`](super::Limits) the ones that woke first are packed: numbers as varints, words shared. What is
 //! asleep is woken by its next span or when it is due. Sleeping changes no result, only memory.
 
-use super::{span::Labels, trace::Trace};
+use super::{
+    outcome::Outcome,
+    spans::{Onto, PackedSpans},
+    trace::Trace,
+};
 use ahash::RandomState;
 use hashbrown::HashMap;
-use postcard::ser_flavors::Flavor;
+use proto::Nanos;
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
 use store::{Mark, TraceId};
@@ -15,41 +19,12 @@ use store::{Mark, TraceId};
 /// A packed trace. Immutable, so a capture shares it.
 #[derive(Debug)]
 pub(super) struct Asleep {
-    /// Distinct labels of its spans; the bytes hold indices.
-    labels: Words,
+    spans: Arc<PackedSpans>,
     /// Its mark, and that of what the cells hold of it.
     marks: [Option<Arc<Mark>>; 2],
+    /// All the rest.
     bytes: Box<[u8]>,
-    /// What a capture asks of every trace.
     glance: Glance,
-}
-
-/// Labels of the spans of one trace: most have one.
-#[derive(Debug)]
-enum Words {
-    One(Arc<Labels>),
-    Many(Box<[Arc<Labels>]>),
-}
-
-impl Words {
-    fn all(&self) -> &[Arc<Labels>] {
-        match self {
-            Self::One(labels) => std::slice::from_ref(labels),
-            Self::Many(labels) => labels,
-        }
-    }
-}
-
-impl From<Vec<Arc<Labels>>> for Words {
-    fn from(mut labels: Vec<Arc<Labels>>) -> Self {
-        match (labels.len(), labels.pop()) {
-            (1, Some(only)) => Self::One(only),
-            (_, last) => {
-                labels.extend(last);
-                Self::Many(labels.into())
-            }
-        }
-    }
 }
 
 /// What can be told of a trace without unpacking it.
@@ -59,6 +34,9 @@ struct Glance {
     provisional: bool,
     first_lsn: u64,
     last_lsn: u64,
+    touched: Nanos,
+    /// Nothing of it waits to be admitted.
+    settled: bool,
 }
 
 impl Glance {
@@ -67,63 +45,52 @@ impl Glance {
             provisional: !trace.rooted,
             first_lsn: trace.first_lsn,
             last_lsn: trace.last_lsn,
+            touched: trace.touched,
+            settled: trace.admitted || trace.charged.is_none() || trace.admit_at.is_none(),
         }
     }
 }
 
-/// What postcard writes of a trace: its words are shared and stand outside.
+/// What is left to be said of a trace that is forgotten.
+#[derive(Debug)]
+pub(super) struct Parting {
+    /// When its last span came.
+    pub touched: Nanos,
+    /// What cells hold of it, if that is not admitted, and when it is to be.
+    pub waits: Option<(Nanos, Arc<Outcome>)>,
+}
+
+impl Parting {
+    fn of(trace: &Trace) -> Self {
+        let waits = trace.admit_at.zip(trace.charged.clone()).filter(|_| !trace.admitted);
+        Self {
+            touched: trace.touched,
+            waits,
+        }
+    }
+}
+
+/// What postcard writes of a trace: spans and marks stand outside.
 #[derive(Serialize, Deserialize)]
 struct Packed<T> {
     trace: T,
-    /// Of every span.
-    labels: Vec<u32>,
     mark_lsn: u64,
-}
-
-/// Where postcard writes: bytes that are used again and again.
-struct Onto<'a>(&'a mut Vec<u8>);
-
-impl Flavor for Onto<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
 }
 
 impl Asleep {
     /// Packs a trace; `None` if it cannot be written, which would be a fault of ours: it then stays awake. `scratch` is
     /// written over.
     pub fn of(trace: &Trace, scratch: &mut Vec<u8>) -> Option<Self> {
-        let mut labels: Vec<&Arc<Labels>> = Vec::new();
-        let mut indices = Vec::with_capacity(trace.spans.len());
-        for span in &trace.spans {
-            let at = labels.iter().position(|known| Arc::ptr_eq(known, &span.labels));
-            indices.push(at.unwrap_or(labels.len()) as u32);
-            if at.is_none() {
-                labels.push(&span.labels);
-            }
-        }
+        let spans = trace.spans.pack(scratch)?;
         let packed = Packed {
             trace,
-            labels: indices,
             mark_lsn: trace.mark.as_ref().map_or(0, |(_, lsn)| *lsn),
         };
         scratch.clear();
         postcard::serialize_with_flavor(&packed, Onto(scratch)).ok()?;
         Some(Self {
+            spans,
             bytes: scratch.as_slice().into(),
-            labels: labels.into_iter().cloned().collect::<Vec<_>>().into(),
             marks: [
                 trace.mark.as_ref().map(|(mark, _)| Arc::clone(mark)),
                 trace.charged.as_ref().map(|charged| Arc::clone(&charged.mark)),
@@ -134,35 +101,42 @@ impl Asleep {
 
     /// The trace as it was.
     pub fn wake(&self) -> Option<Trace> {
-        let Packed {
-            mut trace,
-            labels,
-            mark_lsn,
-        } = postcard::from_bytes::<Packed<Trace>>(&self.bytes).ok()?;
-        for (span, at) in trace.spans.iter_mut().zip(labels) {
-            span.labels = Arc::clone(self.labels.all().get(at as usize)?);
-        }
+        let mut trace = self.without_spans()?;
+        trace.spans = self.spans.unpack()?;
+        trace.weigh();
+        Some(trace)
+    }
+
+    fn without_spans(&self) -> Option<Trace> {
+        let Packed { mut trace, mark_lsn } = postcard::from_bytes::<Packed<Trace>>(&self.bytes).ok()?;
         let [mark, charged] = &self.marks;
         trace.mark = mark.as_ref().map(|mark| (Arc::clone(mark), mark_lsn));
         if let (Some(outcome), Some(mark)) = (&mut trace.charged, charged) {
             Arc::make_mut(outcome).mark = Arc::clone(mark);
         }
-        trace.weigh();
         Some(trace)
+    }
+
+    fn parting(&self) -> Option<Parting> {
+        if self.glance.settled {
+            return Some(Parting {
+                touched: self.glance.touched,
+                waits: None,
+            });
+        }
+        Some(Parting::of(&self.without_spans()?))
     }
 
     /// Its memory, about, bytes.
     fn weight(&self) -> u64 {
-        let boxed = match &self.labels {
-            Words::One(_) => self.bytes.len(),
-            Words::Many(labels) => self.bytes.len() + size_of_val::<[_]>(labels),
-        };
-        (size_of::<Self>() + boxed + OVERHEAD_BYTES) as u64
+        (size_of::<Self>() + self.bytes.len() + self.spans.weight() + OVERHEAD_BYTES) as u64
     }
 }
 
 /// Entries in maps and queues, and what the allocator adds; bytes.
 const OVERHEAD_BYTES: usize = 96;
+
+const UNREADABLE: &str = "a packed trace cannot be read; it is forgotten";
 
 /// A trace as a capture takes it.
 #[derive(Debug, Clone)]
@@ -203,7 +177,7 @@ impl Traces {
             self.bytes = self.bytes.saturating_sub(asleep.weight());
             match asleep.wake() {
                 Some(trace) => self.insert(*id, Arc::new(trace)),
-                None => tracing::error!("a packed trace cannot be read; it is forgotten"),
+                None => tracing::error!("{UNREADABLE}"),
             }
         }
         self.awake.get_mut(id)
@@ -218,12 +192,19 @@ impl Traces {
         }
     }
 
-    /// Takes a trace out.
-    pub fn remove(&mut self, id: &TraceId) -> Option<Arc<Trace>> {
-        self.get_mut(id)?;
-        let trace = self.awake.remove(id)?;
-        self.bytes = self.bytes.saturating_sub(trace.weighed);
-        Some(trace)
+    /// Takes a trace out for good.
+    pub fn remove(&mut self, id: &TraceId) -> Option<Parting> {
+        if let Some(trace) = self.awake.remove(id) {
+            self.bytes = self.bytes.saturating_sub(trace.weighed);
+            return Some(Parting::of(&trace));
+        }
+        let asleep = self.asleep.remove(id)?;
+        self.bytes = self.bytes.saturating_sub(asleep.weight());
+        let parting = asleep.parting();
+        if parting.is_none() {
+            tracing::error!("{UNREADABLE}");
+        }
+        parting
     }
 
     /// Counts the memory of a trace again.
@@ -308,22 +289,35 @@ impl Traces {
 
 /// How a commit record holds traces: packed, and every set of labels and every mark once.
 pub(super) mod record {
-    use super::{Arc, Asleep, Glance, HashMap, Held, Labels, Mark, RandomState, TraceId};
+    use super::{Arc, Asleep, Glance, HashMap, Held, Mark, PackedSpans, RandomState, TraceId};
+    use crate::assemble::span::Labels;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     #[derive(Serialize, Deserialize)]
     struct Record<L, M, B> {
         labels: Vec<L>,
         marks: Vec<M>,
-        traces: Vec<(TraceId, Indices, B)>,
+        traces: Vec<Trace<B>>,
     }
 
-    /// What a trace has of the record's labels and marks.
     #[derive(Serialize, Deserialize)]
-    struct Indices {
+    struct Trace<B> {
+        id: TraceId,
+        /// What it has of the record's labels and marks.
         labels: Vec<u32>,
         marks: [Option<u32>; 2],
         glance: Glance,
+        spans: B,
+        rest: B,
+    }
+
+    /// Bytes that are written at once, not one by one.
+    struct Bytes<'a>(&'a [u8]);
+
+    impl Serialize for Bytes<'_> {
+        fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            s.serialize_bytes(self.0)
+        }
     }
 
     /// Distinct values, told apart by where they stand in memory.
@@ -363,13 +357,13 @@ pub(super) mod record {
         let (mut labels, mut marks) = (distinct(), distinct());
         let traces = packed
             .iter()
-            .map(|(id, asleep)| {
-                let indices = Indices {
-                    labels: asleep.labels.all().iter().map(|of| labels.index(of)).collect(),
-                    marks: [0, 1].map(|i: usize| asleep.marks[i].as_ref().map(|mark| marks.index(mark))),
-                    glance: asleep.glance,
-                };
-                (*id, indices, &asleep.bytes)
+            .map(|(id, asleep)| Trace {
+                id: *id,
+                labels: asleep.spans.labels().iter().map(|of| labels.index(of)).collect(),
+                marks: [0, 1].map(|i: usize| asleep.marks[i].as_ref().map(|mark| marks.index(mark))),
+                glance: asleep.glance,
+                spans: Bytes(asleep.spans.bytes()),
+                rest: Bytes(&asleep.bytes),
             })
             .collect();
         Record {
@@ -382,7 +376,7 @@ pub(super) mod record {
 
     /// Reads what [`serialize`] wrote.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(TraceId, Held)>, D::Error> {
-        let record = Record::<Arc<Labels>, Arc<Mark>, Box<[u8]>>::deserialize(d)?;
+        let record = Record::<Arc<Labels>, Arc<Mark>, &'de [u8]>::deserialize(d)?;
         let missing = || D::Error::custom("a packed trace names what the record does not have");
         let mark = |at: Option<u32>| match at {
             Some(at) => record.marks.get(at as usize).cloned().map(Some).ok_or_else(missing),
@@ -390,16 +384,17 @@ pub(super) mod record {
         };
         record
             .traces
-            .into_iter()
-            .map(|(id, indices, bytes)| {
+            .iter()
+            .map(|trace| {
                 let of = |at: &u32| record.labels.get(*at as usize).cloned().ok_or_else(missing);
+                let labels = trace.labels.iter().map(of).collect::<Result<Vec<_>, _>>()?;
                 let asleep = Asleep {
-                    labels: indices.labels.iter().map(of).collect::<Result<Vec<_>, _>>()?.into(),
-                    marks: [mark(indices.marks[0])?, mark(indices.marks[1])?],
-                    bytes,
-                    glance: indices.glance,
+                    spans: Arc::new(PackedSpans::new(labels, trace.spans.into())),
+                    marks: [mark(trace.marks[0])?, mark(trace.marks[1])?],
+                    bytes: trace.rest.into(),
+                    glance: trace.glance,
                 };
-                Ok((id, Held::Asleep(Arc::new(asleep))))
+                Ok((trace.id, Held::Asleep(Arc::new(asleep))))
             })
             .collect()
     }

@@ -27,6 +27,7 @@ mod revive;
 mod row;
 mod shape;
 mod span;
+mod spans;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use super::{
     resolve::{has_shadow_groups, is_in_shadow_group, route_of},
     shape::{Shape, is_rooted},
     span::{Call, Eval, Span, Subject},
+    spans::Spans,
     twins::Twins,
 };
 use proto::{
@@ -51,11 +52,11 @@ impl ClosedBy {
 }
 
 /// State of one trace. Shared with captures: changed by copy while a seal still reads it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Trace {
-    /// Sorted by id. Their labels are shared by many, so what packs a trace keeps them beside the bytes.
-    #[serde(serialize_with = "super::span::without_labels")]
-    pub spans: Vec<Span>,
+    /// Sorted by id. Packed on their own: they hardly change once they are there.
+    #[serde(skip)]
+    pub spans: Spans,
     /// In order of arrival.
     pub evals: Vec<Eval>,
     /// Record that brought the first row.
@@ -96,7 +97,7 @@ pub(super) struct Trace {
 impl Trace {
     pub fn new(now: Nanos, lsn: u64) -> Self {
         Self {
-            spans: Vec::new(),
+            spans: Spans::default(),
             evals: Vec::new(),
             first_lsn: lsn,
             last_lsn: lsn,
@@ -149,7 +150,7 @@ impl Trace {
                 .charged
                 .as_ref()
                 .map_or(0, |_| size_of::<Outcome>() + OVERHEAD_BYTES)
-            + self.spans.capacity() * size_of::<Span>()
+            + self.spans.room()
             + subjects * (size_of::<Subject>() + 16)
             + calls * (size_of::<Call>() + 16)
             + self.evals.len() * (size_of::<Eval>() + 32)
@@ -160,10 +161,6 @@ impl Trace {
 
     /// Adds a span where its id belongs; `at` is that place.
     pub fn insert(&mut self, at: usize, span: Span) {
-        // most traces have few spans: doubling from four would cost more than moving them
-        if self.spans.len() == self.spans.capacity() {
-            self.spans.reserve_exact(self.spans.len().clamp(1, 1_024));
-        }
         self.texts += span.subject.as_ref().map_or(0, |subject| subject.text_bytes() as u64);
         self.spans.insert(at, span);
     }

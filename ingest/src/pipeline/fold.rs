@@ -12,16 +12,18 @@ use crate::assemble::{
 use ahash::RandomState;
 use hashbrown::{HashMap, HashSet};
 use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
+use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, VecDeque},
+    io::{self, Write},
     sync::Arc,
     time::Duration,
 };
-use store::{LiveBatch, Mark, Marks, MicroBatch, Patch, SealInput, Sealed, Snapshot, TraceId, Upkeep, Upkept};
+use store::{LiveBatch, Mark, Marks, MicroBatch, Patch, SealInput, Sealed, Snapshot, State, TraceId, Upkeep, Upkept};
 
 /// Form of [`EngineState`]; goes up when it changes.
-const STATE_VERSION: u8 = 3;
+const STATE_VERSION: u8 = 4;
 
 /// Requests of one record, by digest.
 pub(super) type Digests = (Nanos, Arc<[u128]>);
@@ -35,11 +37,61 @@ pub(super) struct EngineState {
     digests: VecDeque<Digests>,
 }
 
-impl EngineState {
-    pub fn encode(&self) -> Result<Vec<u8>, PipelineError> {
-        postcard::to_extend(self, vec![STATE_VERSION]).map_err(|e| PipelineError::State(e.to_string()))
+impl State for EngineState {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&[STATE_VERSION])?;
+        let mut failed = None;
+        let bytes = Through {
+            out,
+            waiting: Vec::with_capacity(2 * WRITTEN_AT_ONCE),
+            failed: &mut failed,
+        };
+        postcard::serialize_with_flavor(self, bytes).map_err(|e| failed.unwrap_or_else(|| io::Error::other(e)))
+    }
+}
+
+/// Bytes that are gathered before they are written on.
+const WRITTEN_AT_ONCE: usize = 64 << 10;
+
+/// Lets postcard write into anything, without a call for every byte.
+struct Through<'a> {
+    out: &'a mut dyn Write,
+    waiting: Vec<u8>,
+    failed: &'a mut Option<io::Error>,
+}
+
+impl Through<'_> {
+    fn pass_on(&mut self, from: usize) -> postcard::Result<()> {
+        if self.waiting.len() > from {
+            if let Err(error) = self.out.write_all(&self.waiting) {
+                *self.failed = Some(error);
+                return Err(postcard::Error::SerializeBufferFull);
+            }
+            self.waiting.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Flavor for Through<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.waiting.push(byte);
+        self.pass_on(WRITTEN_AT_ONCE)
     }
 
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.waiting.extend_from_slice(bytes);
+        self.pass_on(WRITTEN_AT_ONCE)
+    }
+
+    fn finalize(mut self) -> postcard::Result<()> {
+        self.pass_on(0)
+    }
+}
+
+impl EngineState {
     fn decode(bytes: &[u8]) -> Result<Self, PipelineError> {
         match bytes {
             [STATE_VERSION, state @ ..] => postcard::from_bytes(state).map_err(|e| PipelineError::State(e.to_string())),
@@ -59,15 +111,6 @@ struct InFlight {
     row_version: u64,
     /// Replacements whose older rows are all in this seal: the file will not hold those, so they can go.
     settled: HashSet<TraceId, RandomState>,
-}
-
-/// A seal to be done.
-#[derive(Debug)]
-pub(super) struct Capture {
-    /// Everything but the state's bytes.
-    pub input: SealInput,
-    /// To be encoded into `input.state`, which takes a while.
-    pub state: EngineState,
 }
 
 /// The engine's state.
@@ -342,7 +385,7 @@ impl Fold {
     }
 
     /// Takes everything that is not sealed for a seal; `None` while another one runs, or if there is nothing.
-    pub fn capture(&mut self) -> Option<Capture> {
+    pub fn capture(&mut self) -> Option<SealInput> {
         if self.in_flight.is_some() || self.dirty_since.is_none() {
             return None;
         }
@@ -358,6 +401,13 @@ impl Fold {
         self.view.patches.push(provisional);
         let live = std::mem::take(&mut self.live);
         let cells = std::mem::take(&mut self.cells_since);
+        self.marks_since = Marks::default();
+        self.assembly.captured(lsn);
+        let state = EngineState {
+            assembly: self.assembly.capture(),
+            row_version: self.row_version,
+            digests: self.digests.clone(),
+        };
         let input = SealInput {
             lsn,
             sealed_at: self.assembly.now(),
@@ -368,14 +418,7 @@ impl Fold {
             cell_deltas: cells.clone(),
             patches: self.view.patches.clone(),
             replaced: self.view.replaced.clone(),
-            state: Vec::new(),
-        };
-        self.marks_since = Marks::default();
-        self.assembly.captured(lsn);
-        let state = EngineState {
-            assembly: self.assembly.capture(),
-            row_version: self.row_version,
-            digests: self.digests.clone(),
+            state: Some(Arc::new(state)),
         };
         let settled = std::mem::take(&mut self.replaced_live);
         self.sealed_lsn = lsn;
@@ -385,7 +428,7 @@ impl Fold {
             row_version: self.row_version,
             settled,
         });
-        Some(Capture { input, state })
+        Some(input)
     }
 
     /// The captured rows are in files now.

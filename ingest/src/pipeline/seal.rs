@@ -3,7 +3,6 @@
 use super::{
     counters::{Counters, add},
     error::PipelineError,
-    fold::Capture,
 };
 use crossbeam_channel::{Receiver, Sender};
 use std::{
@@ -13,7 +12,7 @@ use std::{
     },
     time::Instant,
 };
-use store::{Sealed, Sealer, Upkeep, Upkept, disk};
+use store::{SealInput, Sealed, Sealer, Upkeep, Upkept, disk};
 
 /// Threads that write Parquet.
 const SEAL_THREADS: usize = 2;
@@ -38,15 +37,10 @@ impl SealThread {
         Ok(Self { pool, sealer, counters })
     }
 
-    /// Encodes the state, writes files and commit record.
-    pub fn seal(&self, capture: Capture) -> Result<Sealed, PipelineError> {
+    /// Writes state, files and commit record.
+    pub fn seal(&self, input: SealInput) -> Result<Sealed, PipelineError> {
         let began = Instant::now();
-        let Capture { mut input, state } = capture;
-        let sealed = self.pool.install(|| {
-            input.state = state.encode()?;
-            drop(state);
-            Ok(self.sealer.seal(input)?)
-        });
+        let sealed = self.pool.install(|| Ok(self.sealer.seal(input)?));
         match &sealed {
             Ok(sealed) => {
                 let bytes: u64 = sealed.added.iter().map(|file| file.bytes).sum();
@@ -100,7 +94,7 @@ impl SealThread {
 
 /// What the engine asks for.
 pub(super) enum Work {
-    Seal(Box<Capture>),
+    Seal(Box<SealInput>),
     Upkeep(Box<Upkeep>),
 }
 

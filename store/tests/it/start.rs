@@ -9,7 +9,7 @@ use proto::{
     cell::{Scope, Series},
     layout::Table,
 };
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 use store::{LiveBatch, SealInput, Store, StoreError, StoreOptions};
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ fn three_commits(dir: &Path) {
                 sealed_at: Nanos(crate::rows::T0),
                 spans: std::mem::take(&mut live),
                 cell_deltas: cells(3),
-                state: vec![lsn as u8],
+                state: Some(Arc::new(vec![lsn as u8])),
                 ..SealInput::default()
             });
             assert_eq!(sealed.unwrap().seq, lsn / 3);
@@ -100,7 +100,9 @@ fn one_process_at_a_time() {
 fn the_newest_commit_counts_and_the_journal_behind_it() {
     let dir = TempDir::new().unwrap();
     three_commits(dir.path());
-    assert_eq!(names(&dir.path().join("commits")).len(), 2);
+    let (second, third) = (format!("{:020}", 2), format!("{:020}", 3));
+    let kept = [&second, &third].map(|seq| [format!("{seq}.commit"), format!("{seq}.state")]);
+    assert_eq!(names(&dir.path().join("commits")), kept.concat());
     let (_store, found) = Store::open(dir.path(), options()).unwrap();
     assert_eq!((found.lsn, found.state, found.report.commit_seq), (9, Some(vec![9]), 3));
     assert_eq!(found.base.cells, cells(9));
@@ -110,25 +112,33 @@ fn the_newest_commit_counts_and_the_journal_behind_it() {
 
 #[test]
 fn a_damaged_newest_commit_falls_back_to_the_one_before() {
+    for part in ["commit", "state"] {
+        falls_back_if_damaged(part);
+    }
+}
+
+fn falls_back_if_damaged(part: &str) {
     let dir = TempDir::new().unwrap();
     three_commits(dir.path());
-    let newest = dir
-        .path()
-        .join("commits")
-        .join(names(&dir.path().join("commits")).pop().unwrap());
-    let whole = fs::read(&newest).unwrap();
+    let commits = dir.path().join("commits");
+    let newest = commits.join(format!("{:020}.{part}", 3));
+    let record = commits.join(format!("{:020}.commit", 3));
+    let (whole, whole_record) = (fs::read(&newest).unwrap(), fs::read(&record).unwrap());
     for damage in 0..2 {
         let mut bytes = whole.clone();
         if damage == 0 {
             bytes.truncate(whole.len() / 2)
         } else {
-            bytes[20] ^= 4
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 4;
         }
+        fs::write(&record, &whole_record).unwrap();
         fs::write(&newest, bytes).unwrap();
         let (_store, found) = Store::open(dir.path(), options()).unwrap();
         assert_eq!(
             (found.lsn, found.state, found.report.commits_damaged),
-            (6, Some(vec![6]), 1)
+            (6, Some(vec![6]), 1),
+            "{part}"
         );
         assert_eq!(found.base.cells, cells(6));
         let lsns: Vec<u64> = found.records.map(|r| r.unwrap().lsn).collect();

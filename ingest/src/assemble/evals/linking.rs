@@ -219,7 +219,7 @@ impl Assembly {
         }
         let mut met = Vec::new();
         for (id, trace) in self.traces.iter() {
-            for span in &trace.spans {
+            for span in trace.spans.iter() {
                 let keys = [Some(Key::Span(span.id)), span.response_key()];
                 met.extend(
                     keys.into_iter()

@@ -1,0 +1,191 @@
+//! The spans of one trace, and how they are packed.
+//!
+//! Spans are packed once: as long as none is added, the bytes stay beside those that were unpacked from them, and the
+//! trace can go to sleep again without writing them anew.
+
+use super::span::{Labels, Span, without_labels};
+use postcard::ser_flavors::Flavor;
+use serde::{Deserialize, Serialize};
+use std::{ops::Deref, sync::Arc};
+
+/// Spans, sorted by id.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spans {
+    list: Vec<Span>,
+    /// The same, if they were packed since the last one came.
+    packed: Option<Arc<PackedSpans>>,
+}
+
+impl Deref for Spans {
+    type Target = [Span];
+
+    fn deref(&self) -> &[Span] {
+        &self.list
+    }
+}
+
+/// Packed spans. Immutable, so captures share them.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PackedSpans {
+    /// Their distinct labels; the bytes hold indices.
+    labels: Words,
+    bytes: Box<[u8]>,
+}
+
+/// Labels of the spans of one trace: most have one.
+#[derive(Debug, PartialEq, Eq)]
+enum Words {
+    One(Arc<Labels>),
+    Many(Box<[Arc<Labels>]>),
+}
+
+impl From<Vec<Arc<Labels>>> for Words {
+    fn from(mut labels: Vec<Arc<Labels>>) -> Self {
+        match (labels.len(), labels.pop()) {
+            (1, Some(only)) => Self::One(only),
+            (_, last) => {
+                labels.extend(last);
+                Self::Many(labels.into())
+            }
+        }
+    }
+}
+
+/// What postcard writes: labels are shared and stand outside.
+#[derive(Serialize)]
+struct Outgoing<'a> {
+    #[serde(serialize_with = "without_labels")]
+    spans: &'a [Span],
+    /// Of every span; none if all have the first.
+    labels: Vec<u32>,
+}
+
+/// What it reads.
+#[derive(Deserialize)]
+struct Incoming {
+    spans: Vec<Span>,
+    labels: Vec<u32>,
+}
+
+/// Where postcard writes: bytes that are used again and again.
+pub(super) struct Onto<'a>(pub &'a mut Vec<u8>);
+
+impl Flavor for Onto<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+impl Spans {
+    /// Adds a span where its id belongs; `at` is that place.
+    pub fn insert(&mut self, at: usize, span: Span) {
+        // most traces have few spans: doubling from four would cost more than moving them
+        if self.list.len() == self.list.capacity() {
+            self.list.reserve_exact(self.list.len().clamp(1, 1_024));
+        }
+        self.packed = None;
+        self.list.insert(at, span);
+    }
+
+    /// Puts other labels in the place of those that are there.
+    pub fn relabel(&mut self, mut other: impl FnMut(&Labels) -> Arc<Labels>) {
+        self.packed = None;
+        for span in &mut self.list {
+            span.labels = other(&span.labels);
+        }
+    }
+
+    /// Their memory, without what they point to, bytes.
+    pub fn room(&self) -> usize {
+        self.list.capacity() * size_of::<Span>() + self.packed.as_ref().map_or(0, |packed| packed.weight())
+    }
+
+    /// Packs them, unless they are; `None` if they cannot be written, which would be a fault of ours. `scratch` is written
+    /// over.
+    pub fn pack(&self, scratch: &mut Vec<u8>) -> Option<Arc<PackedSpans>> {
+        if let Some(packed) = &self.packed {
+            return Some(Arc::clone(packed));
+        }
+        let mut labels: Vec<&Arc<Labels>> = Vec::new();
+        let mut indices = Vec::new();
+        for (nth, span) in self.list.iter().enumerate() {
+            let at = labels.iter().position(|known| Arc::ptr_eq(known, &span.labels));
+            if at.is_none() {
+                labels.push(&span.labels);
+            }
+            let at = at.unwrap_or(labels.len() - 1);
+            if at > 0 && indices.is_empty() {
+                indices.resize(nth, 0);
+            }
+            if at > 0 || !indices.is_empty() {
+                indices.push(at as u32);
+            }
+        }
+        let outgoing = Outgoing {
+            spans: &self.list,
+            labels: indices,
+        };
+        scratch.clear();
+        postcard::serialize_with_flavor(&outgoing, Onto(scratch)).ok()?;
+        Some(Arc::new(PackedSpans {
+            labels: labels.into_iter().cloned().collect::<Vec<_>>().into(),
+            bytes: scratch.as_slice().into(),
+        }))
+    }
+}
+
+impl PackedSpans {
+    /// Of what [`Self::bytes`] and [`Self::labels`] told.
+    pub fn new(labels: Vec<Arc<Labels>>, bytes: Box<[u8]>) -> Self {
+        let labels = labels.into();
+        Self { labels, bytes }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub fn labels(&self) -> &[Arc<Labels>] {
+        match &self.labels {
+            Words::One(labels) => std::slice::from_ref(labels),
+            Words::Many(labels) => labels,
+        }
+    }
+
+    /// Their memory, about, bytes.
+    pub fn weight(&self) -> usize {
+        let labels = match &self.labels {
+            Words::One(_) => 0,
+            Words::Many(labels) => size_of_val::<[_]>(labels),
+        };
+        size_of::<Self>() + OVERHEAD_BYTES + self.bytes.len() + labels
+    }
+
+    /// The spans as they were.
+    pub fn unpack(self: &Arc<Self>) -> Option<Spans> {
+        let Incoming { mut spans, labels } = postcard::from_bytes(&self.bytes).ok()?;
+        for (nth, span) in spans.iter_mut().enumerate() {
+            let at = if labels.is_empty() { 0 } else { *labels.get(nth)? };
+            span.labels = Arc::clone(self.labels().get(at as usize)?);
+        }
+        Some(Spans {
+            list: spans,
+            packed: Some(Arc::clone(self)),
+        })
+    }
+}
+
+/// Counts of references, and what the allocator adds to two pieces; bytes.
+const OVERHEAD_BYTES: usize = 48;
