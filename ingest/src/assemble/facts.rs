@@ -16,7 +16,7 @@ use arrow::{
 };
 use hashbrown::{HashMap, HashSet};
 use proto::{Color, Nanos, cell::PPM, metric::normalise_eval_name};
-use std::{num::NonZeroU64, sync::Arc};
+use std::{cell::RefCell, num::NonZeroU64, sync::Arc};
 use store::TraceId;
 
 /// A batch that does not have the declared shape: a fault in the reader or a journal of another version.
@@ -166,6 +166,7 @@ pub struct SpanFacts<'a> {
     cache_hit: Option<&'a BooleanArray>,
     attributes: Option<&'a MapArray>,
     resource: Option<&'a MapArray>,
+    last_subject: RefCell<Option<Arc<Subject>>>,
 }
 
 impl<'a> SpanFacts<'a> {
@@ -209,6 +210,7 @@ impl<'a> SpanFacts<'a> {
             cache_hit: typed(rows, "cache_hit"),
             attributes: typed(rows, "attributes"),
             resource: typed(rows, "resource"),
+            last_subject: RefCell::default(),
         })
     }
 
@@ -251,13 +253,6 @@ impl<'a> SpanFacts<'a> {
 
     /// Everything of one row that assembly keeps.
     pub fn span(&self, row: usize, id: u64, labels: Arc<Labels>) -> Span {
-        let text = |column: Option<&StringViewArray>| value_at!(column, row).map(Arc::<str>::from);
-        let subject = Subject {
-            session: text(self.session),
-            user: text(self.user),
-            mirror_key: text(self.mirror_key),
-            request: text(self.request),
-        };
         let role = Role::parse(self.role.get(row));
         Span {
             id,
@@ -275,9 +270,33 @@ impl<'a> SpanFacts<'a> {
             cache_hit: Tri::from(value_at!(self.cache_hit, row)),
             retries: value_at!(self.retries, row),
             labels,
-            subject: (subject != Subject::default()).then(|| Box::new(subject)),
+            subject: self.subject(row),
             call: (role == Role::Call).then(|| Box::new(self.call(row))),
         }
+    }
+
+    /// Names of a row; spans of one trace mostly follow each other and say the same, and then share one value.
+    fn subject(&self, row: usize) -> Option<Arc<Subject>> {
+        let text = |column: Option<&'a StringViewArray>| value_at!(column, row);
+        let names = [self.session, self.user, self.mirror_key, self.request].map(text);
+        if names.iter().all(Option::is_none) {
+            return None;
+        }
+        let mut last = self.last_subject.borrow_mut();
+        let is_same = last.as_deref().is_some_and(|last| {
+            let known = [&last.session, &last.user, &last.mirror_key, &last.request];
+            known.iter().zip(names).all(|(known, name)| known.as_deref() == name)
+        });
+        if !is_same {
+            let [session, user, mirror_key, request] = names.map(|name| name.map(Arc::from));
+            *last = Some(Arc::new(Subject {
+                session,
+                user,
+                mirror_key,
+                request,
+            }));
+        }
+        last.clone()
     }
 
     fn call(&self, row: usize) -> Call {

@@ -4,13 +4,10 @@
 //! [`Limits::awake_max`](super::Limits) the ones that woke first are packed: numbers as varints, words shared. What is
 //! asleep is woken by its next span or when it is due. Sleeping changes no result, only memory.
 
-use super::{
-    outcome::Outcome,
-    spans::{Onto, PackedSpans},
-    trace::Trace,
-};
+use super::{outcome::Outcome, spans::PackedSpans, trace::Trace};
 use ahash::RandomState;
 use hashbrown::HashMap;
+use postcard::ser_flavors::Flavor;
 use proto::Nanos;
 use serde::{Deserialize, Serialize};
 use std::{collections::VecDeque, sync::Arc};
@@ -77,11 +74,32 @@ struct Packed<T> {
     mark_lsn: u64,
 }
 
+/// Where postcard writes: bytes that are used again and again.
+struct Onto<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Onto<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
 impl Asleep {
     /// Packs a trace; `None` if it cannot be written, which would be a fault of ours: it then stays awake. `scratch` is
     /// written over.
     pub fn of(trace: &Trace, scratch: &mut Vec<u8>) -> Option<Self> {
-        let spans = trace.spans.pack(scratch)?;
+        let spans = trace.spans.pack(scratch);
         let packed = Packed {
             trace,
             mark_lsn: trace.mark.as_ref().map_or(0, |(_, lsn)| *lsn),

@@ -256,10 +256,9 @@ pub struct Span {
     /// Retries.
     pub retries: Option<i32>,
     /// Words.
-    #[serde(with = "labels_or_none")]
     pub labels: Arc<Labels>,
-    /// Names.
-    pub subject: Option<Box<Subject>>,
+    /// Names. Shared by spans of one trace that say the same.
+    pub subject: Option<Arc<Subject>>,
     /// Present on calls.
     pub call: Option<Box<Call>>,
 }
@@ -277,90 +276,6 @@ impl Span {
     pub(super) fn response_key(&self) -> Option<Key> {
         let call = Some(self).filter(|span| span.role == Role::Call)?;
         call.response.map(Key::Response)
-    }
-}
-
-/// Labels that say nothing are one byte: so do those of packed spans, whose words stand beside.
-mod labels_or_none {
-    use super::{Arc, Deserialize, Labels, Serialize};
-    use serde::{Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(labels: &Arc<Labels>, s: S) -> Result<S::Ok, S::Error> {
-        (**labels != Labels::default()).then_some(labels).serialize(s)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Arc<Labels>, D::Error> {
-        Ok(Option::deserialize(d)?.unwrap_or_default())
-    }
-}
-
-/// Writes spans as if their labels said nothing.
-pub(super) fn without_labels<S: serde::Serializer>(spans: &[Span], s: S) -> Result<S::Ok, S::Error> {
-    s.collect_seq(spans.iter().map(Bare::of))
-}
-
-/// The fields of [`Span`], in their order; read back as one.
-#[derive(Serialize)]
-struct Bare<'a> {
-    id: u64,
-    parent: Option<NonZeroU64>,
-    response: Option<NonZeroU64>,
-    start: Nanos,
-    end: Nanos,
-    role: Role,
-    entry: bool,
-    error: bool,
-    shadow: bool,
-    timed_out: bool,
-    rate_limited: bool,
-    fallback: Tri,
-    cache_hit: Tri,
-    retries: Option<i32>,
-    labels: Option<()>,
-    subject: Option<&'a Subject>,
-    call: Option<&'a Call>,
-}
-
-impl<'a> Bare<'a> {
-    fn of(span: &'a Span) -> Self {
-        let Span {
-            id,
-            parent,
-            response,
-            start,
-            end,
-            role,
-            entry,
-            error,
-            shadow,
-            timed_out,
-            rate_limited,
-            fallback,
-            cache_hit,
-            retries,
-            labels: _,
-            subject,
-            call,
-        } = span;
-        Self {
-            id: *id,
-            parent: *parent,
-            response: *response,
-            start: *start,
-            end: *end,
-            role: *role,
-            entry: *entry,
-            error: *error,
-            shadow: *shadow,
-            timed_out: *timed_out,
-            rate_limited: *rate_limited,
-            fallback: *fallback,
-            cache_hit: *cache_hit,
-            retries: *retries,
-            labels: None,
-            subject: subject.as_deref(),
-            call: call.as_deref(),
-        }
     }
 }
 

@@ -3,9 +3,9 @@
 //! Spans are packed once: as long as none is added, the bytes stay beside those that were unpacked from them, and the
 //! trace can go to sleep again without writing them anew.
 
-use super::span::{Labels, Span, without_labels};
-use postcard::ser_flavors::Flavor;
-use serde::{Deserialize, Serialize};
+mod codec;
+
+use super::span::{Labels, Span};
 use std::{ops::Deref, sync::Arc};
 
 /// Spans, sorted by id.
@@ -51,43 +51,6 @@ impl From<Vec<Arc<Labels>>> for Words {
     }
 }
 
-/// What postcard writes: labels are shared and stand outside.
-#[derive(Serialize)]
-struct Outgoing<'a> {
-    #[serde(serialize_with = "without_labels")]
-    spans: &'a [Span],
-    /// Of every span; none if all have the first.
-    labels: Vec<u32>,
-}
-
-/// What it reads.
-#[derive(Deserialize)]
-struct Incoming {
-    spans: Vec<Span>,
-    labels: Vec<u32>,
-}
-
-/// Where postcard writes: bytes that are used again and again.
-pub(super) struct Onto<'a>(pub &'a mut Vec<u8>);
-
-impl Flavor for Onto<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.push(byte);
-        Ok(())
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
-    }
-}
-
 impl Spans {
     /// Adds a span where its id belongs; `at` is that place.
     pub fn insert(&mut self, at: usize, span: Span) {
@@ -112,11 +75,10 @@ impl Spans {
         self.list.capacity() * size_of::<Span>() + self.packed.as_ref().map_or(0, |packed| packed.weight())
     }
 
-    /// Packs them, unless they are; `None` if they cannot be written, which would be a fault of ours. `scratch` is written
-    /// over.
-    pub fn pack(&self, scratch: &mut Vec<u8>) -> Option<Arc<PackedSpans>> {
+    /// Packs them, unless they are. `scratch` is written over.
+    pub fn pack(&self, scratch: &mut Vec<u8>) -> Arc<PackedSpans> {
         if let Some(packed) = &self.packed {
-            return Some(Arc::clone(packed));
+            return Arc::clone(packed);
         }
         let mut labels: Vec<&Arc<Labels>> = Vec::new();
         let mut indices = Vec::new();
@@ -133,16 +95,12 @@ impl Spans {
                 indices.push(at as u32);
             }
         }
-        let outgoing = Outgoing {
-            spans: &self.list,
-            labels: indices,
-        };
         scratch.clear();
-        postcard::serialize_with_flavor(&outgoing, Onto(scratch)).ok()?;
-        Some(Arc::new(PackedSpans {
+        codec::write(&self.list, &indices, scratch);
+        Arc::new(PackedSpans {
             labels: labels.into_iter().cloned().collect::<Vec<_>>().into(),
             bytes: scratch.as_slice().into(),
-        }))
+        })
     }
 }
 
@@ -175,13 +133,8 @@ impl PackedSpans {
 
     /// The spans as they were.
     pub fn unpack(self: &Arc<Self>) -> Option<Spans> {
-        let Incoming { mut spans, labels } = postcard::from_bytes(&self.bytes).ok()?;
-        for (nth, span) in spans.iter_mut().enumerate() {
-            let at = if labels.is_empty() { 0 } else { *labels.get(nth)? };
-            span.labels = Arc::clone(self.labels().get(at as usize)?);
-        }
         Some(Spans {
-            list: spans,
+            list: codec::read(&self.bytes, self.labels())?,
             packed: Some(Arc::clone(self)),
         })
     }

@@ -86,7 +86,7 @@ pub(super) struct Trace {
     pub charged: Option<Arc<Outcome>>,
     /// Record with which its last row of `traces` was made.
     pub row_lsn: Option<u64>,
-    /// Texts that came with its spans and are its own, bytes.
+    /// Names that came with its spans and are its own, bytes.
     pub texts: u64,
     /// Its memory as last counted, bytes.
     pub weighed: u64,
@@ -142,7 +142,6 @@ impl Trace {
 
     /// Estimates its memory again; by how many bytes it changed.
     pub fn weigh(&mut self) -> i64 {
-        let subjects = self.spans.iter().filter(|s| s.subject.is_some()).count();
         let calls = self.spans.iter().filter(|s| s.call.is_some()).count();
         let bytes = size_of::<Self>()
             + OVERHEAD_BYTES
@@ -151,7 +150,6 @@ impl Trace {
                 .as_ref()
                 .map_or(0, |_| size_of::<Outcome>() + OVERHEAD_BYTES)
             + self.spans.room()
-            + subjects * (size_of::<Subject>() + 16)
             + calls * (size_of::<Call>() + 16)
             + self.evals.len() * (size_of::<Eval>() + 32)
             + usize::try_from(self.texts).unwrap_or(usize::MAX);
@@ -161,7 +159,12 @@ impl Trace {
 
     /// Adds a span where its id belongs; `at` is that place.
     pub fn insert(&mut self, at: usize, span: Span) {
-        self.texts += span.subject.as_ref().map_or(0, |subject| subject.text_bytes() as u64);
+        if let Some(subject) = &span.subject {
+            let is_shared = |other: &Span| other.subject.as_ref().is_some_and(|known| Arc::ptr_eq(known, subject));
+            if !self.spans.iter().any(is_shared) {
+                self.texts += (size_of::<Subject>() + 16 + subject.text_bytes()) as u64;
+            }
+        }
         self.spans.insert(at, span);
     }
 

@@ -11,8 +11,8 @@ use crate::assemble::{
 };
 use ahash::RandomState;
 use hashbrown::{HashMap, HashSet};
-use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
 use postcard::ser_flavors::Flavor;
+use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, VecDeque},
