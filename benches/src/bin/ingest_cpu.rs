@@ -120,6 +120,13 @@ fn main() -> Result<(), Failure> {
         bytes.load(Ordering::Relaxed) as f64 / f64::from(1 << 20),
         peak_resident()? >> 10,
     );
+    let held = pipeline.counters.assembly();
+    println!(
+        "{} traces open, {} closed and remembered: {} MiB by their own estimate",
+        held.open,
+        held.recent,
+        held.bytes >> 20
+    );
     drop(pipeline);
     Ok(())
 }

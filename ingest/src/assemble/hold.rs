@@ -16,7 +16,7 @@ use store::{Mark, TraceId};
 /// A packed trace. Immutable, so a capture shares it.
 #[derive(Debug)]
 pub(super) struct Asleep {
-    spans: Arc<PackedSpans>,
+    spans: PackedSpans,
     /// Its mark, and that of what the cells hold of it.
     marks: [Option<Arc<Mark>>; 2],
     /// All the rest.
@@ -67,7 +67,7 @@ impl Parting {
     }
 }
 
-/// What postcard writes of a trace: spans and marks stand outside.
+/// What postcard writes of a trace: spans, marks, and what a glance tells, stand outside.
 #[derive(Serialize, Deserialize)]
 struct Packed<T> {
     trace: T,
@@ -127,6 +127,8 @@ impl Asleep {
 
     fn without_spans(&self) -> Option<Trace> {
         let Packed { mut trace, mark_lsn } = postcard::from_bytes::<Packed<Trace>>(&self.bytes).ok()?;
+        let glance = &self.glance;
+        (trace.first_lsn, trace.last_lsn, trace.touched) = (glance.first_lsn, glance.last_lsn, glance.touched);
         let [mark, charged] = &self.marks;
         trace.mark = mark.as_ref().map(|mark| (Arc::clone(mark), mark_lsn));
         if let (Some(outcome), Some(mark)) = (&mut trace.charged, charged) {
@@ -407,7 +409,7 @@ pub(super) mod record {
                 let of = |at: &u32| record.labels.get(*at as usize).cloned().ok_or_else(missing);
                 let labels = trace.labels.iter().map(of).collect::<Result<Vec<_>, _>>()?;
                 let asleep = Asleep {
-                    spans: Arc::new(PackedSpans::new(labels, trace.spans.into())),
+                    spans: PackedSpans::new(labels, trace.spans),
                     marks: [mark(trace.marks[0])?, mark(trace.marks[1])?],
                     bytes: trace.rest.into(),
                     glance: trace.glance,

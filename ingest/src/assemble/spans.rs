@@ -13,7 +13,7 @@ use std::{ops::Deref, sync::Arc};
 pub(super) struct Spans {
     list: Vec<Span>,
     /// The same, if they were packed since the last one came.
-    packed: Option<Arc<PackedSpans>>,
+    packed: Option<PackedSpans>,
 }
 
 impl Deref for Spans {
@@ -25,18 +25,18 @@ impl Deref for Spans {
 }
 
 /// Packed spans. Immutable, so captures share them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct PackedSpans {
     /// Their distinct labels; the bytes hold indices.
     labels: Words,
-    bytes: Box<[u8]>,
+    bytes: Arc<[u8]>,
 }
 
 /// Labels of the spans of one trace: most have one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Words {
     One(Arc<Labels>),
-    Many(Box<[Arc<Labels>]>),
+    Many(Arc<[Arc<Labels>]>),
 }
 
 impl From<Vec<Arc<Labels>>> for Words {
@@ -72,13 +72,13 @@ impl Spans {
 
     /// Their memory, without what they point to, bytes.
     pub fn room(&self) -> usize {
-        self.list.capacity() * size_of::<Span>() + self.packed.as_ref().map_or(0, |packed| packed.weight())
+        self.list.capacity() * size_of::<Span>() + self.packed.as_ref().map_or(0, PackedSpans::weight)
     }
 
     /// Packs them, unless they are. `scratch` is written over.
-    pub fn pack(&self, scratch: &mut Vec<u8>) -> Arc<PackedSpans> {
+    pub fn pack(&self, scratch: &mut Vec<u8>) -> PackedSpans {
         if let Some(packed) = &self.packed {
-            return Arc::clone(packed);
+            return packed.clone();
         }
         let mut labels: Vec<&Arc<Labels>> = Vec::new();
         let mut indices = Vec::new();
@@ -97,18 +97,17 @@ impl Spans {
         }
         scratch.clear();
         codec::write(&self.list, &indices, scratch);
-        Arc::new(PackedSpans {
-            labels: labels.into_iter().cloned().collect::<Vec<_>>().into(),
-            bytes: scratch.as_slice().into(),
-        })
+        PackedSpans::new(labels.into_iter().cloned().collect(), scratch)
     }
 }
 
 impl PackedSpans {
     /// Of what [`Self::bytes`] and [`Self::labels`] told.
-    pub fn new(labels: Vec<Arc<Labels>>, bytes: Box<[u8]>) -> Self {
-        let labels = labels.into();
-        Self { labels, bytes }
+    pub fn new(labels: Vec<Arc<Labels>>, bytes: &[u8]) -> Self {
+        Self {
+            labels: labels.into(),
+            bytes: bytes.into(),
+        }
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -122,23 +121,23 @@ impl PackedSpans {
         }
     }
 
-    /// Their memory, about, bytes.
+    /// What they point to, about, bytes.
     pub fn weight(&self) -> usize {
         let labels = match &self.labels {
             Words::One(_) => 0,
-            Words::Many(labels) => size_of_val::<[_]>(labels),
+            Words::Many(labels) => size_of_val::<[_]>(labels) + OVERHEAD_BYTES,
         };
-        size_of::<Self>() + OVERHEAD_BYTES + self.bytes.len() + labels
+        self.bytes.len() + OVERHEAD_BYTES + labels
     }
 
     /// The spans as they were.
-    pub fn unpack(self: &Arc<Self>) -> Option<Spans> {
+    pub fn unpack(&self) -> Option<Spans> {
         Some(Spans {
             list: codec::read(&self.bytes, self.labels())?,
-            packed: Some(Arc::clone(self)),
+            packed: Some(self.clone()),
         })
     }
 }
 
-/// Counts of references, and what the allocator adds to two pieces; bytes.
-const OVERHEAD_BYTES: usize = 48;
+/// Counts of references, and what the allocator adds; bytes.
+const OVERHEAD_BYTES: usize = 24;

@@ -60,12 +60,15 @@ pub(super) struct Trace {
     /// In order of arrival.
     pub evals: Vec<Eval>,
     /// Record that brought the first row.
+    #[serde(skip)]
     pub first_lsn: u64,
     /// Record with which its last row came: of a span, or of an evaluation.
+    #[serde(skip)]
     pub last_lsn: u64,
     /// When the first row came.
     pub opened: Nanos,
     /// When the last span came.
+    #[serde(skip)]
     pub touched: Nanos,
     /// Whether the root is a true one, so that its end is the trace's.
     pub rooted: bool,

@@ -104,7 +104,7 @@ impl Engine {
             };
             // Journal and doors wait while seals can't keep up: rows must not pile up in memory.
             let waits = turn.sealing || turn.keeping || turn.not_before.is_some();
-            let held_up = self.fold.overfull() && waits && !turn.abandoned;
+            let held_up = self.fold.wants_seal_for_size() && waits && !turn.abandoned;
             let events = if held_up { never() } else { self.events.clone() };
             select! {
                 recv(events) -> event => {
