@@ -7,6 +7,9 @@
 //! A kill before the commit record leaves files that no commit names: they are removed at the next start, and the
 //! journal still has the rows. After it, the rows are in the files and replay starts behind them. The journal is
 //! trimmed only up to the commit *before* the newest, so that a newest record that cannot be read costs nothing.
+//!
+//! A seal may leave its commit record to a later one ([`SealInput::deferred`]): its files answer queries at once, and until
+//! that later record the journal has their rows as well.
 
 pub(crate) mod file;
 pub(crate) mod out;
@@ -70,22 +73,25 @@ pub struct SealInput {
     pub patches: Layers<TraceId, Patch>,
     /// All replacements of trace rows that hold from now on.
     pub replaced: Layers<TraceId, u64>,
-    /// What the engine needs at a restart.
+    /// What the engine needs at a restart; not needed by a deferred seal.
     pub state: Option<Arc<dyn State>>,
+    /// Leave the commit record to a later seal: files only, to make room in memory. A kill before that seal takes them
+    /// back, and the journal still has their rows.
+    pub deferred: bool,
 }
 
 /// A finished seal.
 #[derive(Debug, Clone)]
 pub struct Sealed {
-    /// Sequence number of the commit.
+    /// Sequence number of the newest commit.
     pub seq: u64,
     /// As in the input.
     pub lsn: u64,
-    /// All files, in commit order: what the next snapshot names.
+    /// All files, in commit order, those that wait for their commit last: what the next snapshot names.
     pub files: Arc<Vec<SealedFile>>,
     /// Those of this seal.
     pub added: Vec<SealedFile>,
-    /// Size of the commit record and of the state that it names, bytes.
+    /// Size of the commit record and of the state that it names, bytes; 0 if it was left to a later seal.
     pub commit_bytes: u64,
     /// Journal segments removed.
     pub segments_removed: u64,
@@ -115,6 +121,9 @@ pub(crate) struct Head {
     pub(crate) lsn: u64,
     pub(crate) files: Arc<Vec<SealedFile>>,
     pub(crate) quarantined: Vec<SealedFile>,
+    /// Files that wait for the next commit record, and the last journal record inside.
+    pub(crate) waiting: Vec<SealedFile>,
+    pub(crate) sealed_lsn: u64,
     /// Seals that wrote the states of the newest commit record and of the one before.
     pub(crate) states: [u64; 2],
     /// Files that are named no more, and still there.
@@ -161,7 +170,7 @@ impl Sealer {
         &self.inner.root
     }
 
-    /// Writes the files and the commit record, then trims the journal. Works on the calling thread and, if that
+    /// Writes the files and, unless that is deferred, the commit record, then trims the journal. Works on the calling thread and, if that
     /// belongs to a rayon pool, on its siblings.
     ///
     /// # Errors
@@ -170,24 +179,26 @@ impl Sealer {
     pub fn seal(&self, input: SealInput) -> Result<Sealed, StoreError> {
         let inner = &*self.inner;
         let mut head = self.head()?;
-        if input.lsn < head.lsn {
+        if input.lsn < head.sealed_lsn {
             return Err(StoreError::OutOfTurn {
-                expected: head.lsn,
+                expected: head.sealed_lsn,
                 got: input.lsn,
             });
         }
-        let sealed_at = input.sealed_at;
-        let sealed = inner.seal(&head, input);
-        match &sealed {
-            Ok((sealed, _)) => {
-                head.seq = sealed.seq;
-                head.states = [sealed.seq, head.states[0]];
-                head.files = Arc::clone(&sealed.files);
-            }
-            Err(e) => head.poisoned = e.is_fatal(),
+        let (sealed_at, deferred) = (input.sealed_at, input.deferred);
+        let mut sealed = inner
+            .seal(&head, input)
+            .inspect_err(|error| head.poisoned = error.is_fatal())?;
+        head.sealed_lsn = sealed.lsn;
+        if deferred {
+            head.waiting.extend(sealed.added.iter().cloned());
+            return Ok(sealed);
         }
-        let (mut sealed, previous_lsn) = sealed?;
-        head.lsn = sealed.lsn;
+        let previous_lsn = std::mem::replace(&mut head.lsn, sealed.lsn);
+        head.seq = sealed.seq;
+        head.states = [sealed.seq, head.states[0]];
+        head.files = Arc::clone(&sealed.files);
+        head.waiting.clear();
         sealed.segments_removed = inner.drop_old(previous_lsn, head.states);
         inner.sweep(&mut head, sealed_at);
         Ok(sealed)
@@ -213,12 +224,17 @@ impl Sealer {
 }
 
 impl Inner {
-    fn seal(&self, head: &Head, mut input: SealInput) -> Result<(Sealed, u64), StoreError> {
-        let SealInput { lsn, sealed_at, .. } = input;
+    fn seal(&self, head: &Head, mut input: SealInput) -> Result<Sealed, StoreError> {
+        let SealInput {
+            lsn,
+            sealed_at,
+            deferred,
+            ..
+        } = input;
         // First, and let go of: as long as it is shared, whoever changes what it holds has to copy it.
         let state = match input.state.take() {
-            Some(state) => state::write(self.disk.as_ref(), &self.root, head.seq + 1, state.as_ref())?,
-            None => StateFile::default(),
+            Some(state) if !deferred => state::write(self.disk.as_ref(), &self.root, head.seq + 1, state.as_ref())?,
+            _ => StateFile::default(),
         };
         let plan = |table, live: &[LiveBatch]| {
             Plan::new(table, live, &input.marks, &input.replaced, sealed_at).map(|plan| (table, plan))
@@ -243,18 +259,29 @@ impl Inner {
                 .traces
                 .iter()
                 .fold((u64::MAX, 0), |(min, max), b| (min.min(b.lsn), max.max(b.lsn))),
-            _ => (head.lsn.min(lsn.saturating_sub(1)) + 1, lsn),
+            _ => (head.sealed_lsn.min(lsn.saturating_sub(1)) + 1, lsn),
         };
         let written: Vec<Result<(SealedFile, PathBuf), StoreError>> = jobs
             .par_iter()
             .map(|(table, job)| self.write(*table, job, lsns(*table), sealed_at))
             .collect();
         let added = self.land(written)?;
+        let files: Vec<SealedFile> = head.files.iter().chain(&head.waiting).chain(&added).cloned().collect();
+        if deferred {
+            return Ok(Sealed {
+                seq: head.seq,
+                lsn,
+                files: Arc::new(files),
+                added,
+                commit_bytes: 0,
+                segments_removed: 0,
+            });
+        }
         let mut commit = Commit {
             seq: head.seq + 1,
             lsn,
             sealed_at,
-            files: head.files.iter().chain(&added).cloned().collect(),
+            files,
             quarantined: head.quarantined.clone(),
             patches: input.patches.iter().map(|(id, p)| (*id, p.clone())).collect(),
             replaced: input.replaced.iter().map(|(id, from)| (*id, *from)).collect(),
@@ -265,18 +292,17 @@ impl Inner {
         let commit_bytes = commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
             // After a failed sync the record may be there, and then its files must be.
             if !e.is_fatal() {
-                self.discard(commit.files[head.files.len()..].iter().map(|f| self.root.join(&f.path)));
+                self.discard(added.iter().map(|file| self.root.join(&file.path)));
             }
         })?;
-        let sealed = Sealed {
+        Ok(Sealed {
             seq: commit.seq,
             lsn,
             files: Arc::new(commit.files),
             added,
             commit_bytes: commit_bytes + state.bytes,
             segments_removed: 0,
-        };
-        Ok((sealed, head.lsn))
+        })
     }
 
     /// Writes one file under `tmp`, synced.

@@ -134,6 +134,8 @@ impl Store {
             lsn: loaded.newest.lsn,
             files: Arc::clone(&files),
             quarantined,
+            waiting: Vec::new(),
+            sealed_lsn: loaded.newest.lsn,
             states: [loaded.newest.state.seq, loaded.previous_state],
             retired: retired(&loaded),
             folded: hashbrown::HashMap::new(),

@@ -139,9 +139,14 @@ impl Sealer {
     /// Does one bounded step of upkeep. Between two chunks of a rewrite it asks `go_on`; a no gives that rewrite up.
     ///
     /// # Errors
-    /// As [`Sealer::seal`]: after one that is not fatal nothing has changed.
+    /// As [`Sealer::seal`]: after one that is not fatal nothing has changed. [`StoreError::Busy`] while files of deferred
+    /// seals wait for their commit record.
     pub fn upkeep(&self, task: &Upkeep, go_on: &dyn Fn() -> bool) -> Result<Upkept, StoreError> {
         let mut head = self.head()?;
+        if !head.waiting.is_empty() {
+            // What is left to say of files is not known before they are committed.
+            return Err(StoreError::Busy);
+        }
         let done = self.inner().upkeep(&mut head, task, go_on);
         if let Err(e) = &done {
             head.poisoned = e.is_fatal();

@@ -27,6 +27,11 @@ pub struct PipelineConfig {
     pub seal_bytes: usize,
     /// Unsealed rows are sealed at this age.
     pub seal_age: Duration,
+    /// A seal that only makes room leaves its commit record, which holds all open and recent traces, to a later one, until
+    /// the last record is as old as this.
+    pub commit_age: Duration,
+    /// The same, by number of seals: what a kill makes the next start read again.
+    pub deferred_seals_max: u32,
     /// After a seal failed, wait this long.
     pub seal_retry: Duration,
     /// While nothing is sealed, sealed files are looked after this often.
@@ -52,6 +57,8 @@ impl Default for PipelineConfig {
             seal_rows: 1_000_000,
             seal_bytes: 64 << 20,
             seal_age: Duration::from_secs(60),
+            commit_age: Duration::from_secs(10),
+            deferred_seals_max: 8,
             seal_retry: Duration::from_secs(10),
             upkeep_every: Duration::from_secs(30),
             retention: Retention::default(),

@@ -209,8 +209,9 @@ impl Engine {
             self.go_on.store(!hurries, Relaxed);
             return;
         }
+        let deferred = !turn.wanted && self.fold.may_defer();
         (turn.wanted, turn.not_before) = (false, None);
-        if let Some(capture) = self.fold.capture() {
+        if let Some(capture) = self.fold.capture(deferred) {
             turn.sealing = self.work.send(Work::Seal(Box::new(capture))).is_ok();
         }
     }
@@ -219,6 +220,11 @@ impl Engine {
     fn keep_if_idle(&mut self, turn: &mut Turn) {
         let is_due = self.fold.now() >= turn.keep_at || !self.suspects.is_empty();
         if !is_due || turn.keeping || turn.sealing || turn.wanted || turn.not_before.is_some() {
+            return;
+        }
+        if self.fold.has_deferred() {
+            // Upkeep needs all files committed.
+            turn.wanted = true;
             return;
         }
         let mut task = self.fold.upkeep();
@@ -274,7 +280,7 @@ impl Engine {
                 }
             }
             self.publish();
-            waiting = match self.fold.capture() {
+            waiting = match self.fold.capture(false) {
                 Some(capture) => self.work.send(Work::Seal(Box::new(capture))).is_ok(),
                 None => return Ok(()),
             };

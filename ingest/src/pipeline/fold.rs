@@ -111,6 +111,10 @@ struct InFlight {
     row_version: u64,
     /// Replacements whose older rows are all in this seal: the file will not hold those, so they can go.
     settled: HashSet<TraceId, RandomState>,
+    /// It leaves its commit record to a later one.
+    deferred: bool,
+    /// When it was captured.
+    at: Nanos,
 }
 
 /// The engine's state.
@@ -139,9 +143,13 @@ pub(super) struct Fold {
     row_version: u64,
     sealed_lsn: u64,
     /// Last record whose rows are in files for sure.
-    committed_lsn: u64,
+    filed_lsn: u64,
     /// When the oldest change that is not being sealed came.
     dirty_since: Option<Nanos>,
+    /// State of the last commit record.
+    committed_at: Nanos,
+    /// Seals since then that left theirs to a later one.
+    deferred: u32,
 }
 
 impl Fold {
@@ -181,9 +189,12 @@ impl Fold {
             replaced_live: HashSet::default(),
             row_version,
             sealed_lsn: lsn,
-            committed_lsn: lsn,
+            filed_lsn: lsn,
             dirty_since: None,
+            committed_at: Nanos::ZERO,
+            deferred: 0,
         };
+        fold.committed_at = fold.now();
         fold.show_pending()?;
         Ok(fold)
     }
@@ -365,8 +376,21 @@ impl Fold {
 
     /// Whether enough came together, or is old enough, to be sealed.
     pub fn wants_seal(&self) -> bool {
-        let old = |since: Nanos| self.assembly.now().since(since) >= self.config.seal_age;
-        self.in_flight.is_none() && (self.wants_seal_for_size() || self.dirty_since.is_some_and(old))
+        let old = |since: Nanos| self.now().since(since) >= self.config.seal_age;
+        let is_old = self.dirty_since.is_some_and(old) || (self.has_deferred() && old(self.committed_at));
+        self.in_flight.is_none() && (self.wants_seal_for_size() || is_old)
+    }
+
+    /// Whether files wait for their commit record.
+    pub const fn has_deferred(&self) -> bool {
+        self.deferred > 0
+    }
+
+    /// Whether the next seal may leave its commit record to a later one, if it only makes room.
+    pub fn may_defer(&self) -> bool {
+        self.deferred < self.config.deferred_seals_max
+            && self.now().since(self.committed_at) < self.config.commit_age
+            && self.wants_seal_for_size()
     }
 
     /// Another age at which rows are sealed, from now on.
@@ -385,8 +409,9 @@ impl Fold {
     }
 
     /// Takes everything that is not sealed for a seal; `None` while another one runs, or if there is nothing.
-    pub fn capture(&mut self) -> Option<SealInput> {
-        if self.in_flight.is_some() || self.dirty_since.is_none() {
+    pub fn capture(&mut self, deferred: bool) -> Option<SealInput> {
+        let nothing = self.dirty_since.is_none() && (deferred || !self.has_deferred());
+        if self.in_flight.is_some() || nothing {
             return None;
         }
         self.flush_cells();
@@ -394,7 +419,7 @@ impl Fold {
         let lsn = self.view.lsn;
         // A mark that may still be corrected is not folded into the rows for good: it goes along as a patch, and the
         // rows are sealed as if nothing were known.
-        let provisional = self.assembly.provisional(self.committed_lsn, lsn);
+        let provisional = self.assembly.provisional(self.filed_lsn, lsn);
         let mut marks = self.view.marks.clone();
         let unknown = Arc::new(Mark::default());
         marks.push(provisional.iter().map(|(id, _)| (*id, Arc::clone(&unknown))));
@@ -403,11 +428,11 @@ impl Fold {
         let cells = std::mem::take(&mut self.cells_since);
         self.marks_since = Marks::default();
         self.assembly.captured(lsn);
-        let state = EngineState {
+        let state = (!deferred).then(|| EngineState {
             assembly: self.assembly.capture(),
             row_version: self.row_version,
             digests: self.digests.clone(),
-        };
+        });
         let input = SealInput {
             lsn,
             sealed_at: self.assembly.now(),
@@ -418,7 +443,8 @@ impl Fold {
             cell_deltas: cells.clone(),
             patches: self.view.patches.clone(),
             replaced: self.view.replaced.clone(),
-            state: Some(Arc::new(state)),
+            state: state.map(|state| Arc::new(state) as Arc<dyn State>),
+            deferred,
         };
         let settled = std::mem::take(&mut self.replaced_live);
         self.sealed_lsn = lsn;
@@ -427,6 +453,8 @@ impl Fold {
             cells,
             row_version: self.row_version,
             settled,
+            deferred,
+            at: self.now(),
         });
         Some(input)
     }
@@ -437,7 +465,12 @@ impl Fold {
             return;
         };
         self.view.files = Arc::clone(&sealed.files);
-        self.committed_lsn = sealed.lsn;
+        if in_flight.deferred {
+            self.deferred += 1;
+        } else {
+            (self.deferred, self.committed_at) = (0, in_flight.at);
+        }
+        self.filed_lsn = sealed.lsn;
         self.view.marks = self.marks_since.clone();
         if !in_flight.settled.is_empty() {
             let gone = |id: &TraceId, from: u64| from <= in_flight.row_version && in_flight.settled.contains(id);

@@ -260,7 +260,7 @@ fn replay(
     for record in recovered.records {
         fold.apply(record?)?;
         if fold.wants_seal_for_size()
-            && let Some(capture) = fold.capture()
+            && let Some(capture) = fold.capture(fold.may_defer())
         {
             let sealed = sealing.seal(capture)?;
             fold.sealed(&sealed);
