@@ -9,6 +9,8 @@ mod upkeep;
 
 use bench::{Bench, Picture, T0};
 use ingest::pipeline::PipelineConfig;
+use proto::layout::Table;
+use std::time::Duration;
 use traffic::{Request, captured, chat};
 
 /// What happens to the requests, in order. Positions are shares of the whole.
@@ -166,4 +168,44 @@ fn rows_are_sealed_by_size_while_requests_go_on() {
     let sealed = bench.settle();
     assert!(bench.snapshot().files.len() > 4);
     assert_eq!((quiet.cells, quiet.span_rows), (sealed.cells, sealed.span_rows));
+}
+
+#[test]
+fn a_kill_takes_back_seals_without_a_commit_record_and_nothing_is_lost_or_doubled() {
+    let requests = chat(60);
+    let quiet = play(&requests, 1, &[]);
+    let mut taken_back = 0;
+    for deferred_seals_max in [1, 3, 1_000] {
+        let config = PipelineConfig {
+            seal_rows: 20,
+            commit_age: Duration::from_secs(1_000_000),
+            deferred_seals_max,
+            ..Bench::config()
+        };
+        let mut bench = Bench::open_with(config);
+        for (i, request) in requests.iter().enumerate() {
+            bench.at(T0 + 1.0 + i as f64 * 0.05);
+            bench.send(request);
+            if i % 17 == 16 {
+                bench.wait_for(|s| !s.files.is_empty());
+                let before = bench.snapshot();
+                bench.reopen();
+                let after = bench.snapshot();
+                let stays = |path: &str| after.files.iter().any(|file| file.path == path);
+                taken_back += before.files.iter().filter(|file| !stays(&file.path)).count();
+            }
+        }
+        let sealed = bench.settle();
+        assert_eq!(
+            (&quiet.cells, quiet.span_rows),
+            (&sealed.cells, sealed.span_rows),
+            "{deferred_seals_max}"
+        );
+        bench.shutdown();
+        let opened = bench.snapshot();
+        assert!(opened.spans.is_empty(), "what was deferred is committed at the end");
+        let rows: usize = bench.rows(Table::Spans, &["span_id"]).len();
+        assert_eq!(rows, quiet.span_rows, "{deferred_seals_max}");
+    }
+    assert!(taken_back > 0, "every file was committed at once");
 }
