@@ -24,6 +24,10 @@ use std::{
 use store::{Store, StoreOptions};
 use tokio::{runtime::Builder, sync::watch};
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 #[command(
     about = "CPU of ingest by thread",

@@ -19,6 +19,10 @@ use rand_chacha::ChaCha8Rng;
 use std::{error::Error, sync::Arc};
 use store::MicroBatch;
 
+/// As in the server.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Debug, Parser)]
 #[command(
     about = "Memory of open traces",

@@ -219,12 +219,9 @@ impl Engine {
     /// Has sealed files looked after while there is nothing to seal.
     fn keep_if_idle(&mut self, turn: &mut Turn) {
         let is_due = self.fold.now() >= turn.keep_at || !self.suspects.is_empty();
-        if !is_due || turn.keeping || turn.sealing || turn.wanted || turn.not_before.is_some() {
-            return;
-        }
-        if self.fold.has_deferred() {
-            // Upkeep needs all files committed.
-            turn.wanted = true;
+        // Files that wait for their commit record are none of its business yet.
+        let is_busy = turn.keeping || turn.sealing || turn.wanted || self.fold.has_deferred();
+        if !is_due || is_busy || turn.not_before.is_some() {
             return;
         }
         let mut task = self.fold.upkeep();
