@@ -16,7 +16,10 @@ const CASES: [(&str, &[&str]); 8] = [
     ("small, 512 a request", &["--spans", "512"]),
     ("small, 4096 a request", &["--spans", "4096"]),
     ("small, 512 a request, gzip", &["--spans", "512", "--compress", "gzip"]),
-    ("small, 512 a request, zstd", &["--spans", "512", "--compress", "zstd"]),
+    (
+        "small, 512 a request, zstd",
+        &["--spans", "512", "--compress", "zstd", ALONE],
+    ),
     (
         "8 KB of text, dropped, 64 a request",
         &["--spans", "64", "--text", "8192"],
@@ -29,6 +32,8 @@ const CASES: [(&str, &[&str]); 8] = [
 ];
 /// Stands for a configuration that keeps texts, which only our side has.
 const KEPT: &str = "kept";
+/// Stands for what the peer refuses: only our side is measured.
+const ALONE: &str = "alone";
 /// Core of the server, and of the load generator.
 const CORES: [&str; 2] = ["0", "1"];
 
@@ -54,12 +59,14 @@ pub(crate) fn run(steps: &mut Steps, rounds: u32, seconds: u32) {
         let measured = || {
             std::fs::write(&kept, "[content]\npolicy = \"keep\"\n").map_err(|e| vec![e.to_string()])?;
             for _ in 0..rounds {
-                for (side, binary) in [built.join("tracegate"), rotel.clone()].iter().enumerate() {
+                let measured = if options.contains(&ALONE) { 1 } else { 2 };
+                let binaries = [built.join("tracegate"), rotel.clone()];
+                for (side, binary) in binaries.iter().enumerate().take(measured) {
                     let mut command = generator(&built, binary, side == 0, seconds);
                     for option in options {
                         match *option {
                             KEPT if side == 0 => command.arg("--config").arg(&kept),
-                            KEPT => &mut command,
+                            KEPT | ALONE => &mut command,
                             other => command.arg(other),
                         };
                     }
@@ -80,9 +87,14 @@ pub(crate) fn run(steps: &mut Steps, rounds: u32, seconds: u32) {
         let median = |of: &[serde_json::Value], key: &str| median(of.iter().filter_map(|r| r[key].as_f64()));
         let rate = "spans_per_server_cpu_s";
         let (a, b) = (median(ours, rate), median(theirs, rate));
+        let shown = |value: f64, digits: usize| match value.is_nan() {
+            true => "-".to_owned(),
+            false => format!("{value:.digits$}"),
+        };
         println!(
-            "| {name} | {a:.0} | {b:.0} | {:.2} | {:.1} / {:.1} | {:.0} |",
-            a / b,
+            "| {name} | {a:.0} | {} | {} | {:.1} / {:.1} | {:.0} |",
+            shown(b, 0),
+            shown(a / b, 2),
             median(ours, "ack_p50_ms"),
             median(ours, "ack_p99_ms"),
             median(ours, "server_rss_peak_mib"),

@@ -14,7 +14,7 @@ use std::{collections::VecDeque, sync::Arc};
 use store::{Mark, TraceId};
 
 /// A packed trace. Immutable, so a capture shares it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Asleep {
     spans: PackedSpans,
     /// Its mark, and that of what the cells hold of it.
@@ -312,12 +312,13 @@ pub(super) mod record {
     use super::{Arc, Asleep, Glance, HashMap, Held, Mark, PackedSpans, RandomState, TraceId};
     use crate::assemble::span::Labels;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+    use std::{borrow::Cow, cell::RefCell};
 
     #[derive(Serialize, Deserialize)]
-    struct Record<L, M, B> {
+    struct Record<L, M, T> {
         labels: Vec<L>,
         marks: Vec<M>,
-        traces: Vec<Trace<B>>,
+        traces: T,
     }
 
     #[derive(Serialize, Deserialize)]
@@ -341,62 +342,89 @@ pub(super) mod record {
     }
 
     /// Distinct values, told apart by where they stand in memory.
-    struct Distinct<'a, T> {
-        values: Vec<&'a T>,
+    struct Distinct<T> {
+        values: Vec<Arc<T>>,
         at: HashMap<*const T, u32, RandomState>,
     }
 
-    impl<'a, T> Distinct<'a, T> {
-        fn index(&mut self, value: &'a Arc<T>) -> u32 {
+    impl<T> Distinct<T> {
+        fn index(&mut self, value: &Arc<T>) -> u32 {
             *self.at.entry(Arc::as_ptr(value)).or_insert_with(|| {
-                self.values.push(value);
+                self.values.push(Arc::clone(value));
                 self.values.len() as u32 - 1
             })
         }
     }
 
-    fn distinct<'a, T>() -> Distinct<'a, T> {
-        Distinct {
-            values: Vec::new(),
-            at: HashMap::default(),
+    impl<T> Default for Distinct<T> {
+        fn default() -> Self {
+            Self {
+                values: Vec::new(),
+                at: HashMap::default(),
+            }
         }
     }
 
-    /// Packs what is awake, and writes all.
+    /// Traces with their places in the record's labels and marks, which are all known by now: made while they are written.
+    struct Each<'a> {
+        traces: &'a [(TraceId, Held)],
+        places: RefCell<(Distinct<Labels>, Distinct<Mark>)>,
+    }
+
+    impl Serialize for Each<'_> {
+        fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+            use serde::ser::{Error, SerializeSeq};
+            let (labels, marks) = &mut *self.places.borrow_mut();
+            let mut scratch = Vec::new();
+            let mut seq = s.serialize_seq(Some(self.traces.len()))?;
+            for (id, held) in self.traces {
+                let asleep = packed(held, &mut scratch).ok_or_else(|| S::Error::custom(CANNOT_PACK))?;
+                seq.serialize_element(&Trace {
+                    id: *id,
+                    labels: asleep.spans.labels().iter().map(|of| labels.index(of)).collect(),
+                    marks: [0, 1].map(|i: usize| asleep.marks[i].as_ref().map(|mark| marks.index(mark))),
+                    glance: asleep.glance,
+                    spans: Bytes(asleep.spans.bytes()),
+                    rest: Bytes(&asleep.bytes),
+                })?;
+            }
+            seq.end()
+        }
+    }
+
+    const CANNOT_PACK: &str = "a trace cannot be packed";
+
+    fn packed<'a>(held: &'a Held, scratch: &mut Vec<u8>) -> Option<Cow<'a, Asleep>> {
+        match held {
+            Held::Asleep(asleep) => Some(Cow::Borrowed(asleep)),
+            Held::Awake(trace) => Asleep::of(trace, scratch).map(Cow::Owned),
+        }
+    }
+
+    /// Packs what is awake, and writes all. A trace that is awake is packed twice: that costs less than room for all.
     pub fn serialize<S: Serializer>(traces: &[(TraceId, Held)], s: S) -> Result<S::Ok, S::Error> {
         use serde::ser::Error;
+        let (mut labels, mut marks) = (Distinct::default(), Distinct::default());
         let mut scratch = Vec::new();
-        let packed = traces
-            .iter()
-            .map(|(id, held)| match held {
-                Held::Asleep(asleep) => Some((*id, Arc::clone(asleep))),
-                Held::Awake(trace) => Some((*id, Arc::new(Asleep::of(trace, &mut scratch)?))),
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| S::Error::custom("a trace cannot be packed"))?;
-        let (mut labels, mut marks) = (distinct(), distinct());
-        let traces = packed
-            .iter()
-            .map(|(id, asleep)| Trace {
-                id: *id,
-                labels: asleep.spans.labels().iter().map(|of| labels.index(of)).collect(),
-                marks: [0, 1].map(|i: usize| asleep.marks[i].as_ref().map(|mark| marks.index(mark))),
-                glance: asleep.glance,
-                spans: Bytes(asleep.spans.bytes()),
-                rest: Bytes(&asleep.bytes),
-            })
-            .collect();
+        for (_, held) in traces {
+            let asleep = packed(held, &mut scratch).ok_or_else(|| S::Error::custom(CANNOT_PACK))?;
+            asleep.spans.labels().iter().for_each(|of| _ = labels.index(of));
+            asleep.marks.iter().flatten().for_each(|mark| _ = marks.index(mark));
+        }
         Record {
-            labels: labels.values,
-            marks: marks.values,
-            traces,
+            labels: labels.values.clone(),
+            marks: marks.values.clone(),
+            traces: Each {
+                traces,
+                places: RefCell::new((labels, marks)),
+            },
         }
         .serialize(s)
     }
 
     /// Reads what [`serialize`] wrote.
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(TraceId, Held)>, D::Error> {
-        let record = Record::<Arc<Labels>, Arc<Mark>, &'de [u8]>::deserialize(d)?;
+        let record = Record::<Arc<Labels>, Arc<Mark>, Vec<Trace<&'de [u8]>>>::deserialize(d)?;
         let missing = || D::Error::custom("a packed trace names what the record does not have");
         let mark = |at: Option<u32>| match at {
             Some(at) => record.marks.get(at as usize).cloned().map(Some).ok_or_else(missing),

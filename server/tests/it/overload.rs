@@ -92,8 +92,13 @@ async fn what_is_too_much_is_refused_with_a_time_and_nothing_acked_is_missing() 
     let served = small_budget(dir.path());
     let release = RELEASE.replace("warmup = \"5m\"", "warmup = \"1s\"");
     let releases = format!("http://{}/api/v1/releases", served.http);
-    let declare = client().post(&releases).header(header::CONTENT_TYPE, "application/toml");
-    assert_eq!(declare.body(release).send().await.unwrap().status(), StatusCode::CREATED);
+    let declare = client()
+        .post(&releases)
+        .header(header::CONTENT_TYPE, "application/toml");
+    assert_eq!(
+        declare.body(release).send().await.unwrap().status(),
+        StatusCode::CREATED
+    );
     let seen = Arc::new(Seen::default());
     let until = Instant::now() + Duration::from_secs(seconds());
     let senders: Vec<_> = (0..SENDERS)

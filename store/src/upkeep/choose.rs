@@ -21,7 +21,7 @@ const FILES_MAX: usize = 64;
 /// Their bytes together; one alone may have more.
 const BYTES_MAX: u64 = 2 * LARGE_BYTES;
 /// Their rows together; one alone may have more.
-const ROWS_MAX: u64 = 1 << 19;
+const ROWS_MAX: u64 = 1 << 18;
 /// Cells in one step: all of them are in memory at a time.
 const CELLS_MAX: u64 = 1 << 16;
 /// Files joined while their hour goes on, at least.
