@@ -51,7 +51,7 @@ impl Default for PipelineConfig {
             queued_requests_max: 1_024,
             commit_window: Duration::from_millis(5),
             commit_rows: 16_384,
-            commit_bytes: 4 << 20,
+            commit_bytes: 2 << 20,
             tick: Duration::from_millis(20),
             publish_window: Duration::from_millis(10),
             seal_rows: 1_000_000,

@@ -16,6 +16,8 @@ use store::{SealInput, Sealed, Sealer, Upkeep, Upkept, disk};
 
 /// Threads that write Parquet.
 const SEAL_THREADS: usize = 2;
+/// How far these stand behind all others where cores are few: an ack must not wait for a file.
+const SEAL_NICE: i32 = 5;
 
 pub(super) struct SealThread {
     pool: rayon::ThreadPool,
@@ -28,6 +30,8 @@ impl SealThread {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(SEAL_THREADS)
             .thread_name(|i| format!("seal-{i}"))
+            // On Linux this is about the calling thread alone; where it is refused, all are equal as before.
+            .start_handler(|_| _ = rustix::process::nice(SEAL_NICE))
             .build()
             .map_err(|e| PipelineError::Thread {
                 name: "seal",
