@@ -186,9 +186,13 @@ impl Sealer {
             });
         }
         let (sealed_at, deferred) = (input.sealed_at, input.deferred);
-        let mut sealed = inner
-            .seal(&head, input)
-            .inspect_err(|error| head.poisoned = error.is_fatal())?;
+        let mut sealed = inner.seal(&head, input).inspect_err(|error| {
+            head.poisoned = error.is_fatal();
+            if !head.poisoned {
+                // Its state, if it came that far: on a full disk every byte counts.
+                state::remove(inner.disk.as_ref(), &inner.root, head.seq + 1);
+            }
+        })?;
         head.sealed_lsn = sealed.lsn;
         if deferred {
             head.waiting.extend(sealed.added.iter().cloned());

@@ -111,12 +111,7 @@ pub(crate) fn write(disk: &dyn Disk, root: &Path, seq: u64, state: &dyn State) -
         file.sync().synced(&path)?;
         Ok(bytes)
     };
-    let bytes = written().inspect_err(|e| {
-        if !e.is_fatal() {
-            remove(disk, root, seq);
-        }
-    })?;
-    Ok(StateFile { seq, bytes })
+    Ok(StateFile { seq, bytes: written()? })
 }
 
 /// The state that a commit record names; `None` if it is not whole.
@@ -161,6 +156,7 @@ pub(crate) fn drop_old(disk: &dyn Disk, root: &Path, kept: [u64; 2]) -> Result<(
     Ok(())
 }
 
-fn remove(disk: &dyn Disk, root: &Path, seq: u64) {
+/// Removes the state of a seal that failed.
+pub(crate) fn remove(disk: &dyn Disk, root: &Path, seq: u64) {
     _ = disk.remove(&path(root, seq));
 }
