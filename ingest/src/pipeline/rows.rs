@@ -30,7 +30,7 @@ impl Live {
         replaced: &Layers<TraceId, u64>,
     ) -> Result<(), PipelineError> {
         self.rows += rows.num_rows();
-        self.bytes += rows.get_array_memory_size();
+        self.bytes += memory_of(&rows);
         let batch = LiveBatch { lsn, rows };
         match table {
             Table::Spans => live::push(table, &mut self.spans, batch)?,
@@ -66,6 +66,17 @@ impl Live {
         self.spans.retain(|batch| batch.rows.num_rows() > 0);
         Ok(())
     }
+}
+
+/// Memory of rows, about, bytes. Columns that come back from the journal are all slices of one buffer, which each of them
+/// would count as a whole.
+fn memory_of(rows: &RecordBatch) -> usize {
+    let columns = rows.columns().iter();
+    let bytes = columns.map(|column| {
+        let slice = column.to_data().get_slice_memory_size();
+        slice.unwrap_or_else(|_| column.get_array_memory_size())
+    });
+    bytes.sum()
 }
 
 pub(super) fn after(first: &[LiveBatch], then: &[LiveBatch]) -> Vec<LiveBatch> {
