@@ -1,12 +1,14 @@
 //! What assembly reads of a batch: borrowed columns of `spans` and `evals`. A column that the batch left out is `None`
 //! everywhere, so rows that were just read and rows that come back from the journal pass through the same code.
 
+mod labels;
+
+pub use labels::LabelPool;
+
 use super::{
     evals::{EvalRow, LinkedBy},
     span::{Call, Eval, Labels, Role, Span, Subject, Tri, Word, response_hash},
 };
-use crate::read::FLAG_ATTRIBUTE;
-use ahash::RandomState;
 use arrow::{
     array::{
         Array, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, MapArray,
@@ -14,8 +16,7 @@ use arrow::{
     },
     datatypes::Int32Type,
 };
-use hashbrown::{HashMap, HashSet};
-use proto::{Color, Nanos, cell::PPM, metric::normalise_eval_name};
+use proto::{Nanos, cell::PPM, metric::normalise_eval_name};
 use std::{cell::RefCell, num::NonZeroU64, sync::Arc};
 use store::TraceId;
 
@@ -81,6 +82,8 @@ macro_rules! value_at {
         $column.and_then(|c| if c.is_null($row) { None } else { Some(c.value($row)) })
     };
 }
+
+use value_at;
 
 /// Value of `key` in one row of a map column.
 fn map_value<'a>(map: Option<&'a MapArray>, row: usize, key: &str) -> Option<&'a str> {
@@ -327,81 +330,6 @@ fn is_error(status: &str) -> bool {
         .next()
         .unwrap_or(status)
         .eq_ignore_ascii_case("error")
-}
-
-/// What the labels of two rows of one batch are compared by.
-#[derive(PartialEq, Eq, Hash)]
-struct Seen<'a> {
-    codes: [i32; Word::COLUMNS.len()],
-    split: u64,
-    sampling: u64,
-    service_version: Option<&'a str>,
-    flag: Option<&'a str>,
-    asked: Vec<Option<&'a str>>,
-}
-
-/// Labels already met, so that the spans of a service share one value in memory.
-#[derive(Debug, Default)]
-pub struct LabelPool {
-    pool: HashSet<Arc<Labels>, RandomState>,
-}
-
-/// Distinct label sets that are shared; beyond, the pool starts anew (spans keep what they hold).
-const LABEL_SETS_MAX: usize = 16_384;
-
-impl LabelPool {
-    /// The shared value equal to `labels`.
-    pub fn share(&mut self, labels: Labels) -> Arc<Labels> {
-        if let Some(known) = self.pool.get(&labels) {
-            return Arc::clone(known);
-        }
-        if self.pool.len() >= LABEL_SETS_MAX {
-            self.pool.clear();
-        }
-        let labels = Arc::new(labels);
-        self.pool.insert(Arc::clone(&labels));
-        labels
-    }
-
-    /// Labels of every row, in row order. `asked` are the attributes that any release asks for.
-    pub fn of_rows(&mut self, facts: &SpanFacts<'_>, asked: &[Arc<str>]) -> Vec<Arc<Labels>> {
-        let mut memo: HashMap<Seen<'_>, Arc<Labels>, RandomState> = HashMap::default();
-        let bits = |share: Option<f64>| share.map_or(u64::MAX, f64::to_bits);
-        (0..facts.rows)
-            .map(|row| {
-                let (split, sampling) = (value_at!(facts.split, row), value_at!(facts.sampling, row));
-                // a variant is always one of a declared flag, whose key stands in an attribute
-                let is_flagged = word(&facts.words[Word::Variant as usize], row).is_some();
-                let seen = Seen {
-                    flag: is_flagged
-                        .then(|| map_value(facts.attributes, row, FLAG_ATTRIBUTE))
-                        .flatten(),
-                    codes: std::array::from_fn(|i| code(&facts.words[i], row)),
-                    split: bits(split),
-                    sampling: bits(sampling),
-                    service_version: map_value(facts.resource, row, SERVICE_VERSION),
-                    asked: asked.iter().map(|key| facts.attribute(row, key)).collect(),
-                };
-                if let Some(known) = memo.get(&seen) {
-                    return Arc::clone(known);
-                }
-                let text = |i: usize| word(&facts.words[i], row).map(Arc::<str>::from);
-                let labels = self.share(Labels {
-                    words: std::array::from_fn(text),
-                    color: word(&facts.words[Word::Color as usize], row).and_then(Color::parse),
-                    service_version: seen.service_version.map(Arc::from),
-                    flag: seen.flag.map(Arc::from),
-                    split_ppm: split.and_then(ppm),
-                    sampling_ppm: sampling.and_then(ppm),
-                    attributes: std::iter::zip(asked, &seen.asked)
-                        .filter_map(|(key, value)| value.map(|value| (Arc::clone(key), Arc::from(value))))
-                        .collect(),
-                });
-                memo.insert(seen, Arc::clone(&labels));
-                labels
-            })
-            .collect()
-    }
 }
 
 /// Columns of an `evals` batch that assembly uses.

@@ -43,7 +43,7 @@ impl Glance {
             first_lsn: trace.first_lsn,
             last_lsn: trace.last_lsn,
             touched: trace.touched,
-            settled: trace.admitted || trace.charged.is_none() || trace.admit_at.is_none(),
+            settled: waits(trace).is_none(),
         }
     }
 }
@@ -59,12 +59,16 @@ pub(super) struct Parting {
 
 impl Parting {
     fn of(trace: &Trace) -> Self {
-        let waits = trace.admit_at.zip(trace.charged.clone()).filter(|_| !trace.admitted);
         Self {
             touched: trace.touched,
-            waits,
+            waits: waits(trace).map(|(at, charged)| (at, Arc::clone(charged))),
         }
     }
+}
+
+/// What cells hold of a trace and is still to be admitted, and when.
+fn waits(trace: &Trace) -> Option<(Nanos, &Arc<Outcome>)> {
+    trace.admit_at.zip(trace.charged.as_ref()).filter(|_| !trace.admitted)
 }
 
 /// What postcard writes of a trace: spans, marks, and what a glance tells, stand outside.

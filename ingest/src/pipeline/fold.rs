@@ -5,102 +5,18 @@ use super::{
     config::PipelineConfig,
     error::PipelineError,
     rows::{Live, after, without},
+    state::{Digests, EngineState},
 };
-use crate::assemble::{
-    Answer, Asks, Assembly, AssemblyState, Counts, Effects, EvalRow, Tally, evals_to_batch, rows_to_batch,
-};
+use crate::assemble::{Answer, Asks, Assembly, Counts, Effects, EvalRow, Tally, evals_to_batch, rows_to_batch};
 use ahash::RandomState;
 use hashbrown::{HashMap, HashSet};
-use postcard::ser_flavors::Flavor;
 use proto::{CellTable, Nanos, layout::Table, release::ReleaseBook};
-use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{self, Write},
     sync::Arc,
     time::Duration,
 };
 use store::{LiveBatch, Mark, Marks, MicroBatch, Patch, SealInput, Sealed, Snapshot, State, TraceId, Upkeep, Upkept};
-
-/// Form of [`EngineState`]; goes up when it changes.
-const STATE_VERSION: u8 = 4;
-
-/// Requests of one record, by digest.
-pub(super) type Digests = (Nanos, Arc<[u128]>);
-
-/// The bytes that a commit record keeps for the engine.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct EngineState {
-    assembly: AssemblyState,
-    /// [`Fold::row_version`].
-    row_version: u64,
-    digests: VecDeque<Digests>,
-}
-
-impl State for EngineState {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(&[STATE_VERSION])?;
-        let mut failed = None;
-        let bytes = Through {
-            out,
-            waiting: Vec::with_capacity(2 * WRITTEN_AT_ONCE),
-            failed: &mut failed,
-        };
-        postcard::serialize_with_flavor(self, bytes).map_err(|e| failed.unwrap_or_else(|| io::Error::other(e)))
-    }
-}
-
-/// Bytes that are gathered before they are written on.
-const WRITTEN_AT_ONCE: usize = 64 << 10;
-
-/// Lets postcard write into anything, without a call for every byte.
-struct Through<'a> {
-    out: &'a mut dyn Write,
-    waiting: Vec<u8>,
-    failed: &'a mut Option<io::Error>,
-}
-
-impl Through<'_> {
-    fn pass_on(&mut self, from: usize) -> postcard::Result<()> {
-        if self.waiting.len() > from {
-            if let Err(error) = self.out.write_all(&self.waiting) {
-                *self.failed = Some(error);
-                return Err(postcard::Error::SerializeBufferFull);
-            }
-            self.waiting.clear();
-        }
-        Ok(())
-    }
-}
-
-impl Flavor for Through<'_> {
-    type Output = ();
-
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.waiting.push(byte);
-        self.pass_on(WRITTEN_AT_ONCE)
-    }
-
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.waiting.extend_from_slice(bytes);
-        self.pass_on(WRITTEN_AT_ONCE)
-    }
-
-    fn finalize(mut self) -> postcard::Result<()> {
-        self.pass_on(0)
-    }
-}
-
-impl EngineState {
-    fn decode(bytes: &[u8]) -> Result<Self, PipelineError> {
-        match bytes {
-            [STATE_VERSION, state @ ..] => postcard::from_bytes(state).map_err(|e| PipelineError::State(e.to_string())),
-            _ => Err(PipelineError::State(
-                "it was written by another version of tracegate".to_owned(),
-            )),
-        }
-    }
-}
 
 /// What is being sealed, until it is known whether that worked.
 #[derive(Debug)]
@@ -531,7 +447,7 @@ impl Fold {
         Ok(())
     }
 
-    /// Whether what came since the last capture is already as much as two seals: time to let the doors wait.
+    /// Whether what came since the last capture is already as much as two seals: too much to wait for an answer.
     pub fn overfull(&self) -> bool {
         self.live.bytes >= 2 * self.config.seal_bytes || self.live.rows >= 2 * self.config.seal_rows
     }

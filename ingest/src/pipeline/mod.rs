@@ -23,6 +23,7 @@ mod lane;
 mod lookup;
 mod rows;
 mod seal;
+mod state;
 mod suspects;
 
 pub use config::PipelineConfig;

@@ -210,8 +210,13 @@ fn read_call(bytes: &mut Bytes<'_>) -> Option<Call> {
             *number = Some(bytes.signed()?);
         }
     }
+    Some(call_of(numbers, TRIS.get((flags >> NUMBERS) as usize)?.known()))
+}
+
+/// The inverse of [`numbers`].
+fn call_of(numbers: [Option<i64>; NUMBERS], tool_args_valid: Option<bool>) -> Call {
     let [prompt, completion, cache_read, cache_write, reasoning, cost, ttft_us] = numbers;
-    Some(Call {
+    Call {
         prompt,
         completion,
         cache_read,
@@ -219,8 +224,8 @@ fn read_call(bytes: &mut Bytes<'_>) -> Option<Call> {
         reasoning,
         cost,
         ttft_us: ttft_us.map(i64::cast_unsigned),
-        tool_args_valid: TRIS.get((flags >> NUMBERS) as usize)?.known(),
-    })
+        tool_args_valid,
+    }
 }
 
 fn varint(mut value: u64, out: &mut Vec<u8>) {
@@ -284,24 +289,11 @@ impl<'a> Bytes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::{collection::vec, option, prelude::*};
+    use proptest::{array::uniform7, collection::vec, option, prelude::*};
 
     fn call() -> impl Strategy<Value = Call> {
-        let number = || option::of(prop_oneof![0..5_000_i64, any::<i64>()]);
-        let numbers = [number(), number(), number(), number(), number(), number()];
-        (numbers, option::of(any::<u64>()), any::<Option<bool>>()).prop_map(|(numbers, ttft_us, tool_args_valid)| {
-            let [prompt, completion, cache_read, cache_write, reasoning, cost] = numbers;
-            Call {
-                prompt,
-                completion,
-                cache_read,
-                cache_write,
-                reasoning,
-                cost,
-                ttft_us,
-                tool_args_valid,
-            }
-        })
+        let number = option::of(prop_oneof![0..5_000_i64, any::<i64>()]);
+        (uniform7(number), any::<Option<bool>>()).prop_map(|(numbers, valid)| call_of(numbers, valid))
     }
 
     fn subject() -> impl Strategy<Value = Subject> {
