@@ -1,7 +1,7 @@
 //! End to end with real clients: Python environments and a Node program under the target folder, pinned with hashes,
 //! then pytest.
 
-use crate::steps::{Steps, is_there, root, status, target};
+use crate::steps::{Steps, apt_install, is_there, root, status, target};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -181,16 +181,7 @@ fn create(folder: &Path) -> Result<(), String> {
         return Ok(());
     }
     // Debian splits venv off; an administrator can be spared the reading.
-    let root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|out| out.stdout.trim_ascii() == b"0");
-    if root && is_there("apt-get", &["--version"]) {
-        println!("installing python3-venv with apt-get");
-        status(Command::new("apt-get").args(["-qq", "update"]));
-        let mut install = Command::new("apt-get");
-        install.args(["-qq", "-y", "--no-install-recommends", "install", "python3-venv"]);
-        status(install.env("DEBIAN_FRONTEND", "noninteractive"));
+    if apt_install("python3-venv") {
         let _ = fs::remove_dir_all(folder);
         if venv() {
             return Ok(());

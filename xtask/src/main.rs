@@ -172,6 +172,7 @@ fn main() -> ExitCode {
 /// What is checked without running anything. `all` adds the lints of test code.
 fn lints(steps: &mut Steps, all: bool) {
     steps::components(&["rustfmt", "clippy"]);
+    steps::make();
     steps.run(
         "format (cargo fmt --all)",
         cargo(["fmt", "--all", "--", "--check", "--files-with-diff"]),

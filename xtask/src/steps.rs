@@ -153,3 +153,26 @@ pub(crate) fn components(names: &[&str]) {
         }
     }
 }
+
+/// The C parts of some crates are built with `make`, which a small installation lacks.
+pub(crate) fn make() {
+    if !is_there("make", &["--version"]) && !apt_install("make") {
+        eprintln!("make is missing: install it, on Debian with `apt-get install make`");
+    }
+}
+
+/// Installs a Debian package, if this is Debian and we may.
+pub(crate) fn apt_install(package: &str) -> bool {
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|out| out.stdout.trim_ascii() == b"0");
+    if !root || !is_there("apt-get", &["--version"]) {
+        return false;
+    }
+    println!("installing {package} with apt-get");
+    status(Command::new("apt-get").args(["-qq", "update"]));
+    let mut install = Command::new("apt-get");
+    install.args(["-qq", "-y", "--no-install-recommends", "install", package]);
+    status(install.env("DEBIAN_FRONTEND", "noninteractive"))
+}
