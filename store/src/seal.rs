@@ -52,7 +52,7 @@ pub(crate) const CHUNK_ROWS: usize = 4_096;
 const RETIRED_FOR: Duration = Duration::from_secs(60);
 
 /// What one seal takes: everything that became known in journal records up to `lsn` and is not sealed yet.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct SealInput {
     /// Last journal record whose effects are inside. It must have been synced.
     pub lsn: u64,
@@ -74,7 +74,7 @@ pub struct SealInput {
     /// All replacements of trace rows that hold from now on.
     pub replaced: Layers<TraceId, u64>,
     /// What the engine needs at a restart; not needed by a deferred seal.
-    pub state: Option<Arc<dyn State>>,
+    pub state: Option<Box<dyn State>>,
     /// Leave the commit record to a later seal: files only, to make room in memory. A kill before that seal takes them
     /// back, and the journal still has their rows.
     pub deferred: bool,
@@ -235,9 +235,9 @@ impl Inner {
             deferred,
             ..
         } = input;
-        // First, and let go of: as long as it is shared, whoever changes what it holds has to copy it.
+        // First: until it is written, it keeps in memory what the engine forgets.
         let state = match input.state.take() {
-            Some(state) if !deferred => state::write(self.disk.as_ref(), &self.root, head.seq + 1, state.as_ref())?,
+            Some(state) if !deferred => state::write(self.disk.as_ref(), &self.root, head.seq + 1, state)?,
             _ => StateFile::default(),
         };
         let plan = |table, live: &[LiveBatch]| {

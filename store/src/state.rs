@@ -24,16 +24,16 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// What the engine needs at a restart.
 pub trait State: fmt::Debug + Send + Sync {
-    /// Writes it; the same bytes are handed back by [`crate::Recovered`].
+    /// Writes it; the same bytes are handed back by [`crate::Recovered`]. What is written can be let go of at once.
     ///
     /// # Errors
     /// Those of `out`, and whatever keeps it from being written.
-    fn write(&self, out: &mut dyn Write) -> io::Result<()>;
+    fn write(self: Box<Self>, out: &mut dyn Write) -> io::Result<()>;
 }
 
 impl State for Vec<u8> {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        out.write_all(self)
+    fn write(self: Box<Self>, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(&self)
     }
 }
 
@@ -93,7 +93,7 @@ impl Write for Blocks<'_> {
 }
 
 /// Writes the state of seal `seq` and syncs it; its name is durable once the folder is synced.
-pub(crate) fn write(disk: &dyn Disk, root: &Path, seq: u64, state: &dyn State) -> Result<StateFile, StoreError> {
+pub(crate) fn write(disk: &dyn Disk, root: &Path, seq: u64, state: Box<dyn State>) -> Result<StateFile, StoreError> {
     let path = path(root, seq);
     let written = || -> Result<u64, StoreError> {
         let mut file = disk.create(&path).at("create", &path)?;

@@ -2,7 +2,7 @@
 
 use super::{Effects, assembly::Assembly, trace::ClosedBy};
 use proto::Nanos;
-use std::{cmp::Reverse, sync::Arc};
+use std::cmp::Reverse;
 use store::TraceId;
 
 impl Assembly {
@@ -11,11 +11,9 @@ impl Assembly {
         self.now = self.now.max(now);
         let mut effects = Effects::default();
         if std::mem::take(&mut self.rebooked) {
-            let mut open: Vec<TraceId> = self
-                .traces
-                .iter()
-                .filter_map(|(id, trace)| trace.closed.is_none().then_some(id))
-                .collect();
+            let mut open: Vec<TraceId> = Vec::new();
+            self.traces
+                .each(|id, trace| open.extend(trace.closed.is_none().then_some(id)));
             open.sort_unstable();
             for id in open {
                 self.review(id, lsn, &mut effects);
@@ -31,7 +29,7 @@ impl Assembly {
             let Some(real) = trace.due(&self.limits) else {
                 continue;
             };
-            Arc::make_mut(trace).queued = None;
+            trace.queued = None;
             if real <= self.now {
                 due.push((real, id));
             } else {
@@ -70,7 +68,7 @@ impl Assembly {
                 self.counts.open -= 1;
                 return;
             }
-            Arc::make_mut(trace).closed = Some((closes_at, by));
+            trace.closed = Some((closes_at, by));
             self.recent.push_back((closes_at, id));
             self.counts.open -= 1;
             self.counts.recent += 1;
@@ -83,7 +81,6 @@ impl Assembly {
             return;
         };
         if !trace.admitted && trace.admit_at.is_some_and(|at| at <= self.now) {
-            let trace = Arc::make_mut(trace);
             if let Some(charged) = &trace.charged {
                 effects.cells.add(charged, false, -1);
                 effects.cells.add(charged, true, 1);
@@ -129,7 +126,6 @@ impl Assembly {
             let Some(trace) = self.traces.get_mut(&id) else {
                 continue;
             };
-            let trace = Arc::make_mut(trace);
             if trace.queued == Some(at) {
                 trace.queued = None;
             }

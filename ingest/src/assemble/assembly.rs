@@ -4,7 +4,7 @@ use super::{
     Counts, Effects, Limits,
     evals::{EvalRow, Unsettled},
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
-    hold::{Held, Traces, record},
+    hold::{Asleep, Traces, record},
     late::{Arrival, Late},
     link::Links,
     marks::MarkPool,
@@ -16,6 +16,7 @@ use super::{
     tally::{Tally, minute_of},
     trace::Trace,
 };
+use postcard::{Serializer, ser_flavors::Flavor};
 use proto::{Nanos, layout::Table, release::ReleaseBook};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -25,17 +26,42 @@ use std::{
 };
 use store::{MicroBatch, Patch, TraceId};
 
-/// What a restart needs of assembly. Capturing copies pointers; serialising it is the slow part and happens elsewhere.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What a restart needs of assembly. Capturing copies pointers; writing it is the slow part and happens elsewhere.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct AssemblyState {
     now: Nanos,
-    #[serde(with = "record")]
-    traces: Vec<(TraceId, Held)>,
+    /// Written behind all the rest, one by one.
+    #[serde(skip)]
+    traces: Vec<(TraceId, Arc<Asleep>)>,
     waiting: BTreeMap<i64, Tally>,
     names: Names,
     counts: Counts,
     pub(super) unsettled: Unsettled,
     pub(super) late: Late,
+}
+
+impl AssemblyState {
+    /// Writes it and lets go of every trace that is written: until then it keeps in memory what assembly may have
+    /// forgotten since.
+    ///
+    /// # Errors
+    /// Those of the flavor that takes the bytes.
+    pub fn write<F: Flavor>(mut self, to: &mut Serializer<F>) -> postcard::Result<()> {
+        let traces = std::mem::take(&mut self.traces);
+        self.serialize(&mut *to)?;
+        record::write(traces, to)
+    }
+
+    /// Reads what [`AssemblyState::write`] wrote, and says what comes after it.
+    ///
+    /// # Errors
+    /// If it is not whole, or of another version.
+    pub fn read(bytes: &[u8]) -> postcard::Result<(Self, &[u8])> {
+        let (mut state, rest) = postcard::take_from_bytes::<Self>(bytes)?;
+        let (traces, rest) = record::read(rest)?;
+        state.traces = traces;
+        Ok((state, rest))
+    }
 }
 
 /// Open and recently closed traces.
@@ -111,9 +137,8 @@ impl Assembly {
                 tracing::error!("a trace of another version cannot be read; it is forgotten");
                 continue;
             };
-            let inner = Arc::make_mut(&mut trace);
-            inner.queued = None;
-            inner.spans.relabel(|labels| this.labels.share(labels.clone()));
+            trace.queued = None;
+            trace.spans.relabel(|labels| this.labels.share(labels.clone()));
             match trace.closed {
                 Some((at, _)) => closed.push((at, id)),
                 None => this.counts.open += 1,
@@ -188,13 +213,13 @@ impl Assembly {
         self.rebooked |= *book != *self.book;
         self.book = book;
         if std::mem::take(&mut self.restored) {
-            for (id, mut trace) in self.traces.iter() {
-                let trace = Arc::make_mut(&mut trace);
-                if let Some(view) = trace.view(&self.book) {
+            let (book, links) = (&self.book, &mut self.links);
+            self.traces.each(|id, trace| {
+                if let Some(view) = trace.view(book) {
                     let (subject, member) = trace.member(&view);
-                    self.links.note(id, &subject, &member);
+                    links.note(id, &subject, &member);
                 }
-            }
+            });
         }
     }
 
@@ -300,7 +325,6 @@ impl Assembly {
                 }
                 Err(_) if trace.spans.len() >= spans_max => self.counts.spans_over_limit += 1,
                 Err(at) => {
-                    let trace = Arc::make_mut(trace);
                     let span = facts.span(row, id, labels);
                     let response = span.response_key();
                     trace.insert(at, span);
@@ -314,9 +338,9 @@ impl Assembly {
         }
     }
 
-    pub(super) fn trace(&mut self, id: TraceId, lsn: u64) -> &mut Arc<Trace> {
+    pub(super) fn trace(&mut self, id: TraceId, lsn: u64) -> &mut Trace {
         if !self.traces.contains(&id) {
-            self.traces.insert(id, Arc::new(Trace::new(self.now, lsn)));
+            self.traces.insert(id, Trace::new(self.now, lsn));
             self.counts.open += 1;
         }
         self.traces.get_mut(&id).expect("it was just put there")
@@ -329,7 +353,6 @@ impl Assembly {
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
-        let trace = Arc::make_mut(trace);
         let Some(view) = trace.view(&book) else {
             return;
         };
@@ -389,7 +412,7 @@ impl Assembly {
             return;
         };
         if before != link && !is_lost {
-            Arc::make_mut(trace).link = link;
+            trace.link = link;
         }
         if trace.closed.is_some() || trace.admitted {
             self.charge(id, lsn, effects);
@@ -405,7 +428,7 @@ impl Assembly {
             return;
         };
         if trace.queued.is_none_or(|queued| due < queued) {
-            Arc::make_mut(trace).queued = Some(due);
+            trace.queued = Some(due);
             self.queue.push(Reverse((due, id)));
         }
     }
@@ -416,7 +439,6 @@ impl Assembly {
         let Some(trace) = self.traces.get_mut(&id) else {
             return;
         };
-        let trace = Arc::make_mut(trace);
         let (Some(view), Some((mark, _))) = (trace.view(&book), &trace.mark) else {
             return;
         };

@@ -162,18 +162,42 @@ const OVERHEAD_BYTES: usize = 96;
 
 const UNREADABLE: &str = "a packed trace cannot be read; it is forgotten";
 
-/// A trace as a capture takes it.
-#[derive(Debug, Clone)]
-pub(super) enum Held {
-    Awake(Arc<Trace>),
+/// A trace, in one form or the other.
+#[derive(Debug)]
+enum Held {
+    Awake(Box<Trace>),
     Asleep(Arc<Asleep>),
+}
+
+impl Held {
+    fn glance(&self) -> Glance {
+        match self {
+            Self::Awake(trace) => Glance::of(trace),
+            Self::Asleep(asleep) => asleep.glance,
+        }
+    }
+
+    fn mark(&self) -> Option<&Arc<Mark>> {
+        match self {
+            Self::Awake(trace) => trace.mark.as_ref().map(|(mark, _)| mark),
+            Self::Asleep(asleep) => asleep.marks[0].as_ref(),
+        }
+    }
+
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Awake(trace) => trace.weighed,
+            Self::Asleep(asleep) => asleep.weight(),
+        }
+    }
 }
 
 /// Traces by id.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
-    awake: HashMap<TraceId, Arc<Trace>, RandomState>,
-    asleep: HashMap<TraceId, Arc<Asleep>, RandomState>,
+    held: HashMap<TraceId, Held, RandomState>,
+    /// How many are awake.
+    awake: usize,
     /// In order of waking; entries of traces that are gone are skipped.
     woken: VecDeque<TraceId>,
     /// Memory of all, about, bytes.
@@ -190,147 +214,155 @@ impl Traces {
 
     /// Whether a trace is held.
     pub fn contains(&self, id: &TraceId) -> bool {
-        self.awake.contains_key(id) || self.asleep.contains_key(id)
+        self.held.contains_key(id)
     }
 
     /// A trace, woken if it was asleep.
-    pub fn get_mut(&mut self, id: &TraceId) -> Option<&mut Arc<Trace>> {
-        if !self.asleep.is_empty()
-            && let Some(asleep) = self.asleep.remove(id)
-        {
-            self.bytes = self.bytes.saturating_sub(asleep.weight());
-            match asleep.wake() {
-                Some(trace) => self.insert(*id, Arc::new(trace)),
-                None => tracing::error!("{UNREADABLE}"),
-            }
+    pub fn get_mut(&mut self, id: &TraceId) -> Option<&mut Trace> {
+        let held = self.held.get_mut(id)?;
+        if let Held::Asleep(asleep) = held {
+            let Some(trace) = asleep.wake() else {
+                tracing::error!("{UNREADABLE}");
+                self.bytes = self.bytes.saturating_sub(asleep.weight());
+                self.held.remove(id);
+                return None;
+            };
+            self.bytes = self.bytes.saturating_sub(asleep.weight()) + trace.weighed;
+            self.awake += 1;
+            self.woken.push_back(*id);
+            *held = Held::Awake(Box::new(trace));
         }
-        self.awake.get_mut(id)
+        match self.held.get_mut(id)? {
+            Held::Awake(trace) => Some(trace),
+            Held::Asleep(_) => None,
+        }
     }
 
     /// Adds a trace, or puts another in its place.
-    pub fn insert(&mut self, id: TraceId, trace: Arc<Trace>) {
+    pub fn insert(&mut self, id: TraceId, trace: Trace) {
         self.bytes += trace.weighed;
-        match self.awake.insert(id, trace) {
-            Some(before) => self.bytes = self.bytes.saturating_sub(before.weighed),
+        self.awake += 1;
+        match self.held.insert(id, Held::Awake(Box::new(trace))) {
+            Some(before) => self.let_go(&before),
             None => self.woken.push_back(id),
         }
     }
 
+    fn let_go(&mut self, held: &Held) {
+        self.bytes = self.bytes.saturating_sub(held.weight());
+        self.awake -= usize::from(matches!(held, Held::Awake(_)));
+    }
+
     /// Takes a trace out for good.
     pub fn remove(&mut self, id: &TraceId) -> Option<Parting> {
-        if let Some(trace) = self.awake.remove(id) {
-            self.bytes = self.bytes.saturating_sub(trace.weighed);
-            return Some(Parting::of(&trace));
+        let held = self.held.remove(id)?;
+        self.let_go(&held);
+        match held {
+            Held::Awake(trace) => Some(Parting::of(&trace)),
+            Held::Asleep(asleep) => {
+                let parting = asleep.parting();
+                if parting.is_none() {
+                    tracing::error!("{UNREADABLE}");
+                }
+                parting
+            }
         }
-        let asleep = self.asleep.remove(id)?;
-        self.bytes = self.bytes.saturating_sub(asleep.weight());
-        let parting = asleep.parting();
-        if parting.is_none() {
-            tracing::error!("{UNREADABLE}");
-        }
-        parting
     }
 
     /// Counts the memory of a trace again.
     pub fn reweigh(&mut self, id: &TraceId) {
-        if let Some(trace) = self.awake.get_mut(id) {
-            let change = Arc::make_mut(trace).weigh();
+        if let Some(Held::Awake(trace)) = self.held.get_mut(id) {
+            let change = trace.weigh();
             self.bytes = self.bytes.saturating_add_signed(change);
         }
     }
 
     /// Puts to sleep what woke first, until at most `awake_max` are awake.
     pub fn settle(&mut self, awake_max: usize) {
-        while self.awake.len() > awake_max
+        while self.awake > awake_max
             && let Some(id) = self.woken.pop_front()
         {
-            let Some((id, trace)) = self.awake.remove_entry(&id) else {
+            let Some(held) = self.held.get_mut(&id) else {
                 continue;
             };
-            match Asleep::of(&trace, &mut self.scratch) {
-                Some(asleep) => {
-                    self.bytes = self.bytes.saturating_sub(trace.weighed) + asleep.weight();
-                    self.asleep.insert(id, Arc::new(asleep));
-                }
-                None => {
-                    tracing::error!("a trace cannot be packed; it stays awake");
-                    self.awake.insert(id, trace);
-                    self.woken.push_back(id);
-                    return;
-                }
-            }
+            let Held::Awake(trace) = held else {
+                continue;
+            };
+            let Some(asleep) = Asleep::of(trace, &mut self.scratch) else {
+                tracing::error!("{CANNOT_PACK}; it stays awake");
+                self.woken.push_back(id);
+                return;
+            };
+            self.bytes = self.bytes.saturating_sub(trace.weighed) + asleep.weight();
+            self.awake -= 1;
+            *held = Held::Asleep(Arc::new(asleep));
         }
-        if self.woken.len() > 2 * self.awake.len() + 1_024 {
-            let awake = &self.awake;
-            self.woken.retain(|id| awake.contains_key(id));
+        if self.woken.len() > 2 * self.awake + 1_024 {
+            let held = &self.held;
+            self.woken.retain(|id| matches!(held.get(id), Some(Held::Awake(_))));
         }
     }
 
-    /// Every trace, in no order; those asleep are unpacked one by one.
-    pub fn iter(&self) -> impl Iterator<Item = (TraceId, Arc<Trace>)> + '_ {
-        let asleep = self
-            .asleep
-            .iter()
-            .filter_map(|(id, held)| Some((*id, Arc::new(held.wake()?))));
-        self.awake
-            .iter()
-            .map(|(id, trace)| (*id, Arc::clone(trace)))
-            .chain(asleep)
+    /// Shows every trace, in no order; of those asleep a copy, one at a time.
+    pub fn each(&mut self, mut show: impl FnMut(TraceId, &mut Trace)) {
+        for (id, held) in &mut self.held {
+            match held {
+                Held::Awake(trace) => show(*id, trace),
+                Held::Asleep(asleep) => _ = asleep.wake().map(|mut trace| show(*id, &mut trace)),
+            }
+        }
     }
 
     /// Marks of traces whose root has not been seen, with the first record that brought rows of them; of those
     /// that had rows after record `since`.
     pub fn provisional(&self, since: u64) -> impl Iterator<Item = (TraceId, Arc<Mark>, u64)> + '_ {
-        let awake = self.awake.iter().map(|(id, trace)| {
-            let mark = trace.mark.as_ref().map(|(mark, _)| mark);
-            (id, Glance::of(trace), mark)
-        });
-        let asleep = self
-            .asleep
-            .iter()
-            .map(|(id, held)| (id, held.glance, held.marks[0].as_ref()));
-        awake.chain(asleep).filter_map(move |(id, glance, mark)| {
+        self.held.iter().filter_map(move |(id, held)| {
+            let glance = held.glance();
             let is_wanted = glance.provisional && glance.last_lsn > since;
-            is_wanted.then_some((*id, Arc::clone(mark?), glance.first_lsn))
+            is_wanted.then_some((*id, Arc::clone(held.mark()?), glance.first_lsn))
         })
     }
 
-    /// Pointers to all, for a capture; by id.
-    pub fn capture(&self) -> Vec<(TraceId, Held)> {
-        let awake = self
-            .awake
-            .iter()
-            .map(|(id, trace)| (*id, Held::Awake(Arc::clone(trace))));
-        let asleep = self
-            .asleep
-            .iter()
-            .map(|(id, held)| (*id, Held::Asleep(Arc::clone(held))));
-        let mut all: Vec<_> = awake.chain(asleep).collect();
+    /// All, packed, by id: what is awake is packed now, so that nothing which still changes is shared.
+    pub fn capture(&self) -> Vec<(TraceId, Arc<Asleep>)> {
+        let mut scratch = Vec::new();
+        let mut all = Vec::with_capacity(self.held.len());
+        for (id, held) in &self.held {
+            match held {
+                Held::Asleep(asleep) => all.push((*id, Arc::clone(asleep))),
+                Held::Awake(trace) => match Asleep::of(trace, &mut scratch) {
+                    Some(asleep) => all.push((*id, Arc::new(asleep))),
+                    None => tracing::error!("{CANNOT_PACK}; it is not in the commit record"),
+                },
+            }
+        }
         all.sort_unstable_by_key(|(id, _)| *id);
         all
     }
 }
 
-/// How a commit record holds traces: packed, and every set of labels and every mark once.
-pub(super) mod record {
-    use super::{Arc, Asleep, Glance, HashMap, Held, Mark, PackedSpans, RandomState, TraceId};
-    use crate::assemble::span::Labels;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
-    use std::{borrow::Cow, cell::RefCell};
+const CANNOT_PACK: &str = "a trace cannot be packed";
 
+/// How the state of a commit record holds traces: packed, one after the other, and every set of labels and every mark
+/// where it is first used.
+pub(super) mod record {
+    use super::{Arc, Asleep, Glance, HashMap, Mark, PackedSpans, RandomState, TraceId};
+    use crate::assemble::span::Labels;
+    use postcard::{Serializer, ser_flavors::Flavor};
+    use serde::{Deserialize, Serialize};
+
+    /// A value, or the place among those before it.
     #[derive(Serialize, Deserialize)]
-    struct Record<L, M, T> {
-        labels: Vec<L>,
-        marks: Vec<M>,
-        traces: T,
+    enum Shared<T> {
+        New(T),
+        Known(u32),
     }
 
     #[derive(Serialize, Deserialize)]
-    struct Trace<B> {
+    struct Trace<L, M, B> {
         id: TraceId,
-        /// What it has of the record's labels and marks.
-        labels: Vec<u32>,
-        marks: [Option<u32>; 2],
+        labels: Vec<Shared<L>>,
+        marks: [Option<Shared<M>>; 2],
         glance: Glance,
         spans: B,
         rest: B,
@@ -340,124 +372,93 @@ pub(super) mod record {
     struct Bytes<'a>(&'a [u8]);
 
     impl Serialize for Bytes<'_> {
-        fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
             s.serialize_bytes(self.0)
         }
     }
 
-    /// Distinct values, told apart by where they stand in memory.
-    struct Distinct<T> {
-        values: Vec<Arc<T>>,
+    /// Values that were written, told apart by where they stand in memory, and kept there until all is written.
+    struct Written<T> {
         at: HashMap<*const T, u32, RandomState>,
+        values: Vec<Arc<T>>,
     }
 
-    impl<T> Distinct<T> {
-        fn index(&mut self, value: &Arc<T>) -> u32 {
-            *self.at.entry(Arc::as_ptr(value)).or_insert_with(|| {
-                self.values.push(Arc::clone(value));
-                self.values.len() as u32 - 1
-            })
-        }
-    }
-
-    impl<T> Default for Distinct<T> {
+    impl<T> Default for Written<T> {
         fn default() -> Self {
             Self {
-                values: Vec::new(),
                 at: HashMap::default(),
+                values: Vec::new(),
             }
         }
     }
 
-    /// Traces with their places in the record's labels and marks, which are all known by now: made while they are written.
-    struct Each<'a> {
-        traces: &'a [(TraceId, Held)],
-        places: RefCell<(Distinct<Labels>, Distinct<Mark>)>,
-    }
-
-    impl Serialize for Each<'_> {
-        fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-            use serde::ser::{Error, SerializeSeq};
-            let (labels, marks) = &mut *self.places.borrow_mut();
-            let mut scratch = Vec::new();
-            let mut seq = s.serialize_seq(Some(self.traces.len()))?;
-            for (id, held) in self.traces {
-                let asleep = packed(held, &mut scratch).ok_or_else(|| S::Error::custom(CANNOT_PACK))?;
-                seq.serialize_element(&Trace {
-                    id: *id,
-                    labels: asleep.spans.labels().iter().map(|of| labels.index(of)).collect(),
-                    marks: [0, 1].map(|i: usize| asleep.marks[i].as_ref().map(|mark| marks.index(mark))),
-                    glance: asleep.glance,
-                    spans: Bytes(asleep.spans.bytes()),
-                    rest: Bytes(&asleep.bytes),
-                })?;
+    impl<T> Written<T> {
+        fn share<'a>(&mut self, value: &'a Arc<T>) -> Shared<&'a T> {
+            if let Some(at) = self.at.get(&Arc::as_ptr(value)) {
+                return Shared::Known(*at);
             }
-            seq.end()
+            self.at.insert(Arc::as_ptr(value), self.values.len() as u32);
+            self.values.push(Arc::clone(value));
+            Shared::New(value)
         }
     }
 
-    const CANNOT_PACK: &str = "a trace cannot be packed";
+    /// Writes traces, and lets go of each as soon as it is written.
+    pub fn write<F: Flavor>(traces: Vec<(TraceId, Arc<Asleep>)>, to: &mut Serializer<F>) -> postcard::Result<()> {
+        let (mut labels, mut marks) = (Written::<Labels>::default(), Written::<Mark>::default());
+        (traces.len() as u64).serialize(&mut *to)?;
+        for (id, asleep) in traces {
+            let trace = Trace {
+                id,
+                labels: asleep.spans.labels().iter().map(|of| labels.share(of)).collect(),
+                marks: [0, 1].map(|i: usize| asleep.marks[i].as_ref().map(|mark| marks.share(mark))),
+                glance: asleep.glance,
+                spans: Bytes(asleep.spans.bytes()),
+                rest: Bytes(&asleep.bytes),
+            };
+            trace.serialize(&mut *to)?;
+        }
+        Ok(())
+    }
 
-    fn packed<'a>(held: &'a Held, scratch: &mut Vec<u8>) -> Option<Cow<'a, Asleep>> {
-        match held {
-            Held::Asleep(asleep) => Some(Cow::Borrowed(asleep)),
-            Held::Awake(trace) => Asleep::of(trace, scratch).map(Cow::Owned),
+    /// Values that were read, in order.
+    struct Read<T>(Vec<Arc<T>>);
+
+    impl<T> Read<T> {
+        fn find(&mut self, value: Shared<T>) -> postcard::Result<Arc<T>> {
+            match value {
+                Shared::New(value) => {
+                    let value = Arc::new(value);
+                    self.0.push(Arc::clone(&value));
+                    Ok(value)
+                }
+                Shared::Known(at) => {
+                    let known = self.0.get(at as usize).cloned();
+                    known.ok_or(postcard::Error::SerdeDeCustom)
+                }
+            }
         }
     }
 
-    /// Packs what is awake, and writes all. A trace that is awake is packed twice: that costs less than room for all.
-    pub fn serialize<S: Serializer>(traces: &[(TraceId, Held)], s: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::Error;
-        let (mut labels, mut marks) = (Distinct::default(), Distinct::default());
-        let mut scratch = Vec::new();
-        for (_, held) in traces {
-            let asleep = packed(held, &mut scratch).ok_or_else(|| S::Error::custom(CANNOT_PACK))?;
-            asleep.spans.labels().iter().for_each(|of| _ = labels.index(of));
-            asleep.marks.iter().flatten().for_each(|mark| _ = marks.index(mark));
+    /// Reads what [`write`] wrote, and says what comes after it.
+    pub fn read(bytes: &[u8]) -> postcard::Result<(Vec<(TraceId, Arc<Asleep>)>, &[u8])> {
+        let (mut labels, mut marks) = (Read::<Labels>(Vec::new()), Read::<Mark>(Vec::new()));
+        let (count, mut rest) = postcard::take_from_bytes::<u64>(bytes)?;
+        let mut traces = Vec::new();
+        for _ in 0..count {
+            let (trace, after) = postcard::take_from_bytes::<Trace<Labels, Mark, &[u8]>>(rest)?;
+            rest = after;
+            let of = trace.labels.into_iter().map(|of| labels.find(of));
+            let of = of.collect::<postcard::Result<Vec<_>>>()?;
+            let [mark, charged] = trace.marks.map(|mark| mark.map(|mark| marks.find(mark)).transpose());
+            let asleep = Asleep {
+                spans: PackedSpans::new(of, trace.spans),
+                marks: [mark?, charged?],
+                bytes: trace.rest.into(),
+                glance: trace.glance,
+            };
+            traces.push((trace.id, Arc::new(asleep)));
         }
-        Record {
-            labels: labels.values.clone(),
-            marks: marks.values.clone(),
-            traces: Each {
-                traces,
-                places: RefCell::new((labels, marks)),
-            },
-        }
-        .serialize(s)
-    }
-
-    /// Reads what [`serialize`] wrote.
-    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<(TraceId, Held)>, D::Error> {
-        let record = Record::<Arc<Labels>, Arc<Mark>, Vec<Trace<&'de [u8]>>>::deserialize(d)?;
-        let missing = || D::Error::custom("a packed trace names what the record does not have");
-        let mark = |at: Option<u32>| match at {
-            Some(at) => record.marks.get(at as usize).cloned().map(Some).ok_or_else(missing),
-            None => Ok(None),
-        };
-        record
-            .traces
-            .iter()
-            .map(|trace| {
-                let of = |at: &u32| record.labels.get(*at as usize).cloned().ok_or_else(missing);
-                let labels = trace.labels.iter().map(of).collect::<Result<Vec<_>, _>>()?;
-                let asleep = Asleep {
-                    spans: PackedSpans::new(labels, trace.spans),
-                    marks: [mark(trace.marks[0])?, mark(trace.marks[1])?],
-                    bytes: trace.rest.into(),
-                    glance: trace.glance,
-                };
-                Ok((trace.id, Held::Asleep(Arc::new(asleep))))
-            })
-            .collect()
-    }
-}
-
-impl Held {
-    /// The trace; `None` if it was packed by another version.
-    pub fn wake(self) -> Option<Arc<Trace>> {
-        match self {
-            Self::Awake(trace) => Some(trace),
-            Self::Asleep(asleep) => asleep.wake().map(Arc::new),
-        }
+        Ok((traces, rest))
     }
 }

@@ -27,10 +27,7 @@ use arrow::array::RecordBatch;
 use hashbrown::{HashMap, hash_map::Entry};
 use proto::Nanos;
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, VecDeque};
 use store::TraceId;
 
 /// Limits of what is late.
@@ -315,7 +312,6 @@ impl Assembly {
         let (now, spans_max) = (self.now, self.limits.trace_spans_max);
         let mut came = Vec::new();
         if let Some(trace) = self.traces.get_mut(&id) {
-            let trace = Arc::make_mut(trace);
             trace.touched = now;
             for (span, lsn) in parked.spans {
                 match trace.spans.binary_search_by_key(&span.id, |known| known.id) {

@@ -106,7 +106,7 @@ impl Default for Limits {
             open_traces_max: 1_000_000,
             recent_traces_max: 100_000,
             recent_age: Duration::from_secs(3_600),
-            awake_max: 32_768,
+            awake_max: 8_192,
             bytes_max: 336 << 20,
             trace_spans_max: 10_000,
             trace_evals_max: 1_000,

@@ -16,7 +16,7 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use proto::{Color, Nanos};
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 use store::TraceId;
 
 /// Record of a row that may be in a file already: it stays hidden for good once it is replaced.
@@ -105,7 +105,7 @@ impl Assembly {
         trace.closed = Some((self.now, closed_by));
         trace.admitted = true;
         trace.row_lsn = written.map(|_| WRITTEN_LONG_AGO);
-        self.traces.insert(id, Arc::new(trace));
+        self.traces.insert(id, trace);
         self.recent.push_back((self.now, id));
         self.counts.recent += 1;
         let late_before = self.counts.changed_late;
@@ -117,7 +117,7 @@ impl Assembly {
             .iter()
             .rposition(|row| row.trace_id == id)
             .map(|at| effects.rows.remove(at));
-        let Some(trace) = self.traces.get_mut(&id).map(Arc::make_mut) else {
+        let Some(trace) = self.traces.get_mut(&id) else {
             return Revived::Refused;
         };
         trace.row_lsn = written.map(|_| WRITTEN_LONG_AGO);

@@ -359,7 +359,7 @@ impl Fold {
             cell_deltas: cells.clone(),
             patches: self.view.patches.clone(),
             replaced: self.view.replaced.clone(),
-            state: state.map(|state| Arc::new(state) as Arc<dyn State>),
+            state: state.map(|state| Box::new(state) as Box<dyn State>),
             deferred,
         };
         let settled = std::mem::take(&mut self.replaced_live);

@@ -2,9 +2,9 @@
 
 use super::error::PipelineError;
 use crate::assemble::AssemblyState;
-use postcard::ser_flavors::Flavor;
+use postcard::{Serializer, ser_flavors::Flavor};
 use proto::Nanos;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::{
     collections::VecDeque,
     io::{self, Write},
@@ -13,13 +13,13 @@ use std::{
 use store::State;
 
 /// Form of [`EngineState`]; goes up when it changes.
-const STATE_VERSION: u8 = 4;
+const STATE_VERSION: u8 = 5;
 
 /// Requests of one record, by digest.
 pub(super) type Digests = (Nanos, Arc<[u128]>);
 
 /// What a restart needs.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default)]
 pub(super) struct EngineState {
     pub assembly: AssemblyState,
     /// Version of the last rows of `traces`.
@@ -28,15 +28,21 @@ pub(super) struct EngineState {
 }
 
 impl State for EngineState {
-    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn write(self: Box<Self>, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(&[STATE_VERSION])?;
         let mut failed = None;
-        let bytes = Through {
-            out,
-            waiting: Vec::with_capacity(2 * WRITTEN_AT_ONCE),
-            failed: &mut failed,
+        let mut to = Serializer {
+            output: Through {
+                out,
+                waiting: Vec::with_capacity(2 * WRITTEN_AT_ONCE),
+                failed: &mut failed,
+            },
         };
-        postcard::serialize_with_flavor(self, bytes).map_err(|e| failed.unwrap_or_else(|| io::Error::other(e)))
+        let written = (self.row_version, &self.digests)
+            .serialize(&mut to)
+            .and_then(|()| self.assembly.write(&mut to))
+            .and_then(|()| to.output.finalize());
+        written.map_err(|e| failed.unwrap_or_else(|| io::Error::other(e)))
     }
 }
 
@@ -44,11 +50,21 @@ impl EngineState {
     /// Reads what was written.
     pub fn decode(bytes: &[u8]) -> Result<Self, PipelineError> {
         match bytes {
-            [STATE_VERSION, state @ ..] => postcard::from_bytes(state).map_err(|e| PipelineError::State(e.to_string())),
+            [STATE_VERSION, state @ ..] => Self::read(state).map_err(|e| PipelineError::State(e.to_string())),
             _ => Err(PipelineError::State(
                 "it was written by another version of tracegate".to_owned(),
             )),
         }
+    }
+
+    fn read(bytes: &[u8]) -> postcard::Result<Self> {
+        let ((row_version, digests), rest) = postcard::take_from_bytes(bytes)?;
+        let (assembly, _) = AssemblyState::read(rest)?;
+        Ok(Self {
+            assembly,
+            row_version,
+            digests,
+        })
     }
 }
 

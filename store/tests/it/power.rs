@@ -102,7 +102,7 @@ impl Engine {
             spans: self.spans.clone(),
             evals: self.evals.clone(),
             cell_deltas: self.deltas.clone(),
-            state: Some(Arc::new(self.records.to_le_bytes().to_vec())),
+            state: Some(Box::new(self.records.to_le_bytes().to_vec())),
             patches,
             replaced,
             ..SealInput::default()

@@ -9,7 +9,7 @@ use proto::{
     cell::{Scope, Series},
     layout::Table,
 };
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path};
 use store::{LiveBatch, SealInput, Store, StoreError, StoreOptions};
 use tempfile::TempDir;
 
@@ -58,7 +58,7 @@ fn three_commits(dir: &Path) {
                 sealed_at: Nanos(crate::rows::T0),
                 spans: std::mem::take(&mut live),
                 cell_deltas: cells(3),
-                state: Some(Arc::new(vec![lsn as u8])),
+                state: Some(Box::new(vec![lsn as u8])),
                 ..SealInput::default()
             });
             assert_eq!(sealed.unwrap().seq, lsn / 3);

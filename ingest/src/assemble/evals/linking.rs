@@ -65,7 +65,6 @@ impl Assembly {
         let Some(trace) = self.traces.get_mut(&id) else {
             return true;
         };
-        let trace = Arc::make_mut(trace);
         trace.last_lsn = trace.last_lsn.max(lsn);
         match Eval::put(&mut trace.evals, &eval, evals_max) {
             Put::Added => touched.push(id),
@@ -103,7 +102,6 @@ impl Assembly {
                     }
                     continue;
                 };
-                let trace = Arc::make_mut(trace);
                 let before = trace.evals.len();
                 trace
                     .evals
@@ -120,7 +118,6 @@ impl Assembly {
             let evals_max = self.limits.trace_evals_max;
             match self.traces.get_mut(&target) {
                 Some(trace) if trace.evals.len() < evals_max => {
-                    let trace = Arc::make_mut(trace);
                     trace.evals.push(eval);
                     if let Some((mark, _)) = trace.mark.clone() {
                         self.unsettled.set_mark(std::iter::once(number), &mark);
@@ -218,7 +215,7 @@ impl Assembly {
             wanted.insert(key);
         }
         let mut met = Vec::new();
-        for (id, trace) in self.traces.iter() {
+        self.traces.each(|id, trace| {
             for span in trace.spans.iter() {
                 let keys = [Some(Key::Span(span.id)), span.response_key()];
                 met.extend(
@@ -228,7 +225,7 @@ impl Assembly {
                         .map(|key| (key, id)),
                 );
             }
-        }
+        });
         met.sort_unstable();
         for (key, id) in met {
             self.unsettled.meet(key, id);
@@ -267,7 +264,6 @@ impl Assembly {
         if let Some(id) = counted_in
             && let Some(trace) = self.traces.get_mut(&id)
         {
-            let trace = Arc::make_mut(trace);
             if Eval::settle(&mut trace.evals, number) {
                 self.counts.duplicate_evals += 1;
                 return;

@@ -7,6 +7,10 @@ mod rows;
 mod sentences;
 
 use super::{Answer, Assembly, AssemblyState, Effects, EvalRow, FoundTrace, Limits, TraceRow};
+use postcard::{
+    Serializer,
+    ser_flavors::{Flavor, StdVec},
+};
 use proto::{
     Cell, CellTable, Color, Grain, Metric, Nanos,
     release::{BookEntry, Manifest, Match, ReleaseBook},
@@ -147,8 +151,13 @@ impl Bench {
 
     /// Forgets everything but the bytes of a commit record.
     fn restart(&mut self, limits: Limits) {
-        let bytes = postcard::to_stdvec(&self.assembly.capture()).unwrap();
-        let state: AssemblyState = postcard::from_bytes(&bytes).unwrap();
+        let mut to = Serializer {
+            output: StdVec::default(),
+        };
+        self.assembly.capture().write(&mut to).unwrap();
+        let bytes = to.output.finalize().unwrap();
+        let (state, rest) = AssemblyState::read(&bytes).unwrap();
+        assert!(rest.is_empty());
         self.assembly = Assembly::restore(limits, state, self.lsn);
         self.assembly.set_book(book());
     }
