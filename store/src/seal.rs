@@ -320,11 +320,11 @@ impl Inner {
         let name = self.name(sealed_at);
         let tmp = self.root.join(layout::TMP).join(&name);
         let written = || {
-            let (color, received, rows) = match job {
-                Job::Rows(_, color, hour, rows) => (Some(*color), Nanos(*hour), rows.len()),
-                Job::Cells(cells) => (None, sealed_at, cells.num_rows()),
+            let (color, received, rows, absent) = match job {
+                Job::Rows(plan, color, hour, rows) => (Some(*color), Nanos(*hour), rows.len(), plan.absent()),
+                Job::Cells(cells) => (None, sealed_at, cells.num_rows(), Vec::new()),
             };
-            let mut out = Out::begin(self.disk.as_ref(), tmp.clone(), table, rows, lsns)?;
+            let mut out = Out::begin(self.disk.as_ref(), tmp.clone(), table, rows, lsns, &absent)?;
             match job {
                 Job::Rows(plan, _, _, rows) => {
                     for chunk in rows.chunks(CHUNK_ROWS) {

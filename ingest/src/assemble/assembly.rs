@@ -4,7 +4,7 @@ use super::{
     Counts, Effects, Limits,
     evals::{EvalRow, Unsettled},
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
-    hold::{Asleep, Traces, record},
+    hold::{Captured, Traces, record},
     late::{Arrival, Late},
     link::Links,
     marks::MarkPool,
@@ -32,7 +32,7 @@ pub struct AssemblyState {
     now: Nanos,
     /// Written behind all the rest, one by one.
     #[serde(skip)]
-    traces: Vec<(TraceId, Arc<Asleep>)>,
+    traces: Captured,
     waiting: BTreeMap<i64, Tally>,
     names: Names,
     counts: Counts,

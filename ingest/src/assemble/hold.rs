@@ -192,6 +192,9 @@ impl Held {
     }
 }
 
+/// All traces as a capture takes them, by id.
+pub(super) type Captured = Vec<(TraceId, Arc<Asleep>)>;
+
 /// Traces by id.
 #[derive(Debug, Default)]
 pub(super) struct Traces {
@@ -324,7 +327,7 @@ impl Traces {
     }
 
     /// All, packed, by id: what is awake is packed now, so that nothing which still changes is shared.
-    pub fn capture(&self) -> Vec<(TraceId, Arc<Asleep>)> {
+    pub fn capture(&self) -> Captured {
         let mut scratch = Vec::new();
         let mut all = Vec::with_capacity(self.held.len());
         for (id, held) in &self.held {
@@ -346,7 +349,7 @@ const CANNOT_PACK: &str = "a trace cannot be packed";
 /// How the state of a commit record holds traces: packed, one after the other, and every set of labels and every mark
 /// where it is first used.
 pub(super) mod record {
-    use super::{Arc, Asleep, Glance, HashMap, Mark, PackedSpans, RandomState, TraceId};
+    use super::{Arc, Asleep, Captured, Glance, HashMap, Mark, PackedSpans, RandomState, TraceId};
     use crate::assemble::span::Labels;
     use postcard::{Serializer, ser_flavors::Flavor};
     use serde::{Deserialize, Serialize};
@@ -404,7 +407,7 @@ pub(super) mod record {
     }
 
     /// Writes traces, and lets go of each as soon as it is written.
-    pub fn write<F: Flavor>(traces: Vec<(TraceId, Arc<Asleep>)>, to: &mut Serializer<F>) -> postcard::Result<()> {
+    pub fn write<F: Flavor>(traces: Captured, to: &mut Serializer<F>) -> postcard::Result<()> {
         let (mut labels, mut marks) = (Written::<Labels>::default(), Written::<Mark>::default());
         (traces.len() as u64).serialize(&mut *to)?;
         for (id, asleep) in traces {
@@ -441,7 +444,7 @@ pub(super) mod record {
     }
 
     /// Reads what [`write`] wrote, and says what comes after it.
-    pub fn read(bytes: &[u8]) -> postcard::Result<(Vec<(TraceId, Arc<Asleep>)>, &[u8])> {
+    pub fn read(bytes: &[u8]) -> postcard::Result<(Captured, &[u8])> {
         let (mut labels, mut marks) = (Read::<Labels>(Vec::new()), Read::<Mark>(Vec::new()));
         let (count, mut rest) = postcard::take_from_bytes::<u64>(bytes)?;
         let mut traces = Vec::new();

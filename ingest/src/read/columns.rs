@@ -31,12 +31,12 @@ pub(super) trait Column {
     fn take(&mut self, rows: usize, ty: &DataType) -> Result<Option<ArrayRef>, ArrowError>;
 }
 
-/// Takes a full vector out, and leaves an empty one that will hold about as much. Batches live long: room that a larger
-/// batch before left unused is given back.
+/// Takes a full vector out, and leaves an empty one that will hold a little more. Batches live long: room that a larger
+/// batch before left unused, or that doubling made, is given back.
 pub(super) fn renewed<T>(full: &mut Vec<T>) -> Vec<T> {
-    let next = Vec::with_capacity(full.len());
-    let mut taken = mem::replace(full, next);
-    if taken.capacity() > taken.len() + taken.len() / 2 + 64 {
+    let roomy = full.len() + full.len() / 8 + 64;
+    let mut taken = mem::replace(full, Vec::with_capacity(roomy));
+    if taken.capacity() > roomy {
         taken.shrink_to_fit();
     }
     taken

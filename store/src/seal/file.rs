@@ -57,12 +57,13 @@ pub(crate) const fn sort_columns(table: Table) -> &'static [&'static str] {
     }
 }
 
-/// Properties of a file of `rows` rows.
+/// Properties of a file of `rows` rows. Columns of which it is known that they are null throughout get neither a codec nor
+/// an encoder with room of its own.
 pub(crate) fn properties(
     table: Table,
     rows: usize,
-    lsn_min: u64,
-    lsn_max: u64,
+    (lsn_min, lsn_max): (u64, u64),
+    absent: &[&str],
 ) -> Result<WriterProperties, ParquetError> {
     let schema = declared(table);
     let mut props = WriterProperties::builder()
@@ -79,6 +80,12 @@ pub(crate) fn properties(
     for field in schema.fields() {
         let name = field.name().as_str();
         let path = || ColumnPath::from(name);
+        if absent.contains(&name) {
+            props = props
+                .set_column_dictionary_enabled(path(), false)
+                .set_column_compression(path(), Compression::UNCOMPRESSED);
+            continue;
+        }
         props = match field.data_type() {
             DataType::Timestamp(..) | DataType::Int32 | DataType::Int64 | DataType::Decimal128(..) => props
                 .set_column_dictionary_enabled(path(), false)

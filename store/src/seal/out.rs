@@ -31,20 +31,22 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// A file of about `rows` rows of records `lsns` (smallest and largest) at `tmp`.
+    /// A file of about `rows` rows of records `lsns` (smallest and largest) at `tmp`; columns named as `absent` are null
+    /// throughout.
     pub fn begin(
         disk: &dyn Disk,
         tmp: PathBuf,
         table: Table,
         rows: usize,
         lsns: (u64, u64),
+        absent: &[&str],
     ) -> Result<Self, StoreError> {
         let counted = Counted {
             file: BufWriter::with_capacity(1 << 20, disk.create(&tmp).at("create", &tmp)?),
             bytes: 0,
             crc32c: 0,
         };
-        let properties = file::properties(table, rows, lsns.0, lsns.1)?;
+        let properties = file::properties(table, rows, lsns, absent)?;
         Ok(Self {
             writer: ArrowWriter::try_new(counted, Arc::clone(declared(table)), Some(properties))?,
             table,

@@ -174,6 +174,15 @@ impl Plan {
         stale
     }
 
+    /// Names of columns that no row uses.
+    pub(crate) fn absent(&self) -> Vec<&'static str> {
+        let columns = self.columns.iter().zip(declared(self.table).fields());
+        columns
+            .filter(|(column, _)| matches!(column, Column::Absent))
+            .map(|(_, field)| field.name().as_str())
+            .collect()
+    }
+
     /// The given rows with all declared columns.
     pub(crate) fn rows(&self, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
         let schema = declared(self.table);

@@ -187,7 +187,7 @@ impl Writing<'_> {
         let tmp = self.inner.root.join(layout::TMP).join(&name);
         let disk = self.inner.disk.as_ref();
         let work = || {
-            let mut out = Out::begin(disk, tmp.clone(), self.group.table, rows, self.lsns)?;
+            let mut out = Out::begin(disk, tmp.clone(), self.group.table, rows, self.lsns, &[])?;
             if fill(&mut out)? {
                 let path = format!("{}/{name}", self.group.folder(color));
                 return Ok(Some(out.finish(path, color)?));
