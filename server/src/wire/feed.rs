@@ -34,15 +34,18 @@ pub(super) struct Feed {
 /// Files that a decision names at most.
 const FILES_MAX: usize = 1_000;
 
-/// What of the time from `from` on is visible in a snapshot.
-fn provenance(snapshot: &Snapshot, from: Nanos) -> Provenance {
-    let judged = || snapshot.files.iter().filter(|f| f.start_max >= from);
-    Provenance {
-        snapshot: snapshot.seq,
-        journal_lsn: snapshot.lsn,
-        files: judged().take(FILES_MAX).map(|f| f.path.clone()).collect(),
-        files_total: judged().count(),
-    }
+/// Tells what of the time from a point on is visible in a snapshot. Rows are not needed for that and not kept alive.
+fn whence(snapshot: &Snapshot) -> Whence {
+    let (seq, journal_lsn, files) = (snapshot.seq, snapshot.lsn, Arc::clone(&snapshot.files));
+    Whence::new(move |from: Nanos| {
+        let judged = || files.iter().filter(|f| f.start_max >= from);
+        Provenance {
+            snapshot: seq,
+            journal_lsn,
+            files: judged().take(FILES_MAX).map(|f| f.path.clone()).collect(),
+            files_total: judged().count(),
+        }
+    })
 }
 
 impl Feed {
@@ -100,7 +103,7 @@ impl Feed {
             impaired: impaired.clone(),
             measured: findings.measured,
             seen: findings.seen,
-            whence: Whence::new(move |from| provenance(&snapshot, from)),
+            whence: whence(&snapshot),
         }));
     }
 }

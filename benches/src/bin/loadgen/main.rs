@@ -177,12 +177,15 @@ async fn run(args: Args) -> Result<(), Failure> {
         refused_in_all: AtomicU64::new(0),
     });
     let mut connections = Vec::new();
-    for _ in 0..args.connections {
+    for n in 0..args.connections {
         let sender = Sender::connect(address, http, args.compress).await?;
+        // Spread over one pause: clients don't send all at once.
+        let first = plan.pace.unwrap_or_default() * n as u32 / args.connections as u32;
         connections.push(tokio::spawn(connection(
             sender,
             Arc::clone(&payload),
             Arc::clone(&plan),
+            first,
         )));
     }
     tokio::time::sleep_until(measured_from.into()).await;
@@ -247,13 +250,18 @@ fn round(value: f64) -> f64 {
     }
 }
 
-async fn connection(mut sender: Sender, payload: Arc<Payload>, plan: Arc<Plan>) -> Result<Seen, Failure> {
+async fn connection(
+    mut sender: Sender,
+    payload: Arc<Payload>,
+    plan: Arc<Plan>,
+    first: Duration,
+) -> Result<Seen, Failure> {
     let mut seen = Seen {
         ack_us: latencies_us()?,
         acked: 0,
         refused: 0,
     };
-    let mut due = Instant::now();
+    let mut due = Instant::now() + first;
     while Instant::now() < plan.until {
         let number = plan.next.fetch_add(1, Ordering::Relaxed);
         if number >= plan.requests_max {
