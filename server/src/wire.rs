@@ -8,6 +8,7 @@
 mod error;
 mod feed;
 mod impairment;
+mod looks;
 mod measurer;
 mod ports;
 mod reload;

@@ -4,6 +4,7 @@
 //! are asked over one snapshot at a time, at a pace that leaves the engine to people: after a round that took a while, a
 //! rest of several times as long.
 
+use super::looks::{Looks, SPANS_LOOKED_AT};
 use gates::desk::DeskHandle;
 use proto::{
     cell::{Minute, Minutes},
@@ -27,11 +28,6 @@ use tokio_util::sync::CancellationToken;
 const REST_MIN: Duration = Duration::from_secs(1);
 /// A rest is this many times as long as the round before it.
 const REST_TIMES: u32 = 4;
-/// How often it is looked at which paths serve.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How far back paths are looked for.
-const LOOK_BACK: Duration = Duration::from_secs(24 * 3_600);
-
 /// The latest answers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Findings {
@@ -54,16 +50,13 @@ impl Measurer {
     /// Until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut memories: BTreeMap<String, SqlMemory> = BTreeMap::new();
-        let mut looked: Option<(Instant, u64)> = None;
+        let mut looks = Looks::default();
         loop {
             let begun = Instant::now();
             let round = async {
                 self.measure(&mut memories).await;
-                let lsn = self.snapshots.borrow().lsn;
-                // without new rows the paths are what they were
-                if looked.is_none_or(|(at, seen)| at.elapsed() >= LOOK_EVERY && seen != lsn) {
-                    self.look().await;
-                    looked = Some((Instant::now(), lsn));
+                if looks.are_due(self.snapshots.borrow().lsn) {
+                    self.look(&mut looks).await;
                 }
             };
             tokio::select! {
@@ -112,13 +105,16 @@ impl Measurer {
     }
 
     /// Which paths serve.
-    async fn look(&mut self) {
-        let since = (self.clock)().minus(LOOK_BACK);
-        let view = self.view();
-        match seen(&self.engine, view, since).await {
+    async fn look(&mut self, looks: &mut Looks) {
+        let (view, now) = (self.view(), (self.clock)());
+        let lsn = view.snapshot.lsn;
+        let (begun, since) = (Instant::now(), looks.since(now));
+        let found = seen(&self.engine, view, since, SPANS_LOOKED_AT).await;
+        looks.took(begun.elapsed(), lsn);
+        match found {
             Ok(paths) => {
-                self.findings
-                    .send_modify(|findings| findings.seen = Some(Arc::new(paths)));
+                let paths = Arc::new(looks.merge(paths, since, now));
+                self.findings.send_modify(|findings| findings.seen = Some(paths));
             }
             Err(error) => tracing::warn!(%error, "cannot see which paths serve"),
         }

@@ -8,11 +8,15 @@ use crate::{
 use proto::{
     Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
     cell::{Scope, Series},
+    layout::Table,
     measure::SeenPath,
 };
 use query::measure::{PATHS_MAX, seen};
 use std::{collections::BTreeMap, sync::Arc};
 use store::Snapshot;
+
+/// More spans than there are.
+const ALL: u64 = u64::MAX;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_are_those_of_calls_that_served_somebody() {
@@ -40,7 +44,9 @@ async fn paths_are_those_of_calls_that_served_somebody() {
     for held in Held::ALL {
         let dir = tempfile::tempdir().unwrap();
         let snapshot = world::write(&told, dir.path(), held);
-        let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(since)).await.unwrap();
+        let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(since), ALL)
+            .await
+            .unwrap();
         assert!(paths.windows(2).all(|two| two[0].traces >= two[1].traces));
         assert_eq!(paths.len(), expected.len(), "{held:?}");
         for path in paths {
@@ -59,6 +65,31 @@ async fn paths_are_those_of_calls_that_served_somebody() {
             assert_eq!(path, known, "{held:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_spans_a_share_of_the_traces_tells_the_paths() {
+    let told = Told::drawn(32, 4_000);
+    let dir = tempfile::tempdir().unwrap();
+    let snapshot = world::write(&told, dir.path(), Held::Half);
+    let all = seen(&engine(dir.path()), view(&snapshot), Nanos(START), ALL)
+        .await
+        .unwrap();
+    let rows = snapshot
+        .files
+        .iter()
+        .filter(|f| f.table == Table::Spans)
+        .map(|f| f.rows);
+    let rows = rows.sum::<u64>() + snapshot.spans.iter().map(|b| b.rows.num_rows() as u64).sum::<u64>();
+    // One digit: every sixteenth trace.
+    let some = seen(&engine(dir.path()), view(&snapshot), Nanos(START), rows / 16)
+        .await
+        .unwrap();
+    assert_eq!(some.len(), all.len(), "each of them serves hundreds");
+    let total = |paths: &[SeenPath]| paths.iter().map(|path| path.traces).sum::<i64>();
+    assert!(some.iter().all(|path| path.traces % 16 == 0));
+    let (some, all) = (total(&some), total(&all));
+    assert!((all / 2..all * 2).contains(&some), "{some} of {all}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +116,9 @@ async fn paths_are_bounded_and_those_with_most_traces_stay() {
     told.0.push(trace(versions + 2, versions));
     let dir = tempfile::tempdir().unwrap();
     let snapshot = world::write(&told, dir.path(), Held::Live);
-    let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(START)).await.unwrap();
+    let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(START), ALL)
+        .await
+        .unwrap();
     assert_eq!(paths.len(), PATHS_MAX);
     assert_eq!(
         (paths[0].version.as_deref(), paths[0].traces),
@@ -98,7 +131,9 @@ async fn paths_are_bounded_and_those_with_most_traces_stay() {
 async fn a_prompt_is_its_name_and_version() {
     let dir = tempfile::tempdir().unwrap();
     let snapshot = World { traces: 60 }.write(dir.path(), Held::Half);
-    let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(START)).await.unwrap();
+    let paths = seen(&engine(dir.path()), view(&snapshot), Nanos(START), ALL)
+        .await
+        .unwrap();
     let mut prompts: Vec<&str> = paths.iter().filter_map(|path| path.prompt.as_deref()).collect();
     prompts.sort_unstable();
     prompts.dedup();

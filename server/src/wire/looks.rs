@@ -1,0 +1,168 @@
+//! When it is looked at which paths serve, how far back, and what is remembered of earlier looks.
+//!
+//! A look reads every span of its time, so under much traffic it is made seldom and less far back: it must not cost what
+//! ingest needs. What it no longer reaches is remembered for a day.
+
+use proto::{Nanos, measure::SeenPath};
+use query::measure::PATHS_MAX;
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
+
+/// How often it is looked at most.
+const EVERY: Duration = Duration::from_secs(5);
+/// After a look there is a rest of this many times its duration: at most 2 % of the time goes into looking.
+const REST_TIMES: u32 = 50;
+/// How far back paths are looked for, and remembered.
+const BACK_MAX: Duration = Duration::from_secs(24 * 3_600);
+/// The same where looks take long. A path that has not served for as long is not live for anybody.
+const BACK_MIN: Duration = Duration::from_secs(15 * 60);
+/// After a look that took longer the next one reaches half as far.
+const TOOK_MAX: Duration = Duration::from_secs(1);
+/// Spans of which every trace is looked at; of more, a share.
+pub(super) const SPANS_LOOKED_AT: u64 = 400_000;
+
+/// Earlier looks.
+#[derive(Debug)]
+pub(super) struct Looks {
+    back: Duration,
+    /// When the last one ended, how long it took, and the last record that it saw.
+    last: Option<(Instant, Duration, u64)>,
+    known: Vec<SeenPath>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            back: BACK_MAX,
+            last: None,
+            known: Vec::new(),
+        }
+    }
+}
+
+impl Looks {
+    /// Whether it is time for the next one; without new rows the paths are what they were.
+    pub(super) fn are_due(&self, lsn: u64) -> bool {
+        self.last
+            .is_none_or(|(at, took, seen)| at.elapsed() >= EVERY.max(took * REST_TIMES) && seen != lsn)
+    }
+
+    /// From when on to look.
+    pub(super) fn since(&self, now: Nanos) -> Nanos {
+        now.minus(self.back)
+    }
+
+    /// A look at records up to `lsn` ended now.
+    pub(super) fn took(&mut self, took: Duration, lsn: u64) {
+        if took > TOOK_MAX {
+            self.back = BACK_MIN.max(self.back / 2);
+        }
+        self.last = Some((Instant::now(), took, lsn));
+    }
+
+    /// All paths of the last day: those found by a look at the time from `since` on, and those that served before it.
+    pub(super) fn merge(&mut self, found: Vec<SeenPath>, since: Nanos, now: Nanos) -> Vec<SeenPath> {
+        let mut all = found;
+        for path in &mut all {
+            if let Some(known) = self.known.iter().find(|known| is_same(known, path)) {
+                path.first_seen = path.first_seen.min(known.first_seen);
+                path.traces = path.traces.max(known.traces);
+            }
+        }
+        // What served since then and was not found again was another path, known better now.
+        let before = |known: &&SeenPath| known.last_seen < since && known.last_seen >= now.minus(BACK_MAX);
+        let older: Vec<SeenPath> = self.known.iter().filter(before).cloned().collect();
+        let found = all.len();
+        for known in older {
+            if !all[..found].iter().any(|path| is_same(path, &known)) {
+                all.push(known);
+            }
+        }
+        all.sort_by_key(|path| Reverse(path.traces));
+        all.truncate(PATHS_MAX);
+        self.known.clone_from(&all);
+        all
+    }
+}
+
+/// Whether two are the same path, whatever was counted.
+fn is_same(a: &SeenPath, b: &SeenPath) -> bool {
+    fn names(path: &SeenPath) -> (&str, [&Option<String>; 9]) {
+        let SeenPath {
+            route,
+            version,
+            provider,
+            model,
+            prompt,
+            tools,
+            guardrails,
+            cache,
+            fallback,
+            policy,
+            traces: _,
+            first_seen: _,
+            last_seen: _,
+        } = path;
+        (
+            route,
+            [
+                version, provider, model, prompt, tools, guardrails, cache, fallback, policy,
+            ],
+        )
+    }
+    names(a) == names(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(version: &str, first: i64, last: i64, traces: i64) -> SeenPath {
+        SeenPath {
+            route: "chat".to_owned(),
+            version: Some(version.to_owned()),
+            first_seen: Nanos::from_secs(first),
+            last_seen: Nanos::from_secs(last),
+            traces,
+            ..SeenPath::default()
+        }
+    }
+
+    #[test]
+    fn a_look_is_the_truth_of_its_time_and_what_served_before_is_remembered_for_a_day() {
+        const DAY: i64 = 86_400;
+        let mut looks = Looks::default();
+        let at = Nanos::from_secs;
+        let first = looks.merge(vec![path("1", 100, 900, 50), path("?", 800, 890, 3)], at(0), at(1_000));
+        assert_eq!(first, [path("1", 100, 900, 50), path("?", 800, 890, 3)]);
+        // The nameless one was version 2, as its root says; version 1 is out of reach.
+        let next = looks.merge(vec![path("2", 880, 1_990, 70)], at(880), at(2_000));
+        assert_eq!(
+            next,
+            [path("2", 880, 1_990, 70)],
+            "900 is within reach, and 1 was not found"
+        );
+        let later = looks.merge(vec![path("3", 5_000, 5_900, 60)], at(5_000), at(6_000));
+        assert_eq!(later, [path("2", 880, 1_990, 70), path("3", 5_000, 5_900, 60)]);
+        let again = looks.merge(vec![path("2", 7_000, 7_900, 9)], at(6_500), at(8_000));
+        assert_eq!(again, [path("2", 880, 7_900, 70), path("3", 5_000, 5_900, 60)]);
+        let day = looks.merge(Vec::new(), at(DAY + 6_000), at(DAY + 7_000));
+        assert_eq!(day, [path("2", 880, 7_900, 70)]);
+    }
+
+    #[test]
+    fn a_look_that_takes_long_is_made_seldom_and_reaches_less_far() {
+        let mut looks = Looks::default();
+        assert!(looks.are_due(0));
+        looks.took(Duration::from_millis(10), 7);
+        assert!(!looks.are_due(8), "not before its time");
+        looks.last = Some((Instant::now(), Duration::ZERO, 7));
+        assert_eq!(looks.since(Nanos::from_secs(90_000)), Nanos::from_secs(3_600));
+        for _ in 0..10 {
+            looks.took(TOOK_MAX * 2, 9);
+        }
+        assert_eq!(looks.since(Nanos::from_secs(90_000)), Nanos::from_secs(90_000 - 900));
+    }
+}
