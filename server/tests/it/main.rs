@@ -6,6 +6,7 @@ mod captures;
 mod cli;
 mod drain;
 mod evals;
+mod fuzzed;
 mod import;
 mod kill;
 mod metrics;
