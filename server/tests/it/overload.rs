@@ -21,7 +21,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Mutex};
 
 /// Clients that send without a pause, and what one request holds.
 const SENDERS: u64 = 160;
@@ -32,6 +32,9 @@ const SPANS_A_TRACE: u64 = 2;
 const RSS_KIB_MAX: u64 = 512 << 10;
 /// What idle connections and slow senders may cost together, KiB.
 const IDLE_KIB_MAX: u64 = 64 << 10;
+
+/// Held by tests that press the whole machine: beside each other they would measure each other.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn seconds() -> u64 {
     std::env::var("OVERLOAD_SECONDS").map_or(4, |text| text.parse().unwrap())
@@ -88,6 +91,7 @@ async fn send(to: SocketAddr, seen: Arc<Seen>, until: Instant) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_much_is_refused_with_a_time_and_nothing_acked_is_missing() {
+    let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let served = small_budget(dir.path());
     let release = RELEASE.replace("warmup = \"5m\"", "warmup = \"1s\"");
@@ -198,15 +202,17 @@ async fn scan(api: SocketAddr, sealed: u64, scans: Arc<AtomicU64>, over: Arc<Ato
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn four_full_scans_keep_no_request_out() {
     const SCANNERS: u64 = 4;
+    const SEALED: u64 = 20;
+    let _alone = ALONE.lock().await;
     let (dir, http) = (tempfile::tempdir().unwrap(), client());
     let mut first = Served::start(dir.path());
-    for number in 0..40 {
+    for number in 0..SEALED {
         assert!(export(&http, first.otlp_http, request(number)).await);
     }
     first.signal(rustix::process::Signal::INT);
     assert!(first.ended_well(), "what was there is sealed");
     let served = Served::start(dir.path());
-    let sealed = 40 * TRACES * SPANS_A_TRACE;
+    let sealed = SEALED * TRACES * SPANS_A_TRACE;
     let (scans, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let scanners: Vec<_> = (0..SCANNERS)
         .map(|_| tokio::spawn(scan(served.http, sealed, Arc::clone(&scans), Arc::clone(&over))))
