@@ -1,4 +1,6 @@
-//! What all targets do with bytes from anywhere: read them as the lane would, and look at what must hold of the rows.
+//! What targets do with bytes from anywhere: read them as the lane would, and look at what must hold of the rows.
+
+pub mod journal;
 
 use ingest::{
     intake::{Accepted, Signal},
@@ -50,7 +52,10 @@ pub fn read(signal: Signal, body: &[u8]) {
             // text of a span that is rejected alone is only looked at where it is left out: a refusal may depend on it
             outcomes.extend(outcome(reader, read, signal));
         }
-        assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]), "a policy changed what is taken");
+        assert!(
+            outcomes.windows(2).all(|pair| pair[0] == pair[1]),
+            "a policy changed what is taken"
+        );
     });
 }
 

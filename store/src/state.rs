@@ -132,7 +132,11 @@ pub(crate) fn read(root: &Path, file: StateFile) -> Result<Option<Vec<u8>>, Stor
     while !rest.is_empty() {
         let block = frame::open(rest, MAGIC).and_then(|block| {
             rest = rest.get(frame::HEADER + block.len()..)?;
-            lz4_flex::block::decompress_size_prepended(block).ok()
+            let (bytes, packed) = lz4_flex::block::uncompressed_size(block).ok()?;
+            if bytes > BLOCK_BYTES {
+                return None;
+            }
+            lz4_flex::block::decompress(packed, bytes).ok()
         });
         let Some(block) = block else { return Ok(None) };
         state.extend_from_slice(&block);

@@ -12,7 +12,7 @@ pub(crate) enum Part {
     Power,
     /// What real clients sent, in 100 orders, cut and sent again.
     Order,
-    /// Captured requests with changed bytes.
+    /// Captured requests, journals, commit records, configurations, release files and SQL with changed bytes.
     Bytes,
     /// Any order of events in the life of a release.
     Life,
@@ -26,15 +26,22 @@ pub(crate) enum Part {
 type Strain = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 impl Part {
-    const fn strain(self) -> Strain {
+    const fn strains(self) -> &'static [Strain] {
         match self {
-            Self::Kill => ("server", "kill::a_kill_loses_nothing", &[("KILLS", "500")]),
-            Self::Power => ("store", "power::", &[("STORE_SEEDS", "10000")]),
-            Self::Order => ("server", "captures::any_order", &[("TRUTH_SEEDS", "100")]),
-            Self::Bytes => ("ingest", "fuzzed::", &[("FUZZ_ROUNDS", "1000000")]),
-            Self::Life => ("gates", "model::", &[("TRACEGATE_MODEL_CASES", "100000")]),
-            Self::Overload => ("server", "overload::", &[("OVERLOAD_SECONDS", "120")]),
-            Self::Scale => ("query", "measure::scale::", &[]),
+            Self::Kill => &[("server", "kill::a_kill_loses_nothing", &[("KILLS", "500")])],
+            Self::Power => &[("store", "power::", &[("STORE_SEEDS", "10000")])],
+            Self::Order => &[("server", "captures::any_order", &[("TRUTH_SEEDS", "100")])],
+            Self::Bytes => &[
+                ("ingest", "fuzzed::", &[("FUZZ_ROUNDS", "1000000")]),
+                // a round here is a start, or several
+                ("store", "fuzzed::", &[("FUZZ_ROUNDS", "10000")]),
+                ("gates", "fuzzed::", &[("FUZZ_ROUNDS", "100000")]),
+                ("query", "fuzzed::", &[("FUZZ_ROUNDS", "100000")]),
+                ("server", "fuzzed::", &[("FUZZ_ROUNDS", "100000")]),
+            ],
+            Self::Life => &[("gates", "model::", &[("TRACEGATE_MODEL_CASES", "100000")])],
+            Self::Overload => &[("server", "overload::", &[("OVERLOAD_SECONDS", "120")])],
+            Self::Scale => &[("query", "measure::scale::", &[])],
         }
     }
 }
@@ -42,8 +49,11 @@ impl Part {
 /// Runs the parts, one after another.
 pub(crate) fn run(steps: &mut Steps, parts: &[Part]) {
     let all = Part::value_variants();
-    for part in if parts.is_empty() { all } else { parts } {
-        let (package, filter, told) = part.strain();
+    let parts = if parts.is_empty() { all } else { parts };
+    let strains = parts
+        .iter()
+        .flat_map(|part| part.strains().iter().map(move |strain| (part, strain)));
+    for (part, (package, filter, told)) in strains {
         let mut command = cargo([
             "test",
             "--package",
@@ -56,6 +66,6 @@ pub(crate) fn run(steps: &mut Steps, parts: &[Part]) {
             "--nocapture",
         ]);
         command.envs(told.iter().copied());
-        steps.counted(&format!("{part:?}").to_lowercase(), command);
+        steps.counted(&format!("{}, {package}", format!("{part:?}").to_lowercase()), command);
     }
 }

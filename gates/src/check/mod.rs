@@ -46,7 +46,8 @@ impl Problem {
 /// What a check found.
 #[derive(Debug, Clone, Default)]
 pub struct Checked {
-    /// Releases that may run: all declared ones if there is no problem; those without a problem of their own otherwise.
+    /// Releases that may run: all declared ones if there is no problem, else none. What a file meant that is wrong in one
+    /// place is a guess in the others.
     pub releases: Vec<ReleaseSpec>,
     /// Everything that is wrong, by file and place.
     pub problems: Vec<Problem>,
@@ -104,10 +105,11 @@ pub fn check_files(files: &[(String, String)]) -> Checked {
     }
     drop(roots);
     drop(trees);
-    Checked {
-        releases,
-        problems: notes.into_iter().flat_map(Notes::into_list).collect(),
+    let problems: Vec<Problem> = notes.into_iter().flat_map(Notes::into_list).collect();
+    if !problems.is_empty() {
+        releases.clear();
     }
+    Checked { releases, problems }
 }
 
 /// Checks one release given as JSON in the shape of a file's `[[release]]`, as the API takes it.

@@ -33,7 +33,7 @@ const OWN: &[&str] = &[
 const NAME_BYTES_MAX: usize = 200;
 type Seen = BTreeMap<String, Range<usize>>;
 
-/// Reads one release; `None` if anything is wrong with it (which has been said).
+/// Reads one release; `None` if what it must have is not there. Whatever is wrong with it has been said.
 pub(super) fn read(
     mut fields: Fields<'_>,
     defaults: Option<&Fields<'_>>,

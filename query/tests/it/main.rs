@@ -3,6 +3,7 @@
 
 mod docs;
 mod equivalence;
+mod fuzzed;
 mod guard;
 mod limits;
 mod measure;

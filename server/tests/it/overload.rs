@@ -5,7 +5,7 @@
 
 use crate::{
     kill::Served,
-    otlp::{client, eventually, export, trace},
+    otlp::{client, eventually, export, sql, trace},
     running::RELEASE,
 };
 use reqwest::{StatusCode, header};
@@ -17,11 +17,11 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Mutex};
 
 /// Clients that send without a pause, and what one request holds.
 const SENDERS: u64 = 160;
@@ -32,6 +32,9 @@ const SPANS_A_TRACE: u64 = 2;
 const RSS_KIB_MAX: u64 = 512 << 10;
 /// What idle connections and slow senders may cost together, KiB.
 const IDLE_KIB_MAX: u64 = 64 << 10;
+
+/// Held by tests that press the whole machine: beside each other they would measure each other.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn seconds() -> u64 {
     std::env::var("OVERLOAD_SECONDS").map_or(4, |text| text.parse().unwrap())
@@ -88,6 +91,7 @@ async fn send(to: SocketAddr, seen: Arc<Seen>, until: Instant) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_much_is_refused_with_a_time_and_nothing_acked_is_missing() {
+    let _alone = ALONE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let served = small_budget(dir.path());
     let release = RELEASE.replace("warmup = \"5m\"", "warmup = \"1s\"");
@@ -171,4 +175,74 @@ async fn idle_connections_and_slow_senders_cost_little_and_keep_nobody_out() {
     let cost = kib(&served, "VmRSS:").saturating_sub(before);
     assert!(cost <= IDLE_KIB_MAX, "{idle} connections cost {cost} KiB");
     eprintln!("{idle} connections cost {} MiB", cost >> 10);
+}
+
+/// A full scan that reads most columns, by color.
+const SCAN: &str = "SELECT color, count(*), count(DISTINCT span_id), sum(duration_ms), max(name), sum(prompt_tokens), \
+    sum(cardinality(map_keys(attributes))), max(received_at) FROM spans GROUP BY color ORDER BY color";
+
+/// Scans until told to stop; how often. Of what is sealed every scan sees all, whatever is sent meanwhile.
+async fn scan(api: SocketAddr, sealed: u64, scans: Arc<AtomicU64>, over: Arc<AtomicBool>) {
+    let client = client();
+    while !over.load(Relaxed) {
+        let rows = sql(&client, api, SCAN).await;
+        let [blue, rest @ ..] = &rows.as_array().unwrap()[..] else {
+            panic!("no rows");
+        };
+        assert_eq!(
+            (&blue[0], &blue[1], &blue[2]),
+            (&json!("blue"), &json!(sealed), &json!(sealed))
+        );
+        assert!(rest.len() <= 1 && rest.iter().all(|row| row[0] == "green"), "{rows}");
+        scans.fetch_add(1, Relaxed);
+    }
+}
+
+/// How long an ack takes beside scans is a figure of `loadgen --scans`; here, that nobody is refused and nothing missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn four_full_scans_keep_no_request_out() {
+    const SCANNERS: u64 = 4;
+    const SEALED: u64 = 20;
+    let _alone = ALONE.lock().await;
+    let (dir, http) = (tempfile::tempdir().unwrap(), client());
+    let mut first = Served::start(dir.path());
+    for number in 0..SEALED {
+        assert!(export(&http, first.otlp_http, request(number)).await);
+    }
+    first.signal(rustix::process::Signal::INT);
+    assert!(first.ended_well(), "what was there is sealed");
+    let served = Served::start(dir.path());
+    let sealed = SEALED * TRACES * SPANS_A_TRACE;
+    let (scans, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let scanners: Vec<_> = (0..SCANNERS)
+        .map(|_| tokio::spawn(scan(served.http, sealed, Arc::clone(&scans), Arc::clone(&over))))
+        .collect();
+    let mut sent = 0;
+    while sent < 60 || scans.load(Relaxed) < 3 * SCANNERS {
+        assert!(scanners.iter().all(|scanner| !scanner.is_finished()), "a scan failed");
+        let body: Vec<u8> = (0..10)
+            .flat_map(|n| trace(1_000_000 + sent * 10 + n, "green"))
+            .collect();
+        let post = http
+            .post(format!("http://{}/v1/traces", served.otlp_http))
+            .header(header::CONTENT_TYPE, "application/x-protobuf");
+        let answer = post.body(body).send().await.unwrap();
+        let status = answer.status();
+        assert_eq!(
+            status,
+            StatusCode::OK,
+            "request {sent}: {}",
+            answer.text().await.unwrap()
+        );
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    over.store(true, Relaxed);
+    for scanner in scanners {
+        scanner.await.unwrap();
+    }
+    let green = json!([["blue", sealed], ["green", sent * 10 * SPANS_A_TRACE]]);
+    let question = "SELECT color, count(*) FROM spans GROUP BY color ORDER BY color";
+    eventually(&http, served.http, question, green, Duration::from_secs(30)).await;
+    eprintln!("{sent} requests beside {} scans", scans.load(Relaxed));
 }

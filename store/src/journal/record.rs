@@ -16,16 +16,22 @@ use crate::{
     error::StoreError,
     frame::{self, Fields},
 };
-use arrow::ipc::{
-    MetadataVersion,
-    reader::StreamReader,
-    writer::{IpcWriteOptions, StreamWriter},
+use arrow::{
+    array::RecordBatch,
+    ipc::{
+        MetadataVersion,
+        reader::StreamReader,
+        writer::{IpcWriteOptions, StreamWriter},
+    },
 };
 use lz4_flex::block;
 use proto::{Nanos, layout::Table};
+use std::panic;
 
 pub(crate) const MAGIC: [u8; 4] = *b"TGJ1";
 const VERSION: u8 = 1;
+/// No LZ4 block grows more than this: a byte of it stands for at most so many.
+const LZ4_RATIO_MAX: usize = 255;
 
 /// What replay must know of a record before it decodes it.
 #[derive(Debug, Clone, Copy)]
@@ -120,13 +126,11 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MicroBatch, StoreError> {
         let plain = fields.u32().ok_or_else(short)? as usize;
         let packed = fields.u32().ok_or_else(short)? as usize;
         let packed = fields.bytes(packed).ok_or_else(short)?;
-        if plain > frame::PAYLOAD_BYTES_MAX {
+        if plain > frame::PAYLOAD_BYTES_MAX.min(packed.len().saturating_mul(LZ4_RATIO_MAX)) {
             return Err(too_large(plain));
         }
         let stream = block::decompress(packed, plain).map_err(|e| broken(&e.to_string()))?;
-        let rows = StreamReader::try_new(stream.as_slice(), None)?
-            .next()
-            .ok_or_else(|| broken("a section without rows"))??;
+        let rows = rows(&stream)?;
         sections.push(Section { table, rows });
     }
     Ok(MicroBatch {
@@ -135,6 +139,16 @@ pub(crate) fn decode(payload: &[u8]) -> Result<MicroBatch, StoreError> {
         digests,
         sections,
     })
+}
+
+/// The rows of an Arrow IPC stream. Its reader panics where offsets in it contradict each other, and a start that cannot
+/// go on has to say why.
+fn rows(stream: &[u8]) -> Result<RecordBatch, StoreError> {
+    let read = || {
+        let rows = StreamReader::try_new(stream, None)?.next();
+        Ok(rows.ok_or_else(|| broken("a section without rows"))??)
+    };
+    panic::catch_unwind(read).unwrap_or_else(|_| Err(broken("its rows contradict themselves")))
 }
 
 const fn code(table: Table) -> u8 {

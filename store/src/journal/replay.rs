@@ -32,7 +32,9 @@ pub(crate) fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     for entry in fs::read_dir(dir).at("list", dir)? {
         let path = entry.at("list", dir)?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or("");
-        if let Some(lsn) = name.strip_suffix(".seg").and_then(|n| n.parse().ok()) {
+        // records count from 1
+        let lsn = name.strip_suffix(".seg").and_then(|n| n.parse::<u64>().ok());
+        if let Some(lsn) = lsn.filter(|lsn| *lsn > 0) {
             found.push((lsn, path));
         }
     }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod figures;
+mod fuzzed;
 mod journal;
 mod lookup;
 mod overlay;

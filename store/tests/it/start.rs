@@ -35,7 +35,7 @@ fn cells(n: i64) -> CellTable {
 }
 
 /// Three commits of three records each, and two records behind them.
-fn three_commits(dir: &Path) {
+pub fn three_commits(dir: &Path) {
     let small = StoreOptions {
         segment_bytes_max: 4_000,
         ..options()

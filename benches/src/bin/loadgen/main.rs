@@ -7,13 +7,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod measure;
+mod scans;
 mod served;
 mod wire;
 
 use benches::payload::Payload;
 use clap::{Parser, ValueEnum};
-use hdrhistogram::Histogram;
-use measure::{Usage, fdatasync, latencies_us, us_since};
+use measure::{Usage, fdatasync, us_since};
+use scans::{Acks, Scanners, Scans};
 use served::Served;
 use std::error::Error;
 use std::net::SocketAddr;
@@ -35,7 +36,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
     after_help = "Examples:\n  \
         loadgen --serve target/release/tracegate --spans 512 --seconds 30\n  \
         loadgen --grpc 127.0.0.1:4317 --pid $(pidof tracegate) --spans 64 --connections 8\n  \
-        loadgen --http 127.0.0.1:4318 --requests 1000"
+        loadgen --http 127.0.0.1:4318 --requests 1000\n  \
+        loadgen --serve target/release/tracegate --rate 20000 --seconds 60 --scans 4"
 )]
 struct Args {
     /// Start this binary on free ports and a folder of its own, and stop it at the end
@@ -97,6 +99,12 @@ struct Args {
     /// Seed of all ids
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// With --serve: so many full scans by SQL at a time, in every second stretch
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "serve")]
+    scans: usize,
+    /// With --scans: how long a stretch with and one without scans take, seconds each
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    stretch: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -107,7 +115,7 @@ enum Compress {
 
 /// What one connection saw.
 struct Seen {
-    ack_us: Histogram<u64>,
+    acks: Acks,
     acked: u64,
     refused: u64,
 }
@@ -123,6 +131,7 @@ struct Plan {
     seed: u64,
     acked_in_all: AtomicU64,
     refused_in_all: AtomicU64,
+    scans: Arc<Scans>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -175,7 +184,10 @@ async fn run(args: Args) -> Result<(), Failure> {
         seed: args.seed,
         acked_in_all: AtomicU64::new(0),
         refused_in_all: AtomicU64::new(0),
+        scans: Arc::new(Scans::new(args.scans, measured_from, Duration::from_secs(args.stretch))),
     });
+    let api = served.as_ref().and_then(|served| served.api);
+    let scanners = api.map(|api| Scanners::start(&plan.scans, api));
     let mut connections = Vec::new();
     for n in 0..args.connections {
         let sender = Sender::connect(address, http, args.compress).await?;
@@ -191,16 +203,17 @@ async fn run(args: Args) -> Result<(), Failure> {
     tokio::time::sleep_until(measured_from.into()).await;
     let before = pid.map(Usage::of).transpose()?;
     let began = Instant::now();
-    let mut ack_us = latencies_us()?;
+    let mut acks = Acks::new()?;
     let (mut acked, mut refused) = (0, 0);
     for connection in connections {
         let seen = connection.await??;
-        ack_us.add(seen.ack_us)?;
+        acks.add(&seen.acks)?;
         acked += seen.acked;
         refused += seen.refused;
     }
     let took = began.elapsed().as_secs_f64();
     let after = pid.map(Usage::of).transpose()?;
+    let scan_us = scanners.map(|scanners| scanners.end(&plan.scans)).transpose()?;
     let cpu_s = before.zip(after).map(|(before, after)| after.cpu_s - before.cpu_s);
     let stored = match &served {
         Some(served) => served.count_spans()?,
@@ -209,7 +222,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     let acked_in_all = plan.acked_in_all.load(Ordering::Relaxed) * args.spans as u64;
     let spans = (acked * args.spans as u64) as f64;
     let ms = |us: u64| us as f64 / 1_000.0;
-    let report = serde_json::json!({
+    let mut report = serde_json::json!({
         "transport": if http { "http" } else { "grpc" },
         "spans_per_request": args.spans,
         "bytes_per_span": payload.bytes() / args.spans,
@@ -220,14 +233,17 @@ async fn run(args: Args) -> Result<(), Failure> {
         "spans_per_s": round(spans / took),
         "server_cpu_s": cpu_s.map(round),
         "spans_per_server_cpu_s": cpu_s.filter(|cpu| *cpu > 0.0).map(|cpu| round(spans / cpu)),
-        "ack_p50_ms": ms(ack_us.value_at_quantile(0.5)),
-        "ack_p99_ms": ms(ack_us.value_at_quantile(0.99)),
+        "ack_p50_ms": ms(acks.all.value_at_quantile(0.5)),
+        "ack_p99_ms": ms(acks.all.value_at_quantile(0.99)),
         "server_rss_peak_mib": after.map(|after| round(after.rss_peak_kib as f64 / 1024.0)),
         "fdatasync_p50_ms": ms(disk.value_at_quantile(0.5)),
         "fdatasync_p99_ms": ms(disk.value_at_quantile(0.99)),
         "spans_acked_with_warmup": acked_in_all,
         "spans_stored": stored,
     });
+    if let Some(scan_us) = scan_us.filter(|_| args.scans > 0) {
+        acks.report(&scan_us, &mut report);
+    }
     for (name, value) in report.as_object().into_iter().flatten() {
         println!("{name:>26}  {value}");
     }
@@ -257,7 +273,7 @@ async fn connection(
     first: Duration,
 ) -> Result<Seen, Failure> {
     let mut seen = Seen {
-        ack_us: latencies_us()?,
+        acks: Acks::new()?,
         acked: 0,
         refused: 0,
     };
@@ -272,6 +288,7 @@ async fn connection(
             due += pace;
         }
         let body = payload.request(plan.seed, number);
+        let beside = plan.scans.beside();
         let began = Instant::now();
         let sent = sender.send(body).await?;
         let measured = began >= plan.measured_from;
@@ -280,7 +297,7 @@ async fn connection(
                 plan.acked_in_all.fetch_add(1, Ordering::Relaxed);
                 if measured {
                     seen.acked += 1;
-                    seen.ack_us.saturating_record(us_since(began));
+                    seen.acks.record(us_since(began), beside);
                 }
             }
             Sent::Refused => {

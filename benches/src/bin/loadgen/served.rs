@@ -15,7 +15,7 @@ pub(crate) struct Served {
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
     /// Where tracegate answers questions; a peer does not.
-    api: Option<SocketAddr>,
+    pub(crate) api: Option<SocketAddr>,
     folder: PathBuf,
     process: Child,
 }
@@ -111,21 +111,25 @@ impl Served {
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
-        let api = self.api.ok_or("a peer answers no questions")?;
-        let mut socket = TcpStream::connect(api)?;
-        socket.set_read_timeout(Some(Duration::from_secs(ANSWER_S_MAX)))?;
-        // HTTP/1.0: the answer comes without chunks.
-        write!(
-            socket,
-            "{method} {path} HTTP/1.0\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
-             content-length: {}\r\n\r\n{body}",
-            api,
-            body.len()
-        )?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        Ok(answer)
+        ask(self.api.ok_or("a peer answers no questions")?, method, path, body)
     }
+}
+
+/// One request and the whole answer, head and body.
+pub(crate) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Result<String, Failure> {
+    let mut socket = TcpStream::connect(api)?;
+    socket.set_read_timeout(Some(Duration::from_secs(ANSWER_S_MAX)))?;
+    // HTTP/1.0: the answer comes without chunks.
+    write!(
+        socket,
+        "{method} {path} HTTP/1.0\r\nhost: {}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        api,
+        body.len()
+    )?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 impl Drop for Served {

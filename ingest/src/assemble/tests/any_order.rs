@@ -4,7 +4,7 @@
 
 use super::{
     super::Limits,
-    Bench, at,
+    Assembly, AssemblyState, Bench, at,
     rows::{E, S, evals, spans},
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
@@ -194,4 +194,46 @@ fn any_order_of_arrival_ends_in_the_same_cells_marks_and_rows() {
     for seed in 0..300 {
         check(seed);
     }
+}
+
+/// Bytes of a state that a checksum vouches for, and that are wrong all the same: refused, or gone on with.
+#[test]
+fn a_state_with_changed_bytes_is_refused_or_restored() {
+    let seed = rand::random::<u64>();
+    #[allow(clippy::print_stderr)] // a random test always tells its seed
+    {
+        eprintln!("seed {seed}");
+    }
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let rows: Vec<Row> = (1..=8).flat_map(|id| trace(&mut rng, id)).collect();
+    let limits = Limits {
+        awake_max: 2,
+        ..Limits::default()
+    };
+    let mut bench = Bench::new(limits.clone());
+    send(&mut bench, 1.0, &rows);
+    let whole = postcard::to_stdvec(&bench.assembly.capture()).unwrap();
+    let (mut refused, mut restored) = (0, 0);
+    for _ in 0..1_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..rng.random_range(1..=3) {
+            let at = rng.random_range(0..bytes.len());
+            match rng.random_range(0..4) {
+                0 => bytes.truncate(at.max(1)),
+                1 => bytes[at] ^= 1 << rng.random_range(0..8),
+                2 => bytes[at] = rng.random(),
+                _ => bytes.insert(at, rng.random()),
+            }
+        }
+        let Ok(state) = postcard::from_bytes::<AssemblyState>(&bytes) else {
+            refused += 1;
+            continue;
+        };
+        restored += 1;
+        let mut assembly = Assembly::restore(limits.clone(), state, 1);
+        for seconds in [2.0, 700.0, 3_000.0] {
+            assembly.tick(at(seconds), 2);
+        }
+    }
+    assert!(refused > 0 && restored > 0, "{refused} refused, {restored} restored");
 }
