@@ -3,7 +3,7 @@
 use super::budget::{Budget, Charge};
 use super::refused::Refused;
 use super::{Door, DoorConfig, Export, KIB, inflate, json};
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use inflate::Coding;
@@ -61,7 +61,7 @@ struct Pieces {
     charged: usize,
     charge: Charge,
     first: Bytes,
-    joined: BytesMut,
+    joined: Vec<u8>,
 }
 
 impl Pieces {
@@ -76,7 +76,7 @@ impl Pieces {
             charged,
             charge: budget.charge(charged)?,
             first: Bytes::new(),
-            joined: BytesMut::new(),
+            joined: Vec::new(),
         })
     }
 
@@ -97,7 +97,8 @@ impl Pieces {
             self.first = piece;
             return Ok(());
         }
-        self.joined.reserve(self.charged.max(len) - self.joined.len());
+        // Exactly what is paid for: a queue of bodies with spare room would be half as large again.
+        self.joined.reserve_exact(self.charged.max(len) - self.joined.len());
         self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         self.joined.extend_from_slice(&piece);
         Ok(())
@@ -107,7 +108,8 @@ impl Pieces {
         let bytes = if self.joined.is_empty() {
             self.first
         } else {
-            self.joined.freeze()
+            self.joined.shrink_to_fit();
+            Bytes::from(self.joined)
         };
         self.charge.shrink_to(bytes.len());
         Raw {

@@ -56,7 +56,7 @@ use tokio::sync::watch;
 /// Groups and ticks between lane and journal.
 const ENTRIES_MAX: usize = 8;
 /// Batches and ticks between journal and engine.
-const EVENTS_MAX: usize = 16;
+const EVENTS_MAX: usize = 8;
 
 /// What of a pipeline can change while it runs. The journal holds rows that were read already, so a replay gives the same
 /// rows whatever stands here by then.
