@@ -5,6 +5,7 @@ mod backtest;
 mod check;
 mod courses;
 mod desk;
+mod expire;
 mod invariants;
 mod judging;
 mod life;

@@ -4,7 +4,6 @@
 //! Files of one table, color and hour fit together, and once a day is over those of its hours. While an hour goes on,
 //! files are joined only when none is larger than all others together: a row is then rewritten O(log n) times.
 
-use super::Retention;
 use crate::SealedFile;
 use proto::{
     Color, Nanos,
@@ -76,11 +75,12 @@ impl Group {
     }
 }
 
-/// The group to be rewritten next: texts that are past their age first, then the most files, then what has patches.
+/// The group to be rewritten next: texts received until `texts_until` first, which are past their age, then the most files,
+/// then what has patches.
 pub(super) fn choose(
     files: &[SealedFile],
     now: Nanos,
-    retention: &Retention,
+    texts_until: Nanos,
     has_patches: impl Fn(&SealedFile) -> bool,
 ) -> Option<Group> {
     let mut groups: BTreeMap<(Period, Table, Option<Color>), Vec<usize>> = BTreeMap::new();
@@ -88,7 +88,6 @@ pub(super) fn choose(
         let key = (period(file, now), file.table, file.color);
         groups.entry(key).or_default().push(at);
     }
-    let texts_until = now.minus(retention.texts);
     let has_old_texts = |at: &usize| files[*at].texts && files[*at].received().1 <= texts_until;
     let group = |(period, table, _): &(Period, Table, Option<Color>), mut chosen: Vec<usize>, blank, least| {
         chosen.sort_unstable();
