@@ -5,6 +5,7 @@
 //! eight times over: what a batch costs however small it is counts less. Elements are spans.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use benches::captures;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ingest::read::{ReadConfig, Reader};
 use opentelemetry_proto::tonic::{
@@ -15,7 +16,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use proto::Nanos;
-use std::{fs, hint::black_box, path::Path, sync::Arc};
+use std::{hint::black_box, path::Path, sync::Arc};
 
 const SPANS: u64 = 512;
 /// How often the captured requests stand in `scaled`: about as many spans as a busy lane gathers for one batch.
@@ -114,22 +115,8 @@ fn small() -> Vec<u8> {
     request.encode_to_vec()
 }
 
-/// Protobuf messages that stand one after the other are one message.
 fn captured() -> Vec<u8> {
-    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/captures");
-    let mut body = Vec::new();
-    for client in fs::read_dir(captures)
-        .unwrap()
-        .map(|client| client.unwrap().path())
-        .filter(|path| path.is_dir())
-    {
-        for file in fs::read_dir(client).unwrap().map(|file| file.unwrap().path()) {
-            if file.to_string_lossy().ends_with(".traces.otlp.pb") {
-                body.extend(fs::read(file).unwrap());
-            }
-        }
-    }
-    body
+    captures::traces(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/captures")).unwrap()
 }
 
 fn spans_of(body: &[u8]) -> u64 {

@@ -2,5 +2,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 #[cfg(feature = "wire")]
+pub mod captures;
+#[cfg(feature = "wire")]
 pub mod payload;
 pub mod release;

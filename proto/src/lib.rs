@@ -4,6 +4,7 @@
 //! reads a clock or knows a wire format other than JSON.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod ages;
 pub mod bucket;
 pub mod cell;
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod release;
 pub mod schema;
 pub mod signature;
 
+pub use ages::Ages;
 pub use bucket::Histogram;
 pub use cell::{Cell, CellKey, CellTable};
 pub use clock::Nanos;

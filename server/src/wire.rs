@@ -94,7 +94,10 @@ impl App {
 
         let (read, limits) = (Arc::new(config.read.clone()), config.pipeline.clone());
         let (book, lane_clock) = (desk.book(), Arc::clone(&clock));
-        let pipeline = blocking(move || pipeline::start(store, recovered, limits, read, book, lane_clock)).await??;
+        let view = desk.view();
+        let ages: Clock = Arc::new(move || view.borrow().aging.to);
+        let started = move || pipeline::start(store, recovered, limits, read, book, lane_clock, ages);
+        let pipeline = blocking(started).await??;
 
         let tasks = TaskTracker::new();
         let door = Door::new(config.doors.clone(), pipeline.intake.clone()).map_err(StartError::Threads)?;
@@ -255,6 +258,7 @@ fn desk_config(config: &Config, addresses: Addresses) -> DeskConfig {
     DeskConfig {
         resolution: config.pipeline.assembly.resolution,
         webhook_allow: config.webhooks_allow.clone(),
+        decisions_kept: config.decisions_kept,
         ..DeskConfig::new(config.data_dir.join(layout::LEDGER), public_url)
     }
 }

@@ -83,6 +83,8 @@ pub struct Space {
 pub struct Upkeep {
     /// Now.
     pub now: Nanos,
+    /// Ages of what is removed for its age count to here: not to a clock that leapt.
+    pub aged_to: Nanos,
     /// What is kept.
     pub retention: Retention,
     /// Room where the data directory lies; `None` if nobody knows.
@@ -179,7 +181,8 @@ impl Inner {
             self.remove_old(&mut step, head, task);
             let pending = Pending::of(task.settled.iter());
             let has_patches = |file: &SealedFile| pending.are_due(file, task, &head.folded);
-            let group = choose::choose(&step.files, task.now, &task.retention, has_patches);
+            let texts_until = task.aged_to.minus(task.retention.texts);
+            let group = choose::choose(&step.files, task.now, texts_until, has_patches);
             let is_held_back = head.holds_back(task.now);
             if group.is_some() || is_held_back || step.has_changed() {
                 let base = commit::read(&self.root, head.seq)?;

@@ -9,7 +9,7 @@ use ingest::{
     pipeline::{self, PipelineConfig},
     read::ReadConfig,
 };
-use proto::{Nanos, release::ReleaseBook};
+use proto::{Nanos, clock::Clock, release::ReleaseBook};
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -66,7 +66,7 @@ fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir_in(&args.dir)?;
     let (store, recovered) = Store::open(dir.path(), StoreOptions::default())?;
     let (_keep, book) = watch::channel(Arc::new(ReleaseBook::default()));
-    let clock = Arc::new(|| {
+    let clock: Clock = Arc::new(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Nanos(i64::try_from(now.as_nanos()).unwrap_or(i64::MAX))
     });
@@ -75,7 +75,7 @@ fn main() -> Result<(), Failure> {
     if let Some(mib) = args.seal_mib {
         config.seal_bytes = mib << 20;
     }
-    let pipeline = pipeline::start(store, recovered, config, read, book, clock)?;
+    let pipeline = pipeline::start(store, recovered, config, read, book, Arc::clone(&clock), clock)?;
     let acked = Arc::new(AtomicU64::new(0));
     let began = Instant::now();
     let until = began + Duration::from_secs(args.seconds);

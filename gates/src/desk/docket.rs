@@ -1,10 +1,11 @@
 //! The desk's own thread: owns every release, takes one message at a time, writes to the ledger before anything leaves.
 
+mod forget;
 mod observe;
 mod restrain;
 
 use super::{
-    DeskConfig, DeskError, DeskEvent, DeskView, GateInput, Provenance,
+    Aging, DeskConfig, DeskError, DeskEvent, DeskView, GateInput, Provenance,
     evidence::Taken,
     notice::entry,
     reading::{Reader, Reading, prepare},
@@ -20,7 +21,7 @@ use crate::{
     outbox::Outbox,
 };
 use proto::{
-    Color, Nanos,
+    Ages, Color, Nanos,
     clock::Clock,
     decision::{Desired, Phase, Verdict, VerdictReport},
     release::{ReleaseBook, ReleaseSpec},
@@ -111,6 +112,12 @@ pub(super) struct Docket {
     judged: Option<(Arc<GateInput>, Instant)>,
     /// Whether what was left undelivered by the last process may go: only once the backlog was judged.
     backlog_judged: bool,
+    /// When the desk began: what `ages` takes for real time counts from here.
+    begun: Instant,
+    ages: Ages,
+    aging: Aging,
+    /// When old decisions are looked for next; `None`: at once.
+    look_at: Option<Instant>,
 }
 
 impl Docket {
@@ -121,7 +128,13 @@ impl Docket {
         clock: Clock,
         out: Outlets,
     ) -> Result<Self, DeskError> {
+        // where nothing was written down yet nothing can be lost either
+        let known = ledger.aged_to()?.unwrap_or_else(|| clock());
         let mut docket = Self {
+            begun: Instant::now(),
+            ages: Ages::new(known, Duration::ZERO),
+            aging: Aging::default(),
+            look_at: None,
             desired: ledger.desired()?,
             freezes: ledger.freezes()?,
             violations: INVARIANTS.iter().map(|i| (i.id, 0)).collect(),
@@ -138,6 +151,7 @@ impl Docket {
         for row in docket.ledger.releases()? {
             docket.releases.insert(row.spec.id.clone(), running(row));
         }
+        docket.forget();
         docket.publish_book();
         docket.publish_view();
         Ok(docket)
@@ -165,6 +179,7 @@ impl Docket {
                 };
                 let cost_us = u64::try_from(cost.as_micros()).unwrap_or(u64::MAX);
                 self.out.cost_us.store(cost_us, Ordering::Relaxed);
+                self.forget();
             }
             self.publish_view();
         }
@@ -514,6 +529,7 @@ impl Docket {
             last_judged: self.last_judged,
             freezes: self.freezes.clone(),
             violations: self.violations.clone(),
+            aging: self.aging,
         }));
     }
 }

@@ -26,11 +26,11 @@ pub use error::DeskError;
 pub use evidence::{ALGORITHM, Verified, verify_bundle};
 pub use input::{GateInput, Provenance, Whence};
 pub use recount::Statement;
-pub use view::{DeskEvent, DeskView, ReleaseSummary};
+pub use view::{Aging, DeskEvent, DeskView, ReleaseSummary};
 
 use crate::{
     check::check_spec,
-    ledger::{DecisionRow, DeliveryRow, Ledger, LedgerError, ReleaseRow},
+    ledger::{Chain, DecisionRow, DeliveryRow, Ledger, LedgerError, ReleaseRow},
     life::Command,
     outbox::Outbox,
     webhook::{SecretSource, Sender, address::Guard},
@@ -63,6 +63,8 @@ use tokio_util::sync::CancellationToken;
 const MESSAGES_MAX: usize = 256;
 /// Events a slow listener may lag behind before it loses some.
 const EVENTS_MAX: usize = 1_024;
+/// How long decisions are kept if nothing else is said.
+pub const DECISIONS_KEPT: Duration = Duration::from_secs(400 * 24 * 3_600);
 /// Rows that one list answer holds.
 pub const ROWS_MAX: usize = 1_000;
 
@@ -82,6 +84,8 @@ pub struct DeskConfig {
     /// How long a movement may take to show in new spans before people are told; `None`: a minute or five slots,
     /// whichever is longer, and the release's timeout.
     pub effect_deadline: Option<Duration>,
+    /// How long decisions of settled releases are kept, with their evidence.
+    pub decisions_kept: Duration,
 }
 
 impl DeskConfig {
@@ -95,6 +99,7 @@ impl DeskConfig {
             webhook_allow: Vec::new(),
             cycle_max: Duration::from_millis(250),
             effect_deadline: None,
+            decisions_kept: DECISIONS_KEPT,
         }
     }
 
@@ -453,11 +458,17 @@ impl DeskHandle {
         Ok(row)
     }
 
-    /// Recomputes the hash chain of all decisions: how many, or the id of the first that was changed.
+    /// What becomes of what is old: see [`proto::ages`] for the time to which ages count.
+    #[must_use]
+    pub fn aging(&self) -> Aging {
+        self.view.borrow().aging
+    }
+
+    /// Recomputes the hash chain of all decisions: how many and where it begins, or the id of the first that was changed.
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    pub async fn verify_chain(&self) -> Result<Result<u64, String>, DeskError> {
+    pub async fn verify_chain(&self) -> Result<Result<Chain, String>, DeskError> {
         self.read(Ledger::verify_chain).await
     }
 

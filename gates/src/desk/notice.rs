@@ -54,6 +54,7 @@ pub(super) fn entry(
         notified: draft.notified,
         evidence_hash: String::new(),
         previous_hash: place.previous_hash.clone(),
+        before_expired: None,
     };
     let evidence = evidence::bundle(row, &decision, reading, taken, provenance);
     let delivery = row.spec.webhook.as_ref().filter(|_| draft.notified).map(|webhook| {

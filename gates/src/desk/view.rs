@@ -11,7 +11,7 @@ use proto::{
     release::Mode,
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// One line about a release, as lists show it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,6 +71,21 @@ pub struct DeskView {
     pub freezes: Vec<Freeze>,
     /// How often each invariant was found broken.
     pub violations: BTreeMap<&'static str, u64>,
+    /// What becomes of what is old.
+    pub aging: Aging,
+}
+
+/// To what time ages count, and what was removed for its age since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Aging {
+    /// Ages count to here.
+    pub to: Nanos,
+    /// How far the wall clock is ahead of it, while nothing confirms that it leapt for good; else zero.
+    pub ahead: Duration,
+    /// Decisions removed, each with its evidence.
+    pub decisions: u64,
+    /// Notices removed.
+    pub deliveries: u64,
 }
 
 /// What happens at the desk, for terminals and dashboards.

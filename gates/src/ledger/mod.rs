@@ -2,14 +2,18 @@
 //!
 //! A decision, the release state it led to, and the delivery it asks for are written in **one** transaction, before
 //! anything is sent. So after a kill at any point either none of them happened, or all did and the outbox goes on with
-//! the same id. Decisions are append-only and chained: each evidence bundle names the hash of the one before.
+//! the same id. Decisions are append-only and chained: each evidence bundle names the hash of the one before. What is old
+//! goes (see `expire`), and the chain says where.
 //!
 //! Everything here blocks on the disk: call it from a thread that may.
 
+mod expire;
 mod line;
 mod packed;
 mod rows;
 
+use expire::AGES;
+pub use expire::{Chain, Expired};
 use line::enqueue;
 pub use packed::Packed;
 pub use rows::{Actor, DecisionRow, DeliveryRow, DeliveryState, Freeze, PersonAct, ReleaseRow};
@@ -127,6 +131,7 @@ impl Ledger {
         txn.open_table(PENDING)?;
         txn.open_table(GONE)?;
         txn.open_table(FREEZES)?;
+        txn.open_table(AGES)?;
         txn.commit()?;
         Ok(Self { db })
     }
@@ -274,31 +279,6 @@ impl Ledger {
             None => String::new(),
         };
         Ok(Some((read("decision", row.value())?, evidence)))
-    }
-
-    /// Recomputes the hash chain over all decisions.
-    ///
-    /// # Errors
-    /// If the disk fails or a row cannot be read. The inner result names the first decision whose bundle or link was
-    /// changed.
-    pub fn verify_chain(&self) -> Result<Result<u64, String>, LedgerError> {
-        let txn = self.db.begin_read()?;
-        let decisions = txn.open_table(DECISIONS)?;
-        let evidence = txn.open_table(EVIDENCE)?;
-        let mut previous: Option<String> = None;
-        let mut count = 0;
-        for row in decisions.iter()? {
-            let decision: DecisionRow = read("decision", row?.1.value())?;
-            let hash = evidence
-                .get(decision.id.as_str())?
-                .and_then(|bytes| packed::hash_of(bytes.value()));
-            if hash.as_ref() != Some(&decision.evidence_hash) || decision.previous_hash != previous {
-                return Ok(Err(decision.id));
-            }
-            previous = Some(decision.evidence_hash);
-            count += 1;
-        }
-        Ok(Ok(count))
     }
 
     /// What each route should be on.

@@ -108,6 +108,9 @@ pub struct DecisionRow {
     pub evidence_hash: String,
     /// The same of the decision before; `None` for the first.
     pub previous_hash: Option<String>,
+    /// When the decision before it was removed for its age: the chain begins here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_expired: Option<Nanos>,
 }
 
 /// Where a delivery stands.

@@ -62,7 +62,7 @@ fn rules(receiver: &Receiver) -> ReleaseSpec {
     spec
 }
 
-fn desk(
+pub(crate) fn desk(
     dir: &Path,
     now: &Arc<AtomicI64>,
     inputs: watch::Receiver<Arc<GateInput>>,
@@ -253,7 +253,7 @@ async fn a_slow_green_is_rolled_back_by_a_signed_notice_and_its_evidence_recompu
     assert_eq!(verify_bundle(&evidence), Ok(Verified::Same));
     let forged = evidence.replacen("\"alpha\":0.02", "\"alpha\":0.03", 1);
     assert!(verify_bundle(&forged).is_err());
-    assert_eq!(route.desk.verify_chain().await.unwrap(), Ok(3));
+    assert_eq!(route.desk.verify_chain().await.unwrap().unwrap().decisions, 3);
     let desired = route.desk.desired(&route.spec.route).unwrap();
     assert_eq!(desired.decision_seq, rollback.decision_seq);
     assert_eq!(desired.color, Color::Blue);

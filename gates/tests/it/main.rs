@@ -5,6 +5,7 @@ mod backtest;
 mod check;
 mod courses;
 mod desk;
+mod expire;
 mod fuzzed;
 mod invariants;
 mod judging;

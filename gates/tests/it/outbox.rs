@@ -12,7 +12,7 @@ use gates::{
     webhook::{self, Sender, address::Guard},
 };
 use proto::{
-    Color,
+    Color, Nanos,
     decision::{Action, Desired, Notice, Side},
     release::{Mode, WebhookSpec},
 };
@@ -20,7 +20,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-fn release(route: &str, webhook: WebhookSpec) -> ReleaseRow {
+pub(crate) fn release(route: &str, webhook: WebhookSpec) -> ReleaseRow {
     let mut spec = spec(Mode::Act);
     spec.route = route.into();
     spec.id = format!("{route}-1");
@@ -37,8 +37,13 @@ fn release(route: &str, webhook: WebhookSpec) -> ReleaseRow {
 }
 
 fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
-    let now = wall_clock()();
-    let built = |row: &mut ReleaseRow, _: usize, place: &Place| {
+    decide_at(ledger, row, &[action], wall_clock()()).remove(0)
+}
+
+/// Several decisions at a time; a settling one moves nothing.
+pub(crate) fn decide_at(ledger: &Ledger, row: &mut ReleaseRow, actions: &[Action], now: Nanos) -> Vec<Entry> {
+    let built = |row: &mut ReleaseRow, at: usize, place: &Place| {
+        let action = actions[at];
         let id = format!("dec_{:020}_{}", place.ordinal, row.spec.route);
         let side = |color| Side {
             color,
@@ -62,6 +67,7 @@ fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
             notified: true,
             evidence_hash: String::new(),
             previous_hash: place.previous_hash.clone(),
+            before_expired: None,
         };
         let notice = Notice {
             decision_id: id.clone(),
@@ -100,7 +106,7 @@ fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
                 last_error: None,
                 delivered_at: None,
             }),
-            desired: Some(Desired {
+            desired: (action != Action::Settle).then(|| Desired {
                 route: row.spec.route.clone(),
                 release: row.spec.id.clone(),
                 decision_seq: place.seq,
@@ -112,7 +118,7 @@ fn decide(ledger: &Ledger, row: &mut ReleaseRow, action: Action) -> Entry {
             decision,
         }
     };
-    ledger.decide(row, 1, now, built).unwrap().remove(0)
+    ledger.decide(row, actions.len(), now, built).unwrap()
 }
 
 struct Post {
@@ -192,7 +198,7 @@ async fn a_kill_between_decision_and_sending_loses_nothing_and_sends_no_second_i
 
     let ledger = open(after_kill.path());
     assert_eq!(ledger.releases().unwrap(), [row.clone()]);
-    assert_eq!(ledger.verify_chain().unwrap(), Ok(1));
+    assert_eq!(ledger.verify_chain().unwrap().unwrap().decisions, 1);
     let mut first = post(&ledger);
     for pending in ledger.pending().unwrap() {
         first.outbox.wake(&pending.route);
@@ -214,7 +220,7 @@ async fn a_kill_between_decision_and_sending_loses_nothing_and_sends_no_second_i
     let next = decide(&ledger, &mut row, Action::Hold);
     assert!(next.decision.seq > entry.decision.seq);
     assert_eq!(next.decision.previous_hash, Some(entry.decision.evidence_hash));
-    assert_eq!(ledger.verify_chain().unwrap(), Ok(2));
+    assert_eq!(ledger.verify_chain().unwrap().unwrap().decisions, 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::assemble::Answer;
 use crossbeam_channel::{Receiver, Sender, after, never, select};
-use proto::{Nanos, release::ReleaseBook};
+use proto::{Nanos, clock::Clock, release::ReleaseBook};
 use std::{
     sync::{
         Arc,
@@ -41,6 +41,8 @@ pub(super) struct Engine {
     pub go_on: Arc<AtomicBool>,
     pub suspects: Receiver<String>,
     pub upkeep_every: Duration,
+    /// To what time the age of sealed files counts.
+    pub ages: Clock,
     pub lookups: Sender<Job>,
     pub answers: Receiver<Answer>,
     pub snapshots: watch::Sender<Arc<Snapshot>>,
@@ -224,7 +226,7 @@ impl Engine {
         if !is_due || is_busy || turn.not_before.is_some() {
             return;
         }
-        let mut task = self.fold.upkeep();
+        let mut task = self.fold.upkeep((self.ages)());
         task.suspects = self.suspects.try_iter().take(SUSPECTS_MAX).collect();
         task.suspects.sort_unstable();
         task.suspects.dedup();

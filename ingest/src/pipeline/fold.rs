@@ -394,11 +394,12 @@ impl Fold {
         }
     }
 
-    /// What the next step of upkeep shall look at.
-    pub fn upkeep(&self) -> Upkeep {
+    /// What the next step of upkeep shall look at, where ages count to `aged_to` at most.
+    pub fn upkeep(&self, aged_to: Nanos) -> Upkeep {
         let assembly = &self.assembly;
         Upkeep {
             now: assembly.now(),
+            aged_to: aged_to.min(assembly.now()),
             retention: self.config.retention.clone(),
             // What assembly holds may still learn another color.
             settled: self.view.patches.retained(|id, _| !assembly.holds(id)),

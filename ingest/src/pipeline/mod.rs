@@ -106,7 +106,7 @@ pub struct Pipeline {
 }
 
 /// Replays the journal, publishes, and starts the threads: when this returns, everything acked is visible and requests
-/// may come. It blocks for as long as the replay takes.
+/// may come. It blocks for as long as the replay takes. `ages` says to what time the age of sealed files counts.
 ///
 /// # Errors
 /// If a record or the state of the newest commit cannot be read, or a thread cannot be started.
@@ -117,6 +117,7 @@ pub fn start(
     read: Arc<ReadConfig>,
     mut book: watch::Receiver<Arc<ReleaseBook>>,
     clock: Clock,
+    ages: Clock,
 ) -> Result<Pipeline, PipelineError> {
     let journal = store.journal().ok_or(PipelineError::JournalTaken)?;
     let counters = Arc::new(Counters::default());
@@ -165,6 +166,7 @@ pub fn start(
         go_on: Arc::clone(&go_on),
         suspects: named,
         upkeep_every: config.upkeep_every,
+        ages,
         lookups: lookups_in,
         answers,
         snapshots: snapshot_out,

@@ -4,7 +4,7 @@ use super::{
     Client, OutputError, ServerArgs,
     releases::{gates, segment},
     text::{number, table, word},
-    verify::Chain,
+    verify::{Before, Chain},
 };
 use crate::offline;
 use clap::Args;
@@ -77,11 +77,12 @@ impl Source {
         let chain = at.map(|at| Chain {
             evidence_hash: hash(&all[at], "evidence_hash").unwrap_or_default(),
             previous_hash: hash(&all[at], "previous_hash"),
-            before: match all.get(at + 1) {
-                Some(before) => hash(before, "evidence_hash"),
+            before: match (hash(&all[at], "before_expired"), all.get(at + 1)) {
+                (Some(when), _) => Before::Expired(when),
+                (None, Some(before)) => Before::Has(hash(before, "evidence_hash")),
                 // the list may end before the chain does
-                None if all.len() < gates::desk::ROWS_MAX => None,
-                None => hash(&all[at], "previous_hash"),
+                (None, None) if all.len() < gates::desk::ROWS_MAX => Before::Has(None),
+                (None, None) => Before::Unlisted,
             },
         });
         Ok((text, chain))

@@ -60,8 +60,7 @@ pub(super) async fn run(args: VerifyArgs, out: &mut (dyn Write + Send)) -> miett
     let mut said = String::new();
     let hash = hex::encode(Sha256::digest(text.as_bytes()));
     if let Some(chain) = chain {
-        chain.check(&hash, &bundle).map_err(unconfirmed)?;
-        said.push_str("chain     the evidence has the hash that the ledger names, and names the one before it\n");
+        said.push_str(&chain.check(&hash, &bundle).map_err(unconfirmed)?);
     }
     match verify_bundle(&text).map_err(unconfirmed)? {
         Verified::Same => said.push_str(
@@ -86,18 +85,38 @@ pub(super) async fn run(args: VerifyArgs, out: &mut (dyn Write + Send)) -> miett
 pub(super) struct Chain {
     pub evidence_hash: String,
     pub previous_hash: Option<String>,
-    /// Hash of the decision before it, if there is one.
-    pub before: Option<String>,
+    pub before: Before,
+}
+
+/// What is known of the decision before it.
+pub(super) enum Before {
+    /// Its hash; `None` if there never was one.
+    Has(Option<String>),
+    /// It was removed for its age, then.
+    Expired(String),
+    /// The list of decisions ends first.
+    Unlisted,
 }
 
 impl Chain {
-    fn check(&self, hash: &str, bundle: &Value) -> Result<(), String> {
+    /// What holds, in words.
+    fn check(&self, hash: &str, bundle: &Value) -> Result<String, String> {
         if self.evidence_hash != hash {
             return Err("its evidence does not have the hash that the ledger names".to_owned());
         }
-        if bundle["previous_hash"].as_str() != self.previous_hash.as_deref() || self.previous_hash != self.before {
+        let is_broken = matches!(&self.before, Before::Has(before) if *before != self.previous_hash);
+        if bundle["previous_hash"].as_str() != self.previous_hash.as_deref() || is_broken {
             return Err("it does not name the hash of the decision before it".to_owned());
         }
-        Ok(())
+        let before = match &self.before {
+            Before::Expired(at) => format!(
+                "the chain begins here: the decision\n          before it, whose hash it names, was removed for its age at {at}"
+            ),
+            Before::Has(None) => "it is the first of the ledger".to_owned(),
+            Before::Has(Some(_)) | Before::Unlisted => "names the one before it".to_owned(),
+        };
+        Ok(format!(
+            "chain     the evidence has the hash that the ledger names, and {before}\n"
+        ))
     }
 }

@@ -127,7 +127,7 @@ fn parse_in(text: &str, file: &str, folder: &Path, sources: &mut Sources) -> Res
         server(section, &mut config, &mut findings);
     }
     if let Some(section) = root.table("retention", &mut findings) {
-        retention(section, &mut config.pipeline.retention, &mut findings);
+        retention(section, &mut config, &mut findings);
     }
     if let Some(section) = root.table("attributes", &mut findings) {
         reading::attributes(section, &mut config.read.keys, &mut findings);

@@ -18,6 +18,7 @@ pub use problem::{Problem, Problems};
 pub use reload::{Changes, Reloads, Waiting};
 pub use sources::{Looks, Sources};
 
+use gates::desk::DECISIONS_KEPT;
 use ingest::{door::DoorConfig, pipeline::PipelineConfig, read::ReadConfig};
 use ipnet::IpNet;
 use proto::release::ReleaseSpec;
@@ -56,6 +57,8 @@ pub struct Config {
     pub pipeline: PipelineConfig,
     /// What to do about acknowledged records that cannot be read.
     pub recovery: JournalRecovery,
+    /// How long decisions of settled releases are kept.
+    pub decisions_kept: Duration,
     /// Networks that webhooks may go to although they are private.
     pub webhooks_allow: Vec<IpNet>,
     /// Releases of the file and its includes, checked.
@@ -79,6 +82,7 @@ impl Default for Config {
             read: ReadConfig::default(),
             pipeline: PipelineConfig::default(),
             recovery: JournalRecovery::Strict,
+            decisions_kept: DECISIONS_KEPT,
             webhooks_allow: Vec::new(),
             releases: Vec::new(),
         }

@@ -54,9 +54,10 @@ fn time(of: Duration) -> String {
     humantime::format_duration(of).to_string()
 }
 
-fn kept(of: &store::Retention) -> String {
-    let (texts, rows, cells) = (time(of.texts), time(of.rows), time(of.cells));
-    format!("text {texts}, spans {rows}, cells {cells}, disk_max {}", of.disk_max)
+fn kept(of: &store::Retention, decisions: Duration) -> String {
+    let (texts, rows, cells, decisions) = (time(of.texts), time(of.rows), time(of.cells), time(decisions));
+    let disk_max = of.disk_max;
+    format!("text {texts}, spans {rows}, cells {cells}, decisions {decisions}, disk_max {disk_max}")
 }
 
 impl Config {
@@ -76,6 +77,7 @@ impl Config {
             read,
             pipeline,
             recovery: _,
+            decisions_kept,
             webhooks_allow,
             releases: _,
         } = self;
@@ -110,7 +112,12 @@ impl Config {
         changes.waits("[server] public_url", url(public_url), url(&next.public_url));
         let (now, then) = (&pipeline.assembly, &next.pipeline.assembly);
         changes.waits("[server] cell_resolution", time(now.resolution), time(then.resolution));
-        changes.waits("[retention]", kept(&pipeline.retention), kept(&next.pipeline.retention));
+        let kept_now = kept(&pipeline.retention, *decisions_kept);
+        changes.waits(
+            "[retention]",
+            kept_now,
+            kept(&next.pipeline.retention, next.decisions_kept),
+        );
         changes.waits("[server] trace_quiet", time(now.quiet), time(then.quiet));
         changes
     }

@@ -1,17 +1,22 @@
-//! `[retention]`: how long sealed files are kept.
+//! `[retention]`: how long sealed files and decisions are kept.
 
-use super::section::{Findings, Section};
+use super::{
+    Config,
+    section::{Findings, Section},
+};
 use std::{ops::Range, time::Duration};
 use store::Retention;
 
-/// Shortest age: files are made by the hour.
+/// Shortest age: files are made by the hour, and old decisions looked for as often.
 const AGE_MIN: Duration = Duration::from_secs(3_600);
 
-pub(super) fn retention(mut section: Section<'_>, into: &mut Retention, findings: &mut Findings) {
+pub(super) fn retention(mut section: Section<'_>, config: &mut Config, findings: &mut Findings) {
+    let into = &mut config.pipeline.retention;
     for (key, age) in [
         ("text", &mut into.texts),
         ("spans", &mut into.rows),
         ("cells", &mut into.cells),
+        ("decisions", &mut config.decisions_kept),
     ] {
         if let Some(kept) = section.parse(key, findings, age_of) {
             *age = kept;
@@ -37,7 +42,7 @@ fn age_of(text: &str) -> Result<Duration, String> {
     let hint = "write it as in \"7d\" or \"36h\"";
     match humantime::parse_duration(text) {
         Ok(short) if short < AGE_MIN => Err(format!(
-            "`{text}` is less than an hour, and files are made by the hour; {hint}"
+            "`{text}` is less than an hour, and what is old is found by the hour; {hint}"
         )),
         read => read.map_err(|error| format!("{error}; {hint}")),
     }

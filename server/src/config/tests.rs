@@ -85,6 +85,7 @@ seal_age = "5m"
 text = "36h"
 spans = "14d"
 cells = "500d"
+decisions = "900d"
 disk_max = 0.9
 
 [attributes]
@@ -136,6 +137,7 @@ allow = ["127.0.0.0/8"]
         (hours(kept.texts), hours(kept.rows), hours(kept.cells)),
         (36, 14 * 24, 500 * 24)
     );
+    assert_eq!(hours(config.decisions_kept), 900 * 24);
     assert!((kept.disk_max - 0.9).abs() < f64::EPSILON);
     let mut keys = ExtraKeys::default();
     for (column, key) in [

@@ -38,6 +38,7 @@ pub fn line(row: &DecisionRow) -> Value {
         "notified": row.notified,
         "evidence_hash": row.evidence_hash,
         "previous_hash": row.previous_hash,
+        "before_expired": row.before_expired.map(proto::Nanos::rfc3339),
     })
 }
 

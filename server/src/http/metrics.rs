@@ -177,6 +177,7 @@ impl Collector for Desk {
             let labels = [("invariant", *id)];
             ConstCounter::new(*count).encode(broken.encode_family(&labels)?)?;
         }
+        self.aging(&mut out)?;
         let judged = self
             .0
             .last_judged()

@@ -4,7 +4,10 @@ use crate::{
     otlp::trace,
     running::{RELEASE, Running},
 };
+use gates::{desk::DECISIONS_KEPT, ledger::Ledger};
+use proto::{decision::Phase, layout};
 use serde_json::json;
+use std::path::Path;
 
 /// An instance with `chat-8` declared.
 async fn declared() -> Running {
@@ -141,13 +144,39 @@ async fn a_decision_is_verified_from_its_bundle_with_or_without_a_server() {
     );
 
     // the ledger alone, once nobody holds it
-    let (dir, data) = (it.dir, "data");
+    let dir = it.dir;
     it.app.shutdown().await.unwrap();
-    let mut command = crate::kill::tracegate(dir.path());
-    command.args(["verify", id, "--from-data", "--data-dir", data]);
+    let (ok, out) = verified_alone(dir.path(), id).await;
+    assert!(ok && out.contains("names the one before it"), "{out}");
+
+    // the advance before it is too old one day
+    let ledger = Ledger::open(&dir.path().join("data").join(layout::LEDGER)).unwrap();
+    let mut release = ledger.releases().unwrap().remove(0);
+    release.state.phase = Phase::RolledBack;
+    ledger.put_release(&release).unwrap();
+    let all = ledger.decisions(10).unwrap();
+    let advance = all.last().unwrap();
+    let expired = ledger
+        .expire(advance.decided_at.plus(DECISIONS_KEPT), DECISIONS_KEPT)
+        .unwrap();
+    assert_eq!((all.len(), expired.decisions), (2, 1));
+    drop(ledger);
+    let (ok, out) = verified_alone(dir.path(), id).await;
+    assert!(
+        ok && out.contains("the chain begins here") && out.contains("removed for its age at 20"),
+        "{out}"
+    );
+    let (ok, out) = verified_alone(dir.path(), &advance.id).await;
+    assert!(!ok && out.contains("there is no decision"), "{out}");
+}
+
+/// `verify` on a data directory without a server: whether it was confirmed, and all that was said.
+async fn verified_alone(dir: &Path, id: &str) -> (bool, String) {
+    let mut command = crate::kill::tracegate(dir);
+    command.args(["verify", id, "--from-data", "--data-dir", "data"]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();
-    let out = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && out.contains("chain "), "{out}");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }

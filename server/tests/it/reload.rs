@@ -212,7 +212,7 @@ async fn what_needs_a_restart_is_named_key_by_key_and_the_rest_holds() {
         "tracegate.toml",
         "[server]\ndata_dir = \"elsewhere\"\nhttp = \"127.0.0.1:1\"\ncell_resolution = \"30s\"\ntrace_quiet = \"1s\"\n\
          public_url = \"http://gate.example\"\nhosts = [\"gate.internal\"]\nseal_age = \"7s\"\ningest_bytes_max = \"64MiB\"\n\
-         [webhooks]\nallow = [\"127.0.0.0/8\"]\n",
+         [webhooks]\nallow = [\"127.0.0.0/8\"]\n[retention]\ndecisions = \"900d\"\n",
     );
     let said = rig.served.said("configuration reloaded:");
     let last = said.last().unwrap();
@@ -229,6 +229,7 @@ async fn what_needs_a_restart_is_named_key_by_key_and_the_rest_holds() {
         "[server] cell_resolution",
         "[server] trace_quiet",
         "[server] public_url",
+        "[retention]",
     ];
     for key in waiting {
         assert!(

@@ -4,7 +4,6 @@
 //! Files of one table, color and hour fit together, and once a day is over those of its hours. While an hour goes on,
 //! files are joined only when none is larger than all others together: a row is then rewritten O(log n) times.
 
-use super::Retention;
 use crate::SealedFile;
 use proto::{
     Color, Nanos,
@@ -14,14 +13,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 /// A file of this size is never joined with others, bytes: that is what a join aims at.
 const LARGE_BYTES: u64 = 64 << 20;
-/// Nor is one of this many rows: two row groups, which two threads of a query read.
-const LARGE_ROWS: u64 = 1 << 18;
+/// Nor is one of this many rows: a row group.
+const LARGE_ROWS: u64 = 1 << 17;
 /// Files read in one step.
 const FILES_MAX: usize = 64;
 /// Their bytes together; one alone may have more.
 const BYTES_MAX: u64 = 2 * LARGE_BYTES;
 /// Their rows together; one alone may have more.
-const ROWS_MAX: u64 = 1 << 18;
+const ROWS_MAX: u64 = 1 << 17;
 /// Cells in one step: all of them are in memory at a time.
 const CELLS_MAX: u64 = 1 << 16;
 /// Files joined while their hour goes on, at least.
@@ -76,11 +75,12 @@ impl Group {
     }
 }
 
-/// The group to be rewritten next: texts that are past their age first, then the most files, then what has patches.
+/// The group to be rewritten next: texts received until `texts_until` first, which are past their age, then the most files,
+/// then what has patches.
 pub(super) fn choose(
     files: &[SealedFile],
     now: Nanos,
-    retention: &Retention,
+    texts_until: Nanos,
     has_patches: impl Fn(&SealedFile) -> bool,
 ) -> Option<Group> {
     let mut groups: BTreeMap<(Period, Table, Option<Color>), Vec<usize>> = BTreeMap::new();
@@ -88,7 +88,6 @@ pub(super) fn choose(
         let key = (period(file, now), file.table, file.color);
         groups.entry(key).or_default().push(at);
     }
-    let texts_until = now.minus(retention.texts);
     let has_old_texts = |at: &usize| files[*at].texts && files[*at].received().1 <= texts_until;
     let group = |(period, table, _): &(Period, Table, Option<Color>), mut chosen: Vec<usize>, blank, least| {
         chosen.sort_unstable();

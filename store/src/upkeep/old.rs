@@ -17,7 +17,7 @@ pub(super) fn take(files: &mut Vec<SealedFile>, task: &Upkeep, freed: u64) -> Ve
     for at in order {
         let file = &files[at];
         let is_for_room = excess > 0 && file.table != Table::Cells && is_before(file, task.now, SPARED);
-        if is_before(file, task.now, age(file.table, task)) || is_for_room {
+        if is_before(file, task.aged_to, age(file.table, task)) || is_for_room {
             excess = excess.saturating_sub(file.bytes);
             gone.push(at);
         }

@@ -27,7 +27,7 @@ use proto::{
 use std::{ops::Range, path::PathBuf};
 
 /// Decoded bytes of a chunk, about.
-const CHUNK_BYTES: u64 = 32 << 20;
+const CHUNK_BYTES: u64 = 16 << 20;
 /// Rows of a chunk: fewer would read every file too often, more hold too much.
 const CHUNK_ROWS_RANGE: Range<u64> = 1_024..32_768;
 /// What a row takes in memory beside its encoded values: nulls, offsets, ids.

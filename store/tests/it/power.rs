@@ -217,6 +217,7 @@ const AFTER: i64 = crate::rows::T0 + 3 * HOUR;
 fn upkept(sealer: &Sealer, now: i64) -> Option<Upkept> {
     let task = Upkeep {
         now: Nanos(now),
+        aged_to: Nanos(now),
         ..Upkeep::default()
     };
     sealer.upkeep(&task, &|| true).ok()

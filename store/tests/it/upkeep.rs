@@ -41,6 +41,7 @@ const GO_ON: &dyn Fn() -> bool = &|| true;
 pub fn step(sealer: &Sealer, now: i64) -> Upkept {
     let task = Upkeep {
         now: Nanos(now),
+        aged_to: Nanos(now),
         ..Upkeep::default()
     };
     sealer.upkeep(&task, GO_ON).unwrap()
@@ -226,6 +227,7 @@ impl World {
     fn upkeep(&mut self, now: i64) -> Upkept {
         let task = Upkeep {
             now: Nanos(now),
+            aged_to: Nanos(now),
             settled: self.patches.retained(|id, _| self.known[id].settled),
             ..Upkeep::default()
         };

@@ -66,7 +66,10 @@ struct Args {
     /// Core on which the started process runs, alone
     #[arg(long, value_name = "CORE")]
     server_cpu: Option<usize>,
-    /// Text in every span, bytes
+    /// What requests look like
+    #[arg(long, value_enum, default_value_t = Shape::Small)]
+    payload: Shape,
+    /// Text in every span, bytes; with `--payload litellm` in every prompt and answer
     #[arg(long, default_value_t = 0)]
     text: usize,
     /// With gRPC: compress requests
@@ -75,7 +78,7 @@ struct Args {
     /// Process of a running server, for its CPU and memory
     #[arg(long)]
     pid: Option<u32>,
-    /// Spans a request
+    /// Spans a request; with `--payload litellm` at least, as traces stay whole
     #[arg(long, default_value_t = 512)]
     spans: usize,
     /// Connections, each with one request at a time
@@ -105,6 +108,14 @@ struct Args {
     /// With --scans: how long a stretch with and one without scans take, seconds each
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     stretch: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shape {
+    /// Four spans of 600 B a trace
+    Small,
+    /// A request that LiteLLM's gateway sent, with calls of its own
+    Litellm,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -164,17 +175,21 @@ async fn run(args: Args) -> Result<(), Failure> {
     if !address.ip().is_loopback() {
         return Err(format!("{address} is not loopback: this loads a machine of one's own").into());
     }
-    let payload = Arc::new(Payload::new(args.spans, args.text));
+    let payload = Arc::new(match args.payload {
+        Shape::Small => Payload::new(args.spans, args.text),
+        Shape::Litellm => Payload::litellm(args.spans, args.text)?,
+    });
+    let spans_per_request = payload.spans();
     println!(
-        "seed {}, {} B a span, {} B a request",
+        "seed {}, {} B a span, {spans_per_request} spans and {} B a request",
         args.seed,
-        payload.bytes() / args.spans,
+        payload.bytes() / spans_per_request,
         payload.bytes()
     );
 
     let disk = fdatasync(&args.dir, payload.bytes())?;
     let measured_from = Instant::now() + Duration::from_secs(args.warmup);
-    let per_connection = |rate: u64| args.spans as f64 * args.connections as f64 / rate as f64;
+    let per_connection = |rate: u64| spans_per_request as f64 * args.connections as f64 / rate as f64;
     let plan = Arc::new(Plan {
         next: AtomicU64::new(0),
         requests_max: args.requests.unwrap_or(u64::MAX),
@@ -219,13 +234,13 @@ async fn run(args: Args) -> Result<(), Failure> {
         Some(served) => served.count_spans()?,
         None => None,
     };
-    let acked_in_all = plan.acked_in_all.load(Ordering::Relaxed) * args.spans as u64;
-    let spans = (acked * args.spans as u64) as f64;
+    let acked_in_all = plan.acked_in_all.load(Ordering::Relaxed) * spans_per_request as u64;
+    let spans = (acked * spans_per_request as u64) as f64;
     let ms = |us: u64| us as f64 / 1_000.0;
     let mut report = serde_json::json!({
         "transport": if http { "http" } else { "grpc" },
-        "spans_per_request": args.spans,
-        "bytes_per_span": payload.bytes() / args.spans,
+        "spans_per_request": spans_per_request,
+        "bytes_per_span": payload.bytes() / spans_per_request,
         "connections": args.connections,
         "seconds": round(took),
         "requests_acked": acked,

@@ -15,6 +15,7 @@ use ingest::{
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proto::{
     CellTable, Metric, Nanos,
+    clock::Clock,
     layout::Table,
     release::{BookEntry, Manifest, Match, ReleaseBook},
 };
@@ -155,6 +156,7 @@ impl Bench {
         drop(self.pipeline.take());
         let (store, recovered) = Store::open(self.dir.path(), self.options.clone()).unwrap();
         let now = Arc::clone(&self.now);
+        let clock: Clock = Arc::new(move || Nanos(now.load(SeqCst)));
         self.pipeline = Some(
             pipeline::start(
                 store,
@@ -162,7 +164,8 @@ impl Bench {
                 self.config.clone(),
                 Arc::clone(&self.read),
                 self.book.subscribe(),
-                Arc::new(move || Nanos(now.load(SeqCst))),
+                Arc::clone(&clock),
+                clock,
             )
             .unwrap(),
         );

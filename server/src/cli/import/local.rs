@@ -11,7 +11,7 @@ use ingest::{
     pipeline::{self, Pipeline, PipelineError},
 };
 use miette::Diagnostic;
-use proto::{layout, release::ReleaseBook};
+use proto::{Nanos, layout, release::ReleaseBook};
 use std::{
     io,
     net::SocketAddr,
@@ -123,19 +123,24 @@ fn start(config: &Config) -> Result<(Pipeline, watch::Sender<Arc<ReleaseBook>>),
         ..StoreOptions::default()
     };
     let (store, recovered) = Store::open(&config.data_dir, options)?;
-    let (sender, book) = watch::channel(Arc::new(releases(&config.data_dir.join(layout::LEDGER))?));
+    let (releases, aged_to) = known(&config.data_dir.join(layout::LEDGER))?;
+    let (sender, book) = watch::channel(Arc::new(releases));
     let (limits, read) = (config.pipeline.clone(), Arc::new(config.read.clone()));
-    let pipeline = pipeline::start(store, recovered, limits, read, book, clock::wall())?;
+    // nobody watches the clock here: what the last server would have kept stays
+    let ages = Arc::new(move || aged_to);
+    let pipeline = pipeline::start(store, recovered, limits, read, book, clock::wall(), ages)?;
     Ok((pipeline, sender))
 }
 
-/// The releases of the ledger, if there is one.
-fn releases(ledger: &Path) -> Result<ReleaseBook, LocalError> {
+/// The releases of the ledger, and to what time ages counted, if there is one.
+fn known(ledger: &Path) -> Result<(ReleaseBook, Nanos), LocalError> {
     if !ledger.exists() {
-        return Ok(ReleaseBook::default());
+        return Ok((ReleaseBook::default(), Nanos::ZERO));
     }
-    let rows = Ledger::open(ledger)?.releases()?;
+    let ledger = Ledger::open(ledger)?;
+    let aged_to = ledger.aged_to()?.unwrap_or_default();
+    let rows = ledger.releases()?;
     let mut entries: Vec<_> = rows.iter().map(|row| row.state.book_entry(&row.spec)).collect();
     entries.sort_by(|a, b| (a.opened, &a.id).cmp(&(b.opened, &b.id)));
-    Ok(ReleaseBook { entries })
+    Ok((ReleaseBook { entries }, aged_to))
 }

@@ -1,6 +1,6 @@
 //! What compaction, retention and quarantine did to sealed files.
 
-use super::{Ingest, counter, durations, gauge, get};
+use super::{Desk, Ingest, counter, durations, gauge, get};
 use prometheus_client::encoding::DescriptorEncoder;
 use std::fmt;
 
@@ -55,6 +55,30 @@ impl Ingest {
             "upkeep_seconds",
             "time of a step of compaction and retention",
             &disk.upkeep_time,
+        )
+    }
+}
+
+impl Desk {
+    pub(super) fn aging(&self, out: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let aging = self.0.aging();
+        counter(
+            out,
+            "expired_decisions",
+            "decisions removed from the ledger for their age, with their evidence",
+            aging.decisions,
+        )?;
+        counter(
+            out,
+            "expired_deliveries",
+            "their notices, delivered, dead or superseded",
+            aging.deliveries,
+        )?;
+        gauge(
+            out,
+            "ages_held_back_seconds",
+            "how far the wall clock is ahead of the time to which ages count, after a stop or leap that a day has not confirmed",
+            aging.ahead.as_secs(),
         )
     }
 }

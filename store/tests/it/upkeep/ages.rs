@@ -99,6 +99,7 @@ fn what_is_old_goes_and_nothing_else() {
         let before = named(&files);
         let task = Upkeep {
             now,
+            aged_to: now,
             ..Upkeep::default()
         };
         let (done, ..) = until_done(&store, &task);
@@ -143,6 +144,7 @@ fn what_is_old_goes_and_nothing_else() {
             .upkeep(
                 &Upkeep {
                     now,
+                    aged_to: now,
                     ..Upkeep::default()
                 },
                 GO_ON,
@@ -165,6 +167,7 @@ fn cells_that_go_are_told_so_that_memory_and_files_say_the_same() {
     let (_dir, store, _) = sealed_at(&[0, 24, 48], None);
     let task = Upkeep {
         now: Nanos(T0 + 401 * DAY),
+        aged_to: Nanos(T0 + 401 * DAY),
         ..Upkeep::default()
     };
     let done = store.sealer().upkeep(&task, GO_ON).unwrap();
@@ -197,6 +200,7 @@ fn long_texts_go_after_their_age_and_the_rows_stay() {
     assert!(texts(&files).iter().all(|(_, texts)| *texts == 2));
     let task = Upkeep {
         now: Nanos(T0 + 10 * DAY),
+        aged_to: Nanos(T0 + 10 * DAY),
         ..Upkeep::default()
     };
     let (done, removed, blanked) = until_done(&store, &task);
@@ -227,6 +231,7 @@ fn when_the_disk_is_full_the_oldest_go_first_and_the_last_hour_stays() {
     let bytes_of_first: u64 = of_hour(0).map(|file| file.bytes).sum();
     let full = |used: u64| Upkeep {
         now,
+        aged_to: now,
         space: Some(Space { used, total: 1_000_000 }),
         retention: Retention::default(),
         ..Upkeep::default()
@@ -251,4 +256,25 @@ fn when_the_disk_is_full_the_oldest_go_first_and_the_last_hour_stays() {
         done.files.iter().filter(|f| f.table == Table::Cells).count(),
         hours.len()
     );
+}
+
+#[test]
+fn a_clock_that_leapt_by_years_takes_neither_rows_nor_texts_along() {
+    let (_dir, store, files) = sealed_at(&[0, 24, 48], Some("a long text"));
+    let leapt = Upkeep {
+        now: Nanos(T0 + 5 * 365 * DAY),
+        aged_to: Nanos(T0 + 3 * DAY),
+        ..Upkeep::default()
+    };
+    let rows = |files: &[SealedFile]| files.iter().map(|file| file.rows).sum::<u64>();
+    let (done, removed, blanked) = until_done(&store, &leapt);
+    assert_eq!((removed, blanked), (0, 0));
+    assert_eq!(rows(&done.files), rows(&files));
+    assert!(done.files.iter().any(|file| file.texts));
+    let confirmed = Upkeep {
+        aged_to: leapt.now,
+        ..leapt
+    };
+    let (done, ..) = until_done(&store, &confirmed);
+    assert!(done.files.is_empty());
 }

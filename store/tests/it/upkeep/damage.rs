@@ -34,6 +34,7 @@ fn a_flipped_byte_anywhere_is_seen_before_it_is_copied() {
             while done.as_ref().is_none_or(|done: &store::Upkept| done.more) {
                 let task = Upkeep {
                     now: Nanos(now),
+                    aged_to: Nanos(now),
                     ..Upkeep::default()
                 };
                 let step = world.store.sealer().upkeep(&task, GO_ON).unwrap();
@@ -78,6 +79,7 @@ fn a_suspect_is_set_aside_if_it_is_damaged_and_stays_if_it_is_whole() {
     fs::write(world.dir.path().join(&bad.path), b"PAR1").unwrap();
     let task = Upkeep {
         now: Nanos(world.now),
+        aged_to: Nanos(world.now),
         suspects: vec![good.path.clone(), bad.path.clone(), "spans/no/such.parquet".to_owned()],
         ..Upkeep::default()
     };

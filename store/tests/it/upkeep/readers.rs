@@ -81,6 +81,7 @@ fn a_rewrite_that_is_called_off_leaves_everything_as_it_was() {
     let asked = Cell::new(0);
     let task = Upkeep {
         now: Nanos(world.now + 30 * HOUR),
+        aged_to: Nanos(world.now + 30 * HOUR),
         ..Upkeep::default()
     };
     let never = || {

@@ -1,11 +1,15 @@
 //! Pre-encoded requests whose ids and times are patched: encoding costs nothing while the clock runs.
 
+mod litellm;
+mod slots;
+
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
-use prost::Message;
+use prost::{DecodeError, Message};
+use slots::{Fill, Slot, mix};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Spans of one trace: a root that knows its color, an agent, a call and a tool below it.
@@ -18,13 +22,11 @@ const END_MARK: [u8; 4] = *b"\xfee-\xfe";
 /// A call takes this long, ns.
 const DURATION_NS: u64 = 750_000_000;
 
-/// One request as bytes, and where its ids and times are.
+/// One request as bytes, and the places that are different in every request.
 pub struct Payload {
     bytes: Vec<u8>,
-    traces: Vec<(usize, u32)>,
-    spans: Vec<(usize, u32)>,
-    starts: Vec<usize>,
-    ends: Vec<usize>,
+    spans: usize,
+    slots: Vec<Slot>,
 }
 
 impl Payload {
@@ -32,7 +34,7 @@ impl Payload {
     #[must_use]
     pub fn new(spans: usize, text_bytes: usize) -> Self {
         let bytes = request(spans, text_bytes).encode_to_vec();
-        let (mut traces, mut ids, mut starts, mut ends) = (vec![], vec![], vec![], vec![]);
+        let mut slots = Vec::new();
         for at in 0..bytes.len() {
             let rest = &bytes[at..];
             let number = |skip: usize| {
@@ -40,23 +42,30 @@ impl Payload {
                     .and_then(|n| n.try_into().ok())
                     .map_or(0, u32::from_be_bytes)
             };
-            if rest.starts_with(&TRACE_MARK) {
-                traces.push((at, number(TRACE_MARK.len())));
+            let (len, fill) = if rest.starts_with(&TRACE_MARK) {
+                (16, Fill::Trace(number(TRACE_MARK.len())))
             } else if rest.starts_with(&SPAN_MARK) {
-                ids.push((at, number(SPAN_MARK.len())));
+                (8, Fill::Span(number(SPAN_MARK.len())))
             } else if rest.starts_with(&START_MARK) {
-                starts.push(at);
+                (8, Fill::Ago(DURATION_NS))
             } else if rest.starts_with(&END_MARK) {
-                ends.push(at);
-            }
+                (8, Fill::Ago(0))
+            } else {
+                continue;
+            };
+            slots.push(Slot { at, len, fill });
         }
-        Self {
-            bytes,
-            traces,
-            spans: ids,
-            starts,
-            ends,
-        }
+        Self { bytes, spans, slots }
+    }
+
+    /// Requests as LiteLLM's gateway exports them, of whole traces with at least so many spans together; prompts and answers
+    /// have so many bytes of text, or as many as in the capture if that is 0.
+    ///
+    /// # Errors
+    /// If the captured request cannot be read.
+    pub fn litellm(spans: usize, text_bytes: usize) -> Result<Self, DecodeError> {
+        let (bytes, spans, slots) = litellm::template(spans, text_bytes)?;
+        Ok(Self { bytes, spans, slots })
     }
 
     /// Bytes of a request.
@@ -65,36 +74,25 @@ impl Payload {
         self.bytes.len()
     }
 
+    /// Spans of a request.
+    #[must_use]
+    pub const fn spans(&self) -> usize {
+        self.spans
+    }
+
     /// The `number`th request of a seed: ids that no other has, times of now.
     #[must_use]
     pub fn request(&self, seed: u64, number: u64) -> Bytes {
         let mut bytes = self.bytes.clone();
         let id = |low: u64| mix(mix(seed).wrapping_add(number).wrapping_mul(0x1_0000_0001)).wrapping_add(low);
-        for (at, trace) in &self.traces {
-            bytes[*at..at + 8].copy_from_slice(&id(0).to_be_bytes());
-            bytes[at + 8..at + 16].copy_from_slice(&mix(id(u64::from(*trace))).to_be_bytes());
-        }
-        for (at, span) in &self.spans {
-            bytes[*at..at + 8].copy_from_slice(&mix(!id(u64::from(*span))).to_be_bytes());
-        }
-        let end = SystemTime::now()
+        let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |now| now.as_nanos() as u64);
-        for (ats, time) in [(&self.starts, end - DURATION_NS), (&self.ends, end)] {
-            for at in ats {
-                bytes[*at..at + 8].copy_from_slice(&time.to_le_bytes());
-            }
+        for slot in &self.slots {
+            slot.fill(&mut bytes, id, now);
         }
         bytes.into()
     }
-}
-
-/// SplitMix64.
-const fn mix(x: u64) -> u64 {
-    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
