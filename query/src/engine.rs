@@ -59,6 +59,10 @@ impl EngineOptions {
     }
 }
 
+/// How far threads of queries stand behind all others where cores are few: behind those that seal as well, for which acks
+/// wait when they cannot keep up.
+const QUERY_NICE: i32 = 10;
+
 /// The query engine of one data directory.
 #[derive(Debug)]
 pub struct Engine {
@@ -82,6 +86,8 @@ impl Engine {
             .thread_stack_size(guard::STACK_BYTES)
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("query")
+            // On Linux this is about the calling thread alone; where it is refused, all are equal.
+            .on_thread_start(|| _ = rustix::process::nice(QUERY_NICE))
             .enable_all()
             .build()
             .map_err(|e| QueryError::Setup(e.to_string()))?;
