@@ -35,6 +35,13 @@ pub(crate) fn load(steps: &mut Steps, seconds: u32) {
     }
 }
 
+/// Compares decoding with the peer's views into Arrow. The peer has a workspace of its own and takes long to build.
+pub(crate) fn views(steps: &mut Steps) {
+    let mut command = cargo(["run", "--release", "--manifest-path", "benches/peers/pdata/Cargo.toml"]);
+    command.arg("--target-dir").arg(target());
+    steps.run("decode beside views into Arrow", command);
+}
+
 /// Builds the simulation, with nothing but what the gates need themselves, and runs it.
 pub(crate) fn simulate(steps: &mut Steps, options: &[String]) {
     let run = ["run", "--release", "--package", "benches", "--bin", "simulate"];

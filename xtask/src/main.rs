@@ -56,15 +56,18 @@ enum Command {
     /// Criterion benches, then the load generator against a release server
     #[command(
         after_help = "Examples:\n  cargo xtask bench\n  cargo xtask bench --micro\n  cargo xtask bench --load --seconds 30\n  \
-        cargo xtask bench --peer --rounds 5"
+        cargo xtask bench --peer --rounds 5\n  cargo xtask bench --views"
     )]
     Bench {
         /// Only the criterion benches
-        #[arg(long, conflicts_with_all = ["load", "peer"])]
+        #[arg(long, conflicts_with_all = ["load", "peer", "views"])]
         micro: bool,
         /// Only the load generator
-        #[arg(long, conflicts_with = "peer")]
+        #[arg(long, conflicts_with_all = ["peer", "views"])]
         load: bool,
+        /// Only decoding beside another crate's views into Arrow, which takes long to build
+        #[arg(long, conflicts_with = "peer")]
+        views: bool,
         /// Only durable ingest beside an agent that keeps nothing, server on one core and client on the other
         #[arg(long)]
         peer: bool,
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
             seconds,
             ..
         } => peer::run(&mut steps, rounds, seconds),
+        Command::Bench { views: true, .. } => bench::views(&mut steps),
         Command::Bench {
             micro, load, seconds, ..
         } => {
