@@ -12,8 +12,8 @@ use std::{
 
 /// How often it is looked at most.
 const EVERY: Duration = Duration::from_secs(5);
-/// After a look there is a rest of this many times its duration: at most 2 % of the time goes into looking.
-const REST_TIMES: u32 = 50;
+/// After a look there is a rest of this many times its duration: at most 5 % of the time goes into looking.
+const REST_TIMES: u32 = 20;
 /// How far back paths are looked for, and remembered.
 const BACK_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// The same where looks take long. A path that has not served for as long is not live for anybody.
@@ -45,8 +45,9 @@ impl Default for Looks {
 impl Looks {
     /// Whether it is time for the next one; without new rows the paths are what they were.
     pub(super) fn are_due(&self, lsn: u64) -> bool {
-        self.last
-            .is_none_or(|(at, took, seen)| at.elapsed() >= EVERY.max(took * REST_TIMES) && seen != lsn)
+        let rested =
+            |(at, took, seen): (Instant, Duration, u64)| at.elapsed() >= EVERY.max(took * REST_TIMES) && seen != lsn;
+        lsn > 0 && self.last.is_none_or(rested)
     }
 
     /// From when on to look.
@@ -155,7 +156,8 @@ mod tests {
     #[test]
     fn a_look_that_takes_long_is_made_seldom_and_reaches_less_far() {
         let mut looks = Looks::default();
-        assert!(looks.are_due(0));
+        assert!(!looks.are_due(0), "there is nothing to see");
+        assert!(looks.are_due(1));
         looks.took(Duration::from_millis(10), 7);
         assert!(!looks.are_due(8), "not before its time");
         looks.last = Some((Instant::now(), Duration::ZERO, 7));
