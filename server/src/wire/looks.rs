@@ -25,14 +25,14 @@ pub(super) const SPANS_LOOKED_AT: u64 = 400_000;
 
 /// Earlier looks.
 #[derive(Debug)]
-pub(super) struct Looks {
+pub(super) struct PathLooks {
     back: Duration,
     /// When the last one ended, how long it took, and the last record that it saw.
     last: Option<(Instant, Duration, u64)>,
     known: Vec<SeenPath>,
 }
 
-impl Default for Looks {
+impl Default for PathLooks {
     fn default() -> Self {
         Self {
             back: BACK_MAX,
@@ -42,7 +42,7 @@ impl Default for Looks {
     }
 }
 
-impl Looks {
+impl PathLooks {
     /// Whether it is time for the next one; without new rows the paths are what they were.
     pub(super) fn are_due(&self, lsn: u64) -> bool {
         let rested =
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn a_look_is_the_truth_of_its_time_and_what_served_before_is_remembered_for_a_day() {
         const DAY: i64 = 86_400;
-        let mut looks = Looks::default();
+        let mut looks = PathLooks::default();
         let at = Nanos::from_secs;
         let first = looks.merge(vec![path("1", 100, 900, 50), path("?", 800, 890, 3)], at(0), at(1_000));
         assert_eq!(first, [path("1", 100, 900, 50), path("?", 800, 890, 3)]);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_look_that_takes_long_is_made_seldom_and_reaches_less_far() {
-        let mut looks = Looks::default();
+        let mut looks = PathLooks::default();
         assert!(!looks.are_due(0), "there is nothing to see");
         assert!(looks.are_due(1));
         looks.took(Duration::from_millis(10), 7);

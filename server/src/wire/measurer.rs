@@ -4,7 +4,7 @@
 //! are asked over one snapshot at a time, at a pace that leaves the engine to people: after a round that took a while, a
 //! rest of several times as long.
 
-use super::looks::{Looks, SPANS_LOOKED_AT};
+use super::looks::{PathLooks, SPANS_LOOKED_AT};
 use gates::desk::DeskHandle;
 use proto::{
     cell::{Minute, Minutes},
@@ -50,7 +50,7 @@ impl Measurer {
     /// Until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut memories: BTreeMap<String, SqlMemory> = BTreeMap::new();
-        let mut looks = Looks::default();
+        let mut looks = PathLooks::default();
         loop {
             let begun = Instant::now();
             let round = async {
@@ -105,7 +105,7 @@ impl Measurer {
     }
 
     /// Which paths serve.
-    async fn look(&mut self, looks: &mut Looks) {
+    async fn look(&mut self, looks: &mut PathLooks) {
         let (view, now) = (self.view(), (self.clock)());
         let lsn = view.snapshot.lsn;
         let (begun, since) = (Instant::now(), looks.since(now));

@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, missing_docs, clippy::print_stderr)]
 
 mod faults;
-mod figures;
 mod fuzzed;
 mod journal;
 mod lookup;
