@@ -5,6 +5,9 @@ use proto::Nanos;
 use std::cmp::Reverse;
 use store::TraceId;
 
+/// Entries of the queue beyond two a trace before it is searched for those of traces that are gone.
+const QUEUE_SPARE: usize = 1_024;
+
 impl Assembly {
     /// Lets time pass: closes, admits and forgets what is due. `lsn` is the last record that was applied.
     pub fn tick(&mut self, now: Nanos, lsn: u64) -> Effects {
@@ -53,7 +56,18 @@ impl Assembly {
             effects.cells.admit(entry.remove());
         }
         self.traces.settle(self.limits.awake_max);
+        self.drop_stale();
         effects
+    }
+
+    /// Traces are forgotten before they are due, and others are due anew: what the queue still says of them would stand
+    /// there for minutes.
+    fn drop_stale(&mut self) {
+        if self.queue.len() > 2 * self.traces.len() + QUEUE_SPARE {
+            let traces = &self.traces;
+            self.queue.retain(|Reverse((_, id))| traces.contains(id));
+            self.queue.shrink_to(2 * self.traces.len() + QUEUE_SPARE);
+        }
     }
 
     /// Closes and admits one trace if its time has come.

@@ -456,7 +456,7 @@ impl Assembly {
             conflict: trace.conflict,
             entry: view.entry,
             timeout,
-            running_for: trace.closed.is_none().then_some(timeout + grace),
+            running_for: (trace.closed.is_none() && !trace.rooted).then_some(timeout + grace),
         }
         .outcome()
         .map(|mut outcome| {

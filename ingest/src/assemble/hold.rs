@@ -215,6 +215,11 @@ impl Traces {
         self.bytes
     }
 
+    /// How many are held.
+    pub fn len(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether a trace is held.
     pub fn contains(&self, id: &TraceId) -> bool {
         self.held.contains_key(id)

@@ -43,8 +43,36 @@ pub(super) struct Lane {
     pub done: Receiver<Done>,
     pub counters: Arc<Counters>,
     pub open: Open,
-    /// Time of the last group or tick; the next is not before it.
-    pub last: Nanos,
+    pub time: Onward,
+}
+
+/// The time of groups and ticks, which never goes back: rows that came later must not seem to have come before. While the
+/// clock is behind, because it was ahead and has been put right, time goes on at half the pace of real time: what waits
+/// for time to pass still ends, and the clock catches up.
+pub(super) struct Onward {
+    last: Nanos,
+    told: Instant,
+}
+
+impl Onward {
+    /// Not before `last`.
+    pub fn from(last: Nanos) -> Self {
+        Self {
+            last,
+            told: Instant::now(),
+        }
+    }
+
+    fn tell(&mut self, clock: Nanos, running: Instant) -> Nanos {
+        let passed = running.saturating_duration_since(self.told);
+        self.told = running;
+        self.last = if clock < self.last {
+            self.last.plus(passed / 2)
+        } else {
+            clock
+        };
+        self.last
+    }
 }
 
 /// The group being filled, and those on their way.
@@ -122,8 +150,7 @@ impl Lane {
     }
 
     fn now(&mut self) -> Nanos {
-        self.last = self.last.max((self.clock)());
-        self.last
+        self.time.tell((self.clock)(), Instant::now())
     }
 
     fn is_full(&self) -> bool {
@@ -304,3 +331,40 @@ impl Lane {
 
 /// Longest wait for one sync while stopping.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_goes_on_slowly_while_the_clock_is_behind_and_follows_it_otherwise() {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        let right = Nanos::from_secs(1_800_000_000);
+        let mut time = Onward::from(right);
+        let began = time.told;
+        assert_eq!(time.tell(right.plus(HOUR), began + HOUR), right.plus(HOUR));
+        assert_eq!(
+            time.tell(right.plus(30 * HOUR), began + 2 * HOUR),
+            right.plus(30 * HOUR),
+            "it leapt"
+        );
+        for hours in 3..57 {
+            let told = time.tell(right.plus(hours * HOUR), began + hours * HOUR);
+            assert_eq!(
+                told,
+                right.plus(30 * HOUR + (hours - 2) * HOUR / 2),
+                "put right {hours}"
+            );
+        }
+        assert_eq!(
+            time.tell(right.plus(58 * HOUR), began + 58 * HOUR),
+            right.plus(58 * HOUR),
+            "caught up"
+        );
+        assert_eq!(
+            time.tell(right.plus(58 * HOUR), began + 60 * HOUR),
+            right.plus(58 * HOUR),
+            "a clock that stands"
+        );
+    }
+}

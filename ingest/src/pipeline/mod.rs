@@ -192,7 +192,7 @@ pub fn start(
         done,
         counters: Arc::clone(&counters),
         open: lane::Open::default(),
-        last,
+        time: lane::Onward::from(last),
         config,
     };
     let closing = intake.clone();

@@ -121,6 +121,39 @@ fn a_trace_that_still_runs_at_its_admission_has_timed_out_until_its_root_comes()
 }
 
 #[test]
+fn a_trace_that_comes_long_after_its_root_ended_never_counts_as_running() {
+    let mut bench = Bench::new(Limits::default());
+    let root = S {
+        color: Some("green"),
+        ..chat(root(1, 0.0, 1.0))
+    };
+    bench.apply(at(1_000.0), vec![spans(&[root])]);
+    for second in [1_000.1, 1_060.0] {
+        bench.tick(at(second));
+        let cell = |metric| bench.cell(Color::Green, &metric, TRACE, true);
+        assert_eq!((cell(Metric::Latency).n, cell(Metric::Latency).sum), (1, 1_000_000));
+        assert_eq!((cell(Metric::Timeout).n, cell(Metric::Timeout).events), (1, 0));
+    }
+}
+
+#[test]
+fn what_is_forgotten_leaves_the_queue_long_before_it_would_be_due() {
+    let mut bench = Bench::new(Limits::default());
+    bench.tick(at(0.0));
+    for n in 0..5_000_u128 {
+        let id = n.to_be_bytes();
+        bench.assembly.trace(id, 1);
+        bench.assembly.enqueue(id);
+        if n % 5 > 0 {
+            bench.assembly.forget(id);
+        }
+    }
+    assert_eq!(bench.assembly.queue.len(), 5_000);
+    bench.tick(at(1.0));
+    assert_eq!(bench.assembly.queue.len(), 1_000, "every trace that is held stays in it");
+}
+
+#[test]
 fn a_late_evaluation_changes_a_closed_trace_and_replaces_its_row() {
     let mut bench = Bench::new(Limits::default());
     bench.apply(
