@@ -28,14 +28,25 @@ pub const fn money() -> DataType {
     DataType::Decimal128(MONEY_PRECISION, MONEY_SCALE)
 }
 
-/// `Map<Utf8, Utf8>` in the layout of Arrow's `MapBuilder` with `entries`, `keys`, `values`.
-#[must_use]
-pub fn map() -> DataType {
+/// A map in the layout of Arrow's `MapBuilder` with `entries`, `keys`, `values`.
+fn map_of(keys: DataType) -> DataType {
     let entries = Fields::from(vec![
-        Field::new("keys", DataType::Utf8, false),
+        Field::new("keys", keys, false),
         Field::new("values", DataType::Utf8, true),
     ]);
     DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entries), false)), false)
+}
+
+/// `Map<Utf8, Utf8>`.
+#[must_use]
+pub fn map() -> DataType {
+    map_of(DataType::Utf8)
+}
+
+/// `Map<Dictionary(Int32, Utf8), Utf8>`: a map in every row, with the same few keys in all of them.
+#[must_use]
+pub fn attributes() -> DataType {
+    map_of(word())
 }
 
 fn list_of(fields: Vec<Field>) -> DataType {
@@ -145,8 +156,8 @@ pub static SPANS: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("ratelimit_remaining", Int64, NULL),
         ("input", Utf8View, NULL),
         ("output", Utf8View, NULL),
-        ("attributes", map(), NULL),
-        ("resource", map(), NULL),
+        ("attributes", attributes(), NULL),
+        ("resource", attributes(), NULL),
         ("events", events(), NULL),
         ("links", links(), NULL),
         ("received_at", time(), SET),

@@ -194,3 +194,17 @@ pub struct Snapshot {
     /// All cells, admitted and not yet admitted.
     pub cells: CellTable,
 }
+
+impl Snapshot {
+    /// The same without unsealed rows, so that who holds it for long keeps none of them in memory.
+    #[must_use]
+    pub fn sealed(&self) -> Self {
+        Self {
+            spans: Vec::new(),
+            evals: Vec::new(),
+            traces: Vec::new(),
+            marks: Marks::default(),
+            ..self.clone()
+        }
+    }
+}

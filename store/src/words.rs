@@ -6,8 +6,8 @@
 use ahash::RandomState;
 use arrow::{
     array::{
-        Array, ArrayRef, AsArray, DictionaryArray, Int32Array, RecordBatch, RecordBatchOptions, StringArray,
-        new_null_array,
+        Array, ArrayRef, AsArray, DictionaryArray, Int32Array, MapArray, RecordBatch, RecordBatchOptions, StringArray,
+        StructArray, new_null_array,
     },
     buffer::NullBuffer,
     datatypes::{DataType, Int32Type, SchemaRef},
@@ -100,6 +100,42 @@ pub(crate) fn column_of(codes: Vec<i32>, values: &ArrayRef) -> Result<ArrayRef, 
     Ok(Arc::new(Words::try_new(keys, Arc::clone(values))?))
 }
 
+/// Maps whose keys are words, with codes into the same words in all of them: Arrow's kernels then copy codes alone. Columns of
+/// another type stay as they are.
+pub(crate) fn with_same_keys(ty: &DataType, parts: Vec<ArrayRef>) -> Result<Vec<ArrayRef>, ArrowError> {
+    let keys_of = |part: &ArrayRef| {
+        let keys = part.as_map_opt()?.keys();
+        keys.as_dictionary_opt::<Int32Type>().cloned()
+    };
+    let DataType::Map(entries, sorted) = ty else {
+        return Ok(parts);
+    };
+    let Some(keys) = parts.iter().map(keys_of).collect::<Option<Vec<Words>>>() else {
+        return Ok(parts);
+    };
+    let mut lexicon = Lexicon::default();
+    let codes: Vec<Vec<i32>> = keys.iter().map(|keys| lexicon.recode(keys)).collect();
+    let words = lexicon.values();
+    let rekeyed = parts.iter().zip(codes).map(|(part, codes)| {
+        let map = part.as_map();
+        let DataType::Struct(fields) = entries.data_type() else {
+            return Err(ArrowError::SchemaError(format!(
+                "map entries are declared as {entries}"
+            )));
+        };
+        let columns = vec![column_of(codes, &words)?, Arc::clone(map.values())];
+        let rekeyed = MapArray::try_new(
+            Arc::clone(entries),
+            map.offsets().clone(),
+            StructArray::try_new(fields.clone(), columns, None)?,
+            map.nulls().cloned(),
+            *sorted,
+        )?;
+        Ok(Arc::new(rekeyed) as ArrayRef)
+    });
+    rekeyed.collect()
+}
+
 /// The rows of several batches, one after the other, with the union of their columns in declared order.
 ///
 /// # Errors
@@ -145,6 +181,7 @@ fn concat_column(
         .zip(lengths)
         .map(|(part, len)| part.map_or_else(|| new_null_array(ty, len), Arc::clone))
         .collect();
+    let parts = with_same_keys(ty, parts)?;
     let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
     let whole = arrow::compute::concat(&parts)?;
     Ok(match whole.as_string_view_opt() {

@@ -91,11 +91,7 @@ fn map_value<'a>(map: Option<&'a MapArray>, row: usize, key: &str) -> Option<&'a
     if map.is_null(row) {
         return None;
     }
-    let (keys, values) = (map.keys().as_string_opt::<i32>()?, map.values().as_string_opt::<i32>()?);
-    let (from, to) = (map.value_offsets()[row] as usize, map.value_offsets()[row + 1] as usize);
-    (from..to)
-        .find(|&i| keys.value(i) == key && values.is_valid(i))
-        .map(|i| values.value(i))
+    map_find(map, row, |found| found == key)
 }
 
 /// Value of a copy of `key`, under one of [`COPIES`], in one row of a map column; the first of these that has one.
@@ -103,14 +99,22 @@ fn map_copy<'a>(map: &'a MapArray, row: usize, key: &str) -> Option<&'a str> {
     if map.is_null(row) {
         return None;
     }
-    let (keys, values) = (map.keys().as_string_opt::<i32>()?, map.values().as_string_opt::<i32>()?);
-    let entries = || map.value_offsets()[row] as usize..map.value_offsets()[row + 1] as usize;
-    let find = |copy: &str| {
-        entries()
-            .find(|&i| keys.value(i).strip_prefix(copy) == Some(key) && values.is_valid(i))
-            .map(|i| values.value(i))
-    };
-    COPIES.iter().find_map(|copy| find(copy))
+    COPIES
+        .iter()
+        .find_map(|copy| map_find(map, row, |found| found.strip_prefix(copy) == Some(key)))
+}
+
+/// The first value whose key `is` the wanted one.
+fn map_find(map: &MapArray, row: usize, is: impl Fn(&str) -> bool) -> Option<&str> {
+    let keys = map.keys().as_dictionary_opt::<Int32Type>()?;
+    let (texts, values) = (
+        keys.values().as_string_opt::<i32>()?,
+        map.values().as_string_opt::<i32>()?,
+    );
+    let (from, to) = (map.value_offsets()[row] as usize, map.value_offsets()[row + 1] as usize);
+    (from..to)
+        .find(|&i| is(texts.value(keys.keys().value(i) as usize)) && values.is_valid(i))
+        .map(|i| values.value(i))
 }
 
 /// 32 hex digits to the 16 bytes of a trace id.

@@ -13,7 +13,7 @@ use std::{
 use store::State;
 
 /// Form of [`EngineState`]; goes up when it changes.
-const STATE_VERSION: u8 = 5;
+const STATE_VERSION: u8 = 6;
 
 /// Requests of one record, by digest.
 pub(super) type Digests = (Nanos, Arc<[u128]>);

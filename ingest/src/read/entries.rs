@@ -2,17 +2,116 @@
 
 use super::{
     ReadError,
-    columns::Strings,
+    columns::{Strings, renewed},
     content::write_hash,
     value::{Value, Written, cut, utf8, write_json, write_scalar},
 };
-use arrow::{array::StructArray, buffer::NullBuffer, error::ArrowError};
+use arrow::{
+    array::{ArrayRef, DictionaryArray, Int32Array, StringArray, StructArray},
+    buffer::NullBuffer,
+    datatypes::{DataType, Fields},
+    error::ArrowError,
+};
+use hashbrown::HashTable;
 use std::sync::Arc;
 
-/// Keys and values of maps, one after the other.
+/// The key of an attribute, and the number under which its table knows it (zero if it does not).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key<'a> {
+    pub(super) text: &'a [u8],
+    pub(super) number: u16,
+}
+
+impl<'a> Key<'a> {
+    /// Of a key that was not looked up.
+    pub(super) const fn new(text: &'a [u8]) -> Self {
+        Self { text, number: 0 }
+    }
+}
+
+/// The distinct keys of a column of maps. A key has a code as long as the column is being gathered.
+#[derive(Default)]
+pub(super) struct Keys {
+    texts: Strings,
+    /// Code plus one, by the key's number.
+    by_number: Vec<u32>,
+    by_text: HashTable<u32>,
+    hasher: ahash::RandomState,
+}
+
+impl Keys {
+    /// Code of a key, which is added if it is new.
+    ///
+    /// # Errors
+    /// [`ReadError::Utf8`].
+    #[inline]
+    pub(super) fn code(&mut self, key: Key<'_>) -> Result<i32, ReadError> {
+        let code = match self.by_number.get(usize::from(key.number)) {
+            Some(&code @ 1..) => code - 1,
+            _ => self.look_up(key)?,
+        };
+        Ok(code.cast_signed())
+    }
+
+    #[cold]
+    fn look_up(&mut self, key: Key<'_>) -> Result<u32, ReadError> {
+        let hash = self.hasher.hash_one(key.text);
+        let texts = &self.texts;
+        let known = self.by_text.find(hash, |&code| texts.get(code as usize) == key.text);
+        let code = match known {
+            Some(&code) => code,
+            None => {
+                utf8(key.text)?;
+                #[allow(clippy::cast_possible_truncation)]
+                let code = self.texts.len() as u32;
+                self.texts.push(key.text);
+                let (texts, hasher) = (&self.texts, &self.hasher);
+                self.by_text
+                    .insert_unique(hash, code, |&code| hasher.hash_one(texts.get(code as usize)));
+                code
+            }
+        };
+        let number = usize::from(key.number);
+        if number > 0 {
+            self.by_number.resize(self.by_number.len().max(number + 1), 0);
+            self.by_number[number] = code + 1;
+        }
+        Ok(code)
+    }
+
+    /// Memory in use, bytes.
+    pub(super) fn size(&self) -> usize {
+        self.texts.size() + self.by_text.len() * 8 + self.by_number.len() * 4
+    }
+
+    /// Forgets all keys; entries that have codes of them mean nothing afterwards.
+    pub(super) fn clear(&mut self) {
+        self.texts.truncate(0);
+        self.by_number.clear();
+        self.by_text.clear();
+    }
+
+    /// The keys that entries have, as `ty` says: as codes, or written out. No key is known afterwards.
+    fn take(&mut self, codes: Vec<i32>, ty: &DataType) -> Result<ArrayRef, ArrowError> {
+        self.by_number.clear();
+        self.by_text.clear();
+        let texts = self.texts.take(None)?;
+        Ok(match ty {
+            DataType::Dictionary(..) => Arc::new(DictionaryArray::try_new(Int32Array::from(codes), Arc::new(texts))?),
+            #[allow(clippy::cast_sign_loss)]
+            _ => {
+                let each = codes.iter().map(|&code| texts.value(code as usize));
+                Arc::new(StringArray::from_iter_values(each))
+            }
+        })
+    }
+}
+
+/// Entries of maps, one after the other.
 #[derive(Default)]
 pub(super) struct Entries {
-    keys: Strings,
+    /// Codes of their keys.
+    codes: Vec<i32>,
     values: Strings,
     /// Entries whose value is NULL, ascending: an attribute without a value is rare.
     nulls: Vec<usize>,
@@ -20,9 +119,15 @@ pub(super) struct Entries {
     pub(super) open_from: usize,
 }
 
+/// Where entries are written: entries, and the keys of which they have codes.
+pub(super) struct Writing<'a> {
+    pub(super) keys: &'a mut Keys,
+    pub(super) entries: &'a mut Entries,
+}
+
 impl Entries {
     pub(super) fn len(&self) -> usize {
-        self.keys.len()
+        self.codes.len()
     }
 
     /// Entries of the map being written.
@@ -33,12 +138,12 @@ impl Entries {
 
     /// Memory in use, bytes.
     pub(super) fn size(&self) -> usize {
-        self.keys.size() + self.values.size()
+        size_of_val(self.codes.as_slice()) + self.values.size()
     }
 
     /// Appends one entry; a value longer than `value_bytes_max` is cut between characters, one nested too deep is NULL.
     #[inline]
-    pub(super) fn push(&mut self, key: &[u8], value: &Value<'_>, value_bytes_max: usize) -> Result<Written, ReadError> {
+    pub(super) fn push(&mut self, code: i32, value: &Value<'_>, value_bytes_max: usize) -> Result<Written, ReadError> {
         let mut written = Written::Whole;
         match value {
             Value::Text(text) if text.len() <= value_bytes_max => self.values.bytes.extend_from_slice(text),
@@ -66,19 +171,19 @@ impl Entries {
             scalar => write_scalar(scalar, &mut self.values.bytes),
         }
         self.values.end();
-        self.keys.push(key);
+        self.codes.push(code);
         Ok(written)
     }
 
     /// Appends one entry with the hash of its value in place of the value.
-    pub(super) fn push_hash(&mut self, key: &[u8], value: &Value<'_>) -> Result<Written, ReadError> {
+    pub(super) fn push_hash(&mut self, code: i32, value: &Value<'_>) -> Result<Written, ReadError> {
         let mut scratch = Vec::new();
         let text: &[u8] = match value {
             Value::Text(text) => {
                 utf8(text)?;
                 text
             }
-            Value::Empty => return self.push(key, value, 0),
+            Value::Empty => return self.push(code, value, 0),
             value => {
                 let written = match value {
                     Value::Array(_) | Value::Pairs(_) => write_json(*value, &mut scratch, usize::MAX)?,
@@ -88,7 +193,7 @@ impl Entries {
                     }
                 };
                 if written == Written::TooDeep {
-                    self.push(key, &Value::Empty, 0)?;
+                    self.push(code, &Value::Empty, 0)?;
                     return Ok(Written::TooDeep);
                 }
                 &scratch
@@ -96,13 +201,13 @@ impl Entries {
         };
         write_hash(text, &mut self.values.bytes);
         self.values.end();
-        self.keys.push(key);
+        self.codes.push(code);
         Ok(Written::Whole)
     }
 
     pub(super) fn truncate(&mut self, len: usize) {
         self.open_from = len;
-        self.keys.truncate(len);
+        self.codes.truncate(len);
         self.values.truncate(len);
         while self.nulls.last().is_some_and(|&last| last >= len) {
             self.nulls.pop();
@@ -113,29 +218,31 @@ impl Entries {
         self.truncate(0);
     }
 
-    /// Appends all of `other`.
+    /// Appends all of `other`, which has codes of the same keys.
     pub(super) fn extend(&mut self, other: &Self) {
         let len = self.len();
         self.nulls.extend(other.nulls.iter().map(|&null| len + null));
-        for (to, from) in [(&mut self.keys, &other.keys), (&mut self.values, &other.values)] {
-            let base = to.ends[to.len()];
-            to.bytes.extend_from_slice(&from.bytes);
-            to.ends.extend(from.ends[1..].iter().map(|end| base + end));
-        }
+        self.codes.extend_from_slice(&other.codes);
+        let (to, from) = (&mut self.values, &other.values);
+        let base = to.ends[to.len()];
+        to.bytes.extend_from_slice(&from.bytes);
+        to.ends.extend(from.ends[1..].iter().map(|end| base + end));
     }
 
+    /// Whether all values from an entry on are UTF-8.
     pub(super) fn is_text_from(&self, entry: usize) -> bool {
-        self.keys.is_text_from(entry) && self.values.is_text_from(entry)
+        self.values.is_text_from(entry)
     }
 
-    pub(super) fn take(&mut self, fields: &arrow::datatypes::Fields) -> Result<StructArray, ArrowError> {
+    /// The entries as an array, with the keys that they have codes of.
+    pub(super) fn take(&mut self, keys: &mut Keys, fields: &Fields) -> Result<StructArray, ArrowError> {
         self.open_from = 0;
         let nulls = (!self.nulls.is_empty()).then(|| {
             let mut valid = vec![true; self.len()];
             self.nulls.drain(..).for_each(|null| valid[null] = false);
             NullBuffer::from(valid)
         });
-        let (keys, values) = (self.keys.take(None)?, self.values.take(nulls)?);
-        StructArray::try_new(fields.clone(), vec![Arc::new(keys), Arc::new(values)], None)
+        let keys = keys.take(renewed(&mut self.codes), fields[0].data_type())?;
+        StructArray::try_new(fields.clone(), vec![keys, Arc::new(self.values.take(nulls)?)], None)
     }
 }

@@ -104,6 +104,8 @@ pub(super) struct Meaning {
     pub(super) message: bool,
     /// The value is needed to check answers and tool calls.
     pub(super) piece: Option<Piece>,
+    /// Number of the key in its table; zero if it is not remembered there.
+    pub(super) number: u16,
     uses: [Use; USES_MAX],
     used: u8,
 }
@@ -115,6 +117,7 @@ impl Meaning {
             judges: false,
             message: false,
             piece: None,
+            number: 0,
             uses: [Use {
                 slot: Slot::Role,
                 rank: 0,
@@ -325,12 +328,13 @@ impl KeyTable {
         let mut cell = print.cell();
         for _ in 0..PROBES_MAX {
             if self.cells[cell] == 0 {
+                let number = u16::try_from(self.entries.len() + 1).unwrap_or(0);
                 self.entries.push(Entry {
                     print,
-                    meaning,
+                    meaning: Meaning { number, ..meaning },
                     key: key.into(),
                 });
-                self.cells[cell] = u16::try_from(self.entries.len()).unwrap_or(0);
+                self.cells[cell] = number;
                 return true;
             }
             cell = (cell + 1) & (CELLS - 1);

@@ -1,11 +1,11 @@
-//! Builders of nested columns: `Map<Utf8, Utf8>`, and the lists of events and links that hold maps.
+//! Builders of nested columns: maps, and the lists of events and links that hold maps.
 //!
 //! A map is written while its span is still being read: entries behind the last closed row are *open* and are either
 //! closed into a row or discarded with a rejected span.
 
 use super::{
     columns::{Bits, Column, Strings, Texts, renewed},
-    entries::Entries,
+    entries::{Entries, Keys, Writing},
 };
 use arrow::{
     array::{ArrayRef, ListArray, MapArray, StructArray, TimestampNanosecondArray},
@@ -17,7 +17,8 @@ use std::{mem, sync::Arc};
 
 /// One map a row.
 pub(super) struct Maps {
-    pub(super) open: Entries,
+    pub(super) keys: Keys,
+    open: Entries,
     /// Starts with 0, then one end a row.
     ends: Vec<i32>,
     set: Bits,
@@ -26,6 +27,7 @@ pub(super) struct Maps {
 impl Default for Maps {
     fn default() -> Self {
         Self {
+            keys: Keys::default(),
             open: Entries::default(),
             ends: vec![0],
             set: Bits::default(),
@@ -41,6 +43,14 @@ impl Maps {
     #[allow(clippy::cast_sign_loss)]
     fn closed(&self) -> usize {
         self.ends[self.rows()] as usize
+    }
+
+    /// Where the map being read goes.
+    pub(super) fn open(&mut self) -> Writing<'_> {
+        Writing {
+            keys: &mut self.keys,
+            entries: &mut self.open,
+        }
     }
 
     /// Makes the open entries the map of `row`; no entries make no map.
@@ -59,7 +69,7 @@ impl Maps {
         self.open.truncate(self.closed());
     }
 
-    /// The map of `row` is a copy of `entries`.
+    /// The map of `row` is a copy of `entries`, which have codes of this column's keys.
     pub(super) fn set_all(&mut self, row: usize, entries: &Entries) {
         self.open.extend(entries);
         self.close(row);
@@ -85,7 +95,7 @@ impl Maps {
         self.pad(rows);
         let ends = renewed(&mut self.ends);
         self.ends.push(0);
-        let entries = self.open.take(fields)?;
+        let entries = self.open.take(&mut self.keys, fields)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
         MapArray::try_new(Arc::clone(field), offsets, entries, self.set.take_nulls(rows), *sorted)
     }
@@ -98,10 +108,14 @@ impl Column for Maps {
         }
         self.set.truncate(rows);
         self.discard();
+        if rows == 0 {
+            // Keys of refused requests must not pile up where no row is left that needs them.
+            self.keys.clear();
+        }
     }
 
     fn bytes(&self) -> usize {
-        self.open.size() + self.ends.len() * 4 + self.set.bytes()
+        self.keys.size() + self.open.size() + self.ends.len() * 4 + self.set.bytes()
     }
 
     #[allow(clippy::cast_sign_loss)]
@@ -220,8 +234,8 @@ pub(super) struct Events {
 
 impl Events {
     /// Where the attributes of the event being read go.
-    pub(super) fn attributes(&mut self) -> &mut Entries {
-        &mut self.items.attributes.open
+    pub(super) fn attributes(&mut self) -> Writing<'_> {
+        self.items.attributes.open()
     }
 
     /// Ends an event; its attributes were written before.
@@ -298,8 +312,8 @@ pub(super) struct Links {
 
 impl Links {
     /// Where the attributes of the link being read go.
-    pub(super) fn attributes(&mut self) -> &mut Entries {
-        &mut self.items.attributes.open
+    pub(super) fn attributes(&mut self) -> Writing<'_> {
+        self.items.attributes.open()
     }
 
     /// Ends a link; an id of the wrong length is unknown.

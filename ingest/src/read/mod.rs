@@ -49,7 +49,7 @@ pub use config::{ATTRIBUTES_MAX, EVENTS_MAX, LINKS_MAX, ReadConfig, TEXT_BYTES_M
 use content::Policies;
 pub use content::{ContentConfig, ContentPolicy, ContentRule};
 pub use counts::{ReadCounts, Reject};
-use entries::Entries;
+use entries::{Entries, Key, Writing};
 pub use extra::{CONTENT, CONTENT_KEYS_MAX, EXTRA_KEYS_MAX, ExtraKeyError, ExtraKeys, FEATURE_FLAG};
 use keys::KeyTable;
 use proto::{Nanos, layout::Table};
@@ -138,6 +138,8 @@ impl Reader {
     /// Reads what comes next by another configuration. Call it while nothing is gathered: what was found for one
     /// configuration means nothing under the next.
     pub fn set_config(&mut self, config: Arc<ReadConfig>) {
+        // Numbers of keys are those of their table.
+        self.spans.truncate(0);
         self.span_keys = KeyTable::of_spans(&config.keys);
         self.resource_keys = KeyTable::of_resources(&config.keys);
         self.policies = config.content.of(None, None);
@@ -280,7 +282,15 @@ impl Reader {
                     policy: self.policies.of(meaning.content, &value),
                     config: &self.config,
                 };
-                kept.push(key, &value, &mut self.resource, &mut self.counts)?;
+                let key = Key {
+                    text: key,
+                    number: meaning.number,
+                };
+                let to = Writing {
+                    keys: &mut self.spans.resource.keys,
+                    entries: &mut self.resource,
+                };
+                kept.push(key, &value, to, &mut self.counts)?;
             }
         }
         if let Some(json) = slots.text(Slot::Metadata) {
@@ -324,25 +334,27 @@ impl Kept<'_> {
     #[inline]
     fn push(
         &self,
-        key: &[u8],
+        key: Key<'_>,
         value: &value::Value<'_>,
-        to: &mut Entries,
+        to: Writing<'_>,
         counts: &mut ReadCounts,
     ) -> Result<(), ReadError> {
-        if self.policy == ContentPolicy::Drop || to.open_len() >= self.config.attributes_max {
+        let Writing { keys, entries } = to;
+        if self.policy == ContentPolicy::Drop || entries.open_len() >= self.config.attributes_max {
             *(if self.policy == ContentPolicy::Drop {
                 &mut counts.content_dropped
             } else {
                 &mut counts.attributes_over_max
             }) += 1;
-            check_utf8(key)?;
+            check_utf8(key.text)?;
             return value.text().map_or(Ok(()), check_utf8);
         }
+        let code = keys.code(key)?;
         let written = if self.policy == ContentPolicy::Hash {
             counts.content_hashed += 1;
-            to.push_hash(key, value)?
+            entries.push_hash(code, value)?
         } else {
-            to.push(key, value, self.config.value_bytes_max)?
+            entries.push(code, value, self.config.value_bytes_max)?
         };
         counts.wrote(written);
         Ok(())

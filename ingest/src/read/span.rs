@@ -4,6 +4,7 @@ use super::{
     ContentPolicy, Kept, ReadError, Reader, Reject, Tally,
     annotation::Found,
     content_keys::{CONTENT_EVENTS, STATUS_DESCRIPTION},
+    entries::Key,
     evaluation,
     keys::{Content, Use},
     messages::Pieces,
@@ -103,7 +104,7 @@ impl Reader {
             policy: self.policies.of(content, &value),
             config: &self.config,
         };
-        kept.push(key, &value, &mut self.spans.attributes.open, &mut self.counts)
+        kept.push(Key::new(key), &value, self.spans.attributes.open(), &mut self.counts)
     }
 
     fn read_fields<'a>(
@@ -172,7 +173,11 @@ impl Reader {
             policy: self.policies.of(meaning.content, &value),
             config: &self.config,
         };
-        kept.push(key, &value, &mut self.spans.attributes.open, &mut self.counts)
+        let key = Key {
+            text: key,
+            number: meaning.number,
+        };
+        kept.push(key, &value, self.spans.attributes.open(), &mut self.counts)
     }
 
     fn read_event<'a>(
@@ -217,10 +222,11 @@ impl Reader {
                 slots.offer(OF, value);
             }
             if is_kept {
-                let content = if is_content {
-                    Content::Yes
-                } else {
-                    self.span_keys.meaning(key).content
+                let meaning = self.span_keys.meaning(key);
+                let content = if is_content { Content::Yes } else { meaning.content };
+                let key = Key {
+                    text: key,
+                    number: meaning.number,
                 };
                 let kept = Kept {
                     policy: self.policies.of(content, &value),
@@ -253,9 +259,14 @@ impl Reader {
                 SPAN_ID => span_id = cursor.bytes()?,
                 ATTRIBUTE => {
                     let (key, value) = key_value(cursor.bytes()?)?;
+                    let meaning = self.span_keys.meaning(key);
                     let kept = Kept {
-                        policy: self.policies.of(self.span_keys.meaning(key).content, &value),
+                        policy: self.policies.of(meaning.content, &value),
                         config: &self.config,
+                    };
+                    let key = Key {
+                        text: key,
+                        number: meaning.number,
                     };
                     kept.push(key, &value, self.spans.links.attributes(), &mut self.counts)?;
                 }

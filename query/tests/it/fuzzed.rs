@@ -42,7 +42,8 @@ const AROUND: [&str; 14] = [
     "{}",
     "{};",
     "/* SELECT 1 */ {}",
-    "-- SELECT 1\n{}",
+    // without a space, which could become the end of the line
+    "--SELECT*FROM/spans\n{}",
     "EXPLAIN {}",
     "EXPLAIN ANALYZE {}",
     "EXPLAIN VERBOSE {}",

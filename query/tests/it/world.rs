@@ -6,7 +6,7 @@
 use arrow::{
     array::{
         ArrayRef, BooleanArray, Decimal128Array, Float64Array, Int32Array, Int64Array, MapBuilder, MapFieldNames,
-        RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
+        RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, StringViewArray, TimestampNanosecondArray,
     },
     compute::cast,
 };
@@ -432,7 +432,11 @@ fn span_rows(traces: &[Trace]) -> RecordBatch {
         key: "keys".into(),
         value: "values".into(),
     };
-    let mut attributes = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    let mut attributes = MapBuilder::new(
+        Some(names),
+        StringDictionaryBuilder::<arrow::datatypes::Int32Type>::new(),
+        StringBuilder::new(),
+    );
     for (t, kind) in each() {
         if kind == Kind::Call {
             attributes.keys().append_value("gen_ai.system");

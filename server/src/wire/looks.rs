@@ -23,6 +23,10 @@ const TOOK_MAX: Duration = Duration::from_secs(1);
 /// Spans of which every trace is looked at; of more, a share.
 pub(super) const SPANS_LOOKED_AT: u64 = 400_000;
 
+/// Unsealed spans that are looked at. More of them are in files within seconds, and a look would keep them in memory until
+/// then.
+pub(super) const LIVE_LOOKED_AT: usize = 16_384;
+
 /// Earlier looks.
 #[derive(Debug)]
 pub(super) struct PathLooks {

@@ -4,7 +4,7 @@
 //! are asked over one snapshot at a time, at a pace that leaves the engine to people: after a round that took a while, a
 //! rest of several times as long.
 
-use super::looks::{PathLooks, SPANS_LOOKED_AT};
+use super::looks::{LIVE_LOOKED_AT, PathLooks, SPANS_LOOKED_AT};
 use gates::desk::DeskHandle;
 use proto::{
     cell::{Minute, Minutes},
@@ -106,8 +106,12 @@ impl Measurer {
 
     /// Which paths serve.
     async fn look(&mut self, looks: &mut PathLooks) {
-        let (view, now) = (self.view(), (self.clock)());
+        let (mut view, now) = (self.view(), (self.clock)());
         let lsn = view.snapshot.lsn;
+        let live: usize = view.snapshot.spans.iter().map(|batch| batch.rows.num_rows()).sum();
+        if live > LIVE_LOOKED_AT {
+            view.snapshot = Arc::new(view.snapshot.sealed());
+        }
         let (begun, since) = (Instant::now(), looks.since(now));
         let found = seen(&self.engine, view, since, SPANS_LOOKED_AT).await;
         looks.took(begun.elapsed(), lsn);

@@ -29,7 +29,7 @@ use proto::{Nanos, layout::Table};
 use std::panic;
 
 pub(crate) const MAGIC: [u8; 4] = *b"TGJ1";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// No LZ4 block grows more than this: a byte of it stands for at most so many.
 const LZ4_RATIO_MAX: usize = 255;
 

@@ -4,7 +4,7 @@ use super::file::time_column;
 use crate::{
     Layers, LiveBatch, Marks, TraceId,
     overlay::{current, folded},
-    words::{Lexicon, as_words, column_of, declared},
+    words::{Lexicon, as_words, column_of, declared, with_same_keys},
 };
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array, new_null_array},
@@ -45,7 +45,7 @@ enum Column {
     Absent,
     /// Words: codes of every batch, all into the same dictionary. A batch without the column has no codes.
     Words(ArrayRef, Vec<Option<Vec<i32>>>),
-    /// Any other type. A batch without the column has a single null.
+    /// Any other type, maps with keys into the same dictionary. A batch without the column has a single null.
     Plain(Vec<ArrayRef>, Vec<bool>),
 }
 
@@ -219,11 +219,11 @@ impl Column {
             return Ok(Self::Words(lexicon.values(), codes));
         }
         let null = new_null_array(ty, 1);
+        let whole = parts
+            .iter()
+            .map(|part| part.map_or_else(|| Arc::clone(&null), Arc::clone));
         Ok(Self::Plain(
-            parts
-                .iter()
-                .map(|part| part.map_or_else(|| Arc::clone(&null), Arc::clone))
-                .collect(),
+            with_same_keys(ty, whole.collect())?,
             parts.iter().map(Option::is_some).collect(),
         ))
     }

@@ -3,7 +3,8 @@
 use arrow::{
     array::{
         Array, ArrayRef, AsArray, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
-        MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
+        MapBuilder, MapFieldNames, RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, StringViewArray,
+        TimestampNanosecondArray,
     },
     datatypes::{DataType, Int32Type, Schema},
     util::display::{ArrayFormatter, FormatOptions},
@@ -143,7 +144,11 @@ pub fn attributes(rng: &mut ChaCha8Rng, n: usize) -> ArrayRef {
         key: "keys".into(),
         value: "values".into(),
     };
-    let mut map = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    let mut map = MapBuilder::new(
+        Some(names),
+        StringDictionaryBuilder::<Int32Type>::new(),
+        StringBuilder::new(),
+    );
     for _ in 0..n {
         for key in 0..rng.random_range(0..3) {
             map.keys().append_value(format!("k{key}"));

@@ -4,7 +4,7 @@ use super::at;
 use arrow::{
     array::{
         ArrayRef, BooleanArray, Decimal128Array, DictionaryArray, Float64Array, Int64Array, MapBuilder, MapFieldNames,
-        RecordBatch, StringArray, StringBuilder, StringViewArray, TimestampNanosecondArray,
+        RecordBatch, StringArray, StringBuilder, StringDictionaryBuilder, StringViewArray, TimestampNanosecondArray,
     },
     datatypes::Int32Type,
 };
@@ -95,7 +95,11 @@ pub(super) fn spans(rows: &[S]) -> Section {
         key: "keys".into(),
         value: "values".into(),
     };
-    let mut attributes = MapBuilder::new(Some(names), StringBuilder::new(), StringBuilder::new());
+    let mut attributes = MapBuilder::new(
+        Some(names),
+        StringDictionaryBuilder::<Int32Type>::new(),
+        StringBuilder::new(),
+    );
     for row in rows {
         if let Some(tier) = row.tier {
             attributes.keys().append_value("tier");

@@ -150,7 +150,11 @@ fn what_is_forgotten_leaves_the_queue_long_before_it_would_be_due() {
     }
     assert_eq!(bench.assembly.queue.len(), 5_000);
     bench.tick(at(1.0));
-    assert_eq!(bench.assembly.queue.len(), 1_000, "every trace that is held stays in it");
+    assert_eq!(
+        bench.assembly.queue.len(),
+        1_000,
+        "every trace that is held stays in it"
+    );
 }
 
 #[test]
