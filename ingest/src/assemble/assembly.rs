@@ -143,6 +143,7 @@ impl Assembly {
                 Some((at, _)) => closed.push((at, id)),
                 None => this.counts.open += 1,
             }
+            this.traces.note_root(id, trace.rooted);
             this.traces.insert(id, trace);
             this.enqueue(id);
             this.traces.settle(awake_max);
@@ -390,7 +391,8 @@ impl Assembly {
         let waiting = trace.evals.iter().map(|eval| eval.origin).filter(|origin| *origin != 0);
         self.unsettled.set_mark(waiting, &mark);
         let (subject, member) = trace.member(&view);
-        let is_counted = trace.closed.is_some() || trace.admitted;
+        let (is_counted, rooted) = (trace.closed.is_some() || trace.admitted, trace.rooted);
+        self.traces.note_root(id, rooted);
         let tied = self.links.note(id, &subject, &member);
         if is_counted && !tied.contains(&id) {
             self.charge(id, lsn, effects);
@@ -479,6 +481,7 @@ impl Assembly {
             }
             trace.charged.clone_from(&outcome);
         }
+        let rooted = trace.rooted;
         if let Some((_, closed_by)) = trace.closed
             && (changed || trace.row_lsn.is_none())
             && (outcome.is_some() || trace.row_lsn.is_some())
@@ -492,5 +495,6 @@ impl Assembly {
                 replaces,
             });
         }
+        self.traces.note_root(id, rooted);
     }
 }

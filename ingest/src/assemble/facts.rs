@@ -125,11 +125,9 @@ pub(crate) fn trace_id(hex_digits: &str) -> Option<TraceId> {
 }
 
 fn span_id(hex_digits: &str) -> Option<u64> {
-    if hex_digits.len() == 16 {
-        u64::from_str_radix(hex_digits, 16).ok()
-    } else {
-        None
-    }
+    let mut id = [0; 8];
+    hex::decode_to_slice(hex_digits, &mut id).ok()?;
+    Some(u64::from_be_bytes(id))
 }
 
 fn ppm(share: f64) -> Option<u32> {

@@ -6,7 +6,7 @@
 
 use super::{outcome::Outcome, spans::PackedSpans, trace::Trace};
 use ahash::RandomState;
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use postcard::ser_flavors::Flavor;
 use proto::Nanos;
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,6 @@ pub(super) struct Asleep {
 /// What can be told of a trace without unpacking it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Glance {
-    /// Its root was not seen, so its mark may still be corrected, even if it closed for want of news.
-    provisional: bool,
     first_lsn: u64,
     last_lsn: u64,
     touched: Nanos,
@@ -39,7 +37,6 @@ struct Glance {
 impl Glance {
     fn of(trace: &Trace) -> Self {
         Self {
-            provisional: !trace.rooted,
             first_lsn: trace.first_lsn,
             last_lsn: trace.last_lsn,
             touched: trace.touched,
@@ -199,6 +196,8 @@ pub(super) type Captured = Vec<(TraceId, Arc<Asleep>)>;
 #[derive(Debug, Default)]
 pub(super) struct Traces {
     held: HashMap<TraceId, Held, RandomState>,
+    /// Those whose root has not been seen.
+    unrooted: HashSet<TraceId, RandomState>,
     /// How many are awake.
     awake: usize,
     /// In order of waking; entries of traces that are gone are skipped.
@@ -265,6 +264,7 @@ impl Traces {
     pub fn remove(&mut self, id: &TraceId) -> Option<Parting> {
         let held = self.held.remove(id)?;
         self.let_go(&held);
+        self.unrooted.remove(id);
         match held {
             Held::Awake(trace) => Some(Parting::of(&trace)),
             Held::Asleep(asleep) => {
@@ -282,6 +282,15 @@ impl Traces {
         if let Some(Held::Awake(trace)) = self.held.get_mut(id) {
             let change = trace.weigh();
             self.bytes = self.bytes.saturating_add_signed(change);
+        }
+    }
+
+    /// Whether the root of a trace was seen, as it was last looked at.
+    pub fn note_root(&mut self, id: TraceId, rooted: bool) {
+        if rooted {
+            self.unrooted.remove(&id);
+        } else {
+            self.unrooted.insert(id);
         }
     }
 
@@ -321,13 +330,14 @@ impl Traces {
         }
     }
 
-    /// Marks of traces whose root has not been seen, with the first record that brought rows of them; of those
+    /// Marks of traces whose root has not been seen, so that they may still be corrected, even if they closed for want of
+    /// news; with the first record that brought rows of them, and of those
     /// that had rows after record `since`.
     pub fn provisional(&self, since: u64) -> impl Iterator<Item = (TraceId, Arc<Mark>, u64)> + '_ {
-        self.held.iter().filter_map(move |(id, held)| {
+        self.unrooted.iter().filter_map(move |id| {
+            let held = self.held.get(id)?;
             let glance = held.glance();
-            let is_wanted = glance.provisional && glance.last_lsn > since;
-            is_wanted.then_some((*id, Arc::clone(held.mark()?), glance.first_lsn))
+            (glance.last_lsn > since).then_some((*id, Arc::clone(held.mark()?), glance.first_lsn))
         })
     }
 

@@ -55,7 +55,7 @@ impl Default for PipelineConfig {
             tick: Duration::from_millis(20),
             publish_window: Duration::from_millis(10),
             seal_rows: 1_000_000,
-            seal_bytes: 32 << 20,
+            seal_bytes: 24 << 20,
             seal_age: Duration::from_secs(60),
             commit_age: Duration::from_secs(10),
             deferred_seals_max: 12,

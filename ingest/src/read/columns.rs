@@ -333,21 +333,33 @@ pub(super) fn write_hex(id: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether two texts are equal. Words are short: two overlapping loads a side decide up to 16 bytes without a call.
+/// Whether two texts are equal. Words are short: overlapping loads decide up to 32 bytes without a call.
 #[inline]
 fn is_same(a: &[u8], b: &[u8]) -> bool {
     let len = a.len();
     if len != b.len() {
         return false;
     }
-    if !(8..=16).contains(&len) {
-        return a == b;
-    }
-    let load = |text: &[u8], at: usize| {
-        let eight = text.get(at..at + 8).and_then(<[u8]>::first_chunk);
-        eight.map_or(0, |&eight| u64::from_le_bytes(eight))
+    let differ = |at: usize| {
+        let load = |text: &[u8]| {
+            let eight = text.get(at..at + 8).and_then(<[u8]>::first_chunk);
+            eight.map_or(0, |&eight| u64::from_le_bytes(eight))
+        };
+        load(a) ^ load(b)
     };
-    load(a, 0) == load(b, 0) && load(a, len - 8) == load(b, len - 8)
+    match len {
+        0..4 => a == b,
+        4..8 => {
+            let load = |text: &[u8], at: usize| {
+                let four = text.get(at..at + 4).and_then(<[u8]>::first_chunk);
+                four.map_or(0, |&four| u32::from_le_bytes(four))
+            };
+            load(a, 0) == load(b, 0) && load(a, len - 4) == load(b, len - 4)
+        }
+        8..=16 => differ(0) | differ(len - 8) == 0,
+        17..=32 => differ(0) | differ(8) | differ(len - 16) | differ(len - 8) == 0,
+        _ => a == b,
+    }
 }
 
 /// Text of low cardinality: a dictionary, and one code a row.
@@ -386,7 +398,7 @@ impl Words {
         let hash = self.hasher.hash_one(text);
         if let Some(&code) = self
             .codes_by_text
-            .find(hash, |&code| self.known.get(code as usize) == text)
+            .find(hash, |&code| is_same(self.known.get(code as usize), text))
         {
             self.last = code;
             return Ok(code);
@@ -434,5 +446,25 @@ impl Column for Words {
             codes,
             Arc::new(known),
         )?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_the_same_if_every_byte_is() {
+        let text: Vec<u8> = (0..40).collect();
+        for len in 0..=text.len() {
+            let a = &text[..len];
+            assert!(is_same(a, &a.to_vec()), "{len}");
+            assert!(!is_same(a, &text[..len.saturating_sub(1)]) || len == 0, "{len}");
+            for at in 0..len {
+                let mut b = a.to_vec();
+                b[at] ^= 0x80;
+                assert!(!is_same(a, &b), "{len}, {at}");
+            }
+        }
     }
 }
