@@ -458,7 +458,7 @@ mod tests {
         let text: Vec<u8> = (0..40).collect();
         for len in 0..=text.len() {
             let a = &text[..len];
-            assert!(is_same(a, &a.to_vec()), "{len}");
+            assert!(is_same(a, a), "{len}");
             assert!(!is_same(a, &text[..len.saturating_sub(1)]) || len == 0, "{len}");
             for at in 0..len {
                 let mut b = a.to_vec();
