@@ -21,6 +21,7 @@ mod fold;
 mod journal;
 mod lane;
 mod lookup;
+mod replay;
 mod rows;
 mod seal;
 mod state;
@@ -42,7 +43,8 @@ use fold::Fold;
 use journal::JournalThread;
 use lane::{Lane, LaneOrder};
 use lookup::LookupThread;
-use proto::{Nanos, clock::Clock, release::ReleaseBook};
+use proto::{clock::Clock, release::ReleaseBook};
+use replay::replay;
 use seal::SealThread;
 use std::{
     fmt::Display,
@@ -129,7 +131,8 @@ pub fn start(
         counters: Arc::clone(&counters),
     };
     let first_book = Arc::clone(&book.borrow_and_update());
-    let (mut fold, last) = replay(recovered, &config, first_book, &sealing)?;
+    let mut fold = replay(recovered, &config, first_book, &sealing)?;
+    let last = fold.now();
     let requests = requests_of(&fold, &config);
 
     let (snapshot_out, snapshots) = watch::channel(fold.publish());
@@ -250,27 +253,6 @@ fn spawn(
             run();
         })
         .map_err(|source| PipelineError::Thread { name, source })
-}
-
-/// The engine as it was after the last record, and that record's time.
-fn replay(
-    recovered: Recovered,
-    config: &PipelineConfig,
-    book: Arc<ReleaseBook>,
-    sealing: &SealThread,
-) -> Result<(Fold, Nanos), PipelineError> {
-    let mut fold = Fold::new(config.clone(), recovered.base, recovered.state.as_deref(), book)?;
-    for record in recovered.records {
-        fold.apply(record?)?;
-        if fold.wants_seal_for_size()
-            && let Some(capture) = fold.capture(fold.may_defer())
-        {
-            let sealed = sealing.seal(capture)?;
-            fold.sealed(&sealed);
-        }
-    }
-    let last = fold.now();
-    Ok((fold, last))
 }
 
 fn requests_of(fold: &Fold, config: &PipelineConfig) -> Requests {
