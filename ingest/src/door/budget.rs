@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 pub(crate) const REQUEST_BYTES: usize = 2 * super::KIB;
 
 /// The wait for an answer that the door aims at under overload, ms.
-const WAIT_MS_GOAL: u64 = 300;
+const WAIT_MS_GOAL: u64 = 250;
 /// Below this use the wait does not matter: the pipeline must never run dry, bytes.
 const USE_BYTES_MIN: usize = 8 * super::MIB;
 
