@@ -118,13 +118,18 @@ fn refuse(refused: &Refused) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
     headers.insert("grpc-status", HeaderValue::from(status.code));
+    // Every connection would otherwise remember the last words of many refusals: HPACK indexes what is not sensitive.
+    let unindexed = |mut value: HeaderValue| {
+        value.set_sensitive(true);
+        value
+    };
     if let Ok(message) = HeaderValue::try_from(percent(&status.message)) {
-        headers.insert("grpc-message", message);
+        headers.insert("grpc-message", unindexed(message));
     }
     if refused.retry_after().is_some()
         && let Ok(details) = HeaderValue::try_from(STANDARD_NO_PAD.encode(status.encode_to_vec()))
     {
-        headers.insert("grpc-status-details-bin", details);
+        headers.insert("grpc-status-details-bin", unindexed(details));
     }
     if matches!(refused, Refused::Encoding(_)) {
         headers.insert("grpc-accept-encoding", HeaderValue::from_static(ENCODINGS));

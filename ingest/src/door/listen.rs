@@ -91,6 +91,7 @@ async fn connection(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES_MAX)
+        .auto_date_header(false)
         .max_header_list_size(HEADERS_BYTES_MAX);
     let service = service_fn(move |request| {
         let door = Arc::clone(&door);
