@@ -23,8 +23,8 @@ const TOOK_MAX: Duration = Duration::from_secs(1);
 /// Spans of which every trace is looked at; of more, a share.
 pub(super) const SPANS_LOOKED_AT: u64 = 400_000;
 
-/// Unsealed spans that are looked at. More of them are in files within seconds, and a look would keep them in memory until
-/// then.
+/// Unsealed spans that are looked at. More of them are in files within a minute, under load within seconds, and a look would
+/// keep them in memory for longer.
 pub(super) const LIVE_LOOKED_AT: usize = 16_384;
 
 /// Earlier looks.
@@ -67,20 +67,24 @@ impl PathLooks {
         self.last = Some((Instant::now(), took, lsn));
     }
 
-    /// All paths of the last day: those found by a look at the time from `since` on, and those that served before it.
-    pub(super) fn merge(&mut self, found: Vec<SeenPath>, since: Nanos, now: Nanos) -> Vec<SeenPath> {
+    /// All paths of the last day: those found by a look at the time from `since` on to `until`, and those that served before it
+    /// or since then.
+    pub(super) fn merge(&mut self, found: Vec<SeenPath>, since: Nanos, until: Nanos, now: Nanos) -> Vec<SeenPath> {
         let mut all = found;
         for path in &mut all {
             if let Some(known) = self.known.iter().find(|known| is_same(known, path)) {
                 path.first_seen = path.first_seen.min(known.first_seen);
+                path.last_seen = path.last_seen.max(known.last_seen);
                 path.traces = path.traces.max(known.traces);
             }
         }
-        // What served since then and was not found again was another path, known better now.
-        let before = |known: &&SeenPath| known.last_seen < since && known.last_seen >= now.minus(BACK_MAX);
-        let older: Vec<SeenPath> = self.known.iter().filter(before).cloned().collect();
+        // What served in that time and was not found again was another path, known better now.
+        let out_of_reach = |known: &&SeenPath| {
+            (known.last_seen < since || known.last_seen > until) && known.last_seen >= now.minus(BACK_MAX)
+        };
+        let others: Vec<SeenPath> = self.known.iter().filter(out_of_reach).cloned().collect();
         let found = all.len();
-        for known in older {
+        for known in others {
             if !all[..found].iter().any(|path| is_same(path, &known)) {
                 all.push(known);
             }
@@ -138,23 +142,48 @@ mod tests {
     #[test]
     fn a_look_is_the_truth_of_its_time_and_what_served_before_is_remembered_for_a_day() {
         const DAY: i64 = 86_400;
+        const END: Nanos = Nanos(i64::MAX);
         let mut looks = PathLooks::default();
         let at = Nanos::from_secs;
-        let first = looks.merge(vec![path("1", 100, 900, 50), path("?", 800, 890, 3)], at(0), at(1_000));
+        let first = looks.merge(
+            vec![path("1", 100, 900, 50), path("?", 800, 890, 3)],
+            at(0),
+            END,
+            at(1_000),
+        );
         assert_eq!(first, [path("1", 100, 900, 50), path("?", 800, 890, 3)]);
         // The nameless one was version 2, as its root says; version 1 is out of reach.
-        let next = looks.merge(vec![path("2", 880, 1_990, 70)], at(880), at(2_000));
+        let next = looks.merge(vec![path("2", 880, 1_990, 70)], at(880), END, at(2_000));
         assert_eq!(
             next,
             [path("2", 880, 1_990, 70)],
             "900 is within reach, and 1 was not found"
         );
-        let later = looks.merge(vec![path("3", 5_000, 5_900, 60)], at(5_000), at(6_000));
+        let later = looks.merge(vec![path("3", 5_000, 5_900, 60)], at(5_000), END, at(6_000));
         assert_eq!(later, [path("2", 880, 1_990, 70), path("3", 5_000, 5_900, 60)]);
-        let again = looks.merge(vec![path("2", 7_000, 7_900, 9)], at(6_500), at(8_000));
+        let again = looks.merge(vec![path("2", 7_000, 7_900, 9)], at(6_500), END, at(8_000));
         assert_eq!(again, [path("2", 880, 7_900, 70), path("3", 5_000, 5_900, 60)]);
-        let day = looks.merge(Vec::new(), at(DAY + 6_000), at(DAY + 7_000));
+        let day = looks.merge(Vec::new(), at(DAY + 6_000), END, at(DAY + 7_000));
         assert_eq!(day, [path("2", 880, 7_900, 70)]);
+    }
+
+    #[test]
+    fn a_look_at_sealed_rows_alone_takes_nothing_back_that_serves_since() {
+        let mut looks = PathLooks::default();
+        let at = Nanos::from_secs;
+        let all = Nanos(i64::MAX);
+        let first = looks.merge(
+            vec![path("1", 100, 990, 50), path("?", 100, 300, 3)],
+            at(0),
+            all,
+            at(1_000),
+        );
+        assert_eq!(first.len(), 2);
+        // Files end at 500: of what served until then nothing but version 1 is left.
+        let next = looks.merge(vec![path("1", 100, 500, 20)], at(0), at(500), at(1_010));
+        assert_eq!(next, [path("1", 100, 990, 50)]);
+        let none = looks.merge(Vec::new(), at(0), Nanos::ZERO, at(1_020));
+        assert_eq!(none, [path("1", 100, 990, 50)], "there are no files yet");
     }
 
     #[test]

@@ -7,8 +7,10 @@
 use super::looks::{LIVE_LOOKED_AT, PathLooks, SPANS_LOOKED_AT};
 use gates::desk::DeskHandle;
 use proto::{
+    Nanos,
     cell::{Minute, Minutes},
     clock::Clock,
+    layout::Table,
     measure::{Measured, SeenPath},
 };
 use query::{
@@ -109,7 +111,10 @@ impl Measurer {
         let (mut view, now) = (self.view(), (self.clock)());
         let lsn = view.snapshot.lsn;
         let live: usize = view.snapshot.spans.iter().map(|batch| batch.rows.num_rows()).sum();
+        let mut until = Nanos(i64::MAX);
         if live > LIVE_LOOKED_AT {
+            let files = view.snapshot.files.iter().filter(|file| file.table == Table::Spans);
+            until = files.map(|file| file.start_max).max().unwrap_or(Nanos::ZERO);
             view.snapshot = Arc::new(view.snapshot.sealed());
         }
         let (begun, since) = (Instant::now(), looks.since(now));
@@ -117,7 +122,7 @@ impl Measurer {
         looks.took(begun.elapsed(), lsn);
         match found {
             Ok(paths) => {
-                let paths = Arc::new(looks.merge(paths, since, now));
+                let paths = Arc::new(looks.merge(paths, since, until, now));
                 self.findings.send_modify(|findings| findings.seen = Some(paths));
             }
             Err(error) => tracing::warn!(%error, "cannot see which paths serve"),
@@ -136,7 +141,7 @@ fn kept(known: &Minutes, new: &Minutes) -> Minutes {
 /// Whether two answers say the same, whenever they were asked for.
 fn is_same(a: &Measured, b: &Measured) -> bool {
     let timeless = |m: &Measured| Measured {
-        at: proto::Nanos::ZERO,
+        at: Nanos::ZERO,
         ..m.clone()
     };
     timeless(a) == timeless(b)
