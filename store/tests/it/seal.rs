@@ -10,7 +10,7 @@ use crate::{
 use arrow::{
     array::{ArrayRef, Float64Array, ListArray, RecordBatch, StringArray, StringViewArray, StructArray},
     buffer::{NullBuffer, OffsetBuffer},
-    compute::concat_batches,
+    compute::{cast, concat_batches},
     datatypes::DataType,
 };
 use parquet::{
@@ -223,7 +223,8 @@ fn items(name: &str, n: usize, salt: usize) -> ArrayRef {
                     .map(|i| (i % 4 > 0).then(|| format!("{salt} {i}")))
                     .collect::<StringArray>(),
             ),
-            _ => attributes(&mut rng(salt as u64), total),
+            // maps of items have keys of their own on every row
+            map => cast(&attributes(&mut rng(salt as u64), total), map).unwrap(),
         }
     });
     let items = StructArray::new(fields.clone(), columns.collect(), None);
