@@ -5,7 +5,11 @@
 //! that came after its rows were sealed is kept as a [`Patch`] until compaction rewrites the file.
 
 use crate::{Layers, overlay::Depth};
-use arrow::array::RecordBatch;
+use arrow::{
+    array::{AsArray, RecordBatch},
+    compute::min,
+    datatypes::TimestampNanosecondType,
+};
 use proto::{CellTable, Color, Nanos, layout::Table};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -196,6 +200,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// When the first of the unsealed spans started.
+    #[must_use]
+    pub fn unsealed_from(&self) -> Option<Nanos> {
+        let starts = self.spans.iter().filter_map(|batch| {
+            let starts = batch.rows.column_by_name("start_time")?;
+            min(starts.as_primitive_opt::<TimestampNanosecondType>()?)
+        });
+        starts.min().map(Nanos)
+    }
+
     /// The same without unsealed rows, so that who holds it for long keeps none of them in memory.
     #[must_use]
     pub fn sealed(&self) -> Self {
@@ -206,5 +220,28 @@ impl Snapshot {
             marks: Marks::default(),
             ..self.clone()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, TimestampNanosecondArray};
+
+    #[test]
+    fn unsealed_rows_begin_with_the_earliest_and_a_snapshot_without_them_has_none() {
+        let batch = |starts: Vec<i64>| {
+            let starts: ArrayRef = Arc::new(TimestampNanosecondArray::from(starts).with_timezone("UTC"));
+            LiveBatch {
+                lsn: 1,
+                rows: RecordBatch::try_from_iter([("start_time", starts)]).unwrap(),
+            }
+        };
+        let snapshot = Snapshot {
+            spans: vec![batch(vec![30, 20]), batch(vec![25, 40])],
+            ..Snapshot::default()
+        };
+        assert_eq!(snapshot.unsealed_from(), Some(Nanos(20)));
+        assert_eq!(snapshot.sealed().unsealed_from(), None);
     }
 }

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 const PREFIX_BYTES: usize = 5;
 /// First charge of a body of unknown length, bytes.
 const UNKNOWN_BYTES: usize = 16 * KIB;
-/// First charge of a longer body, bytes: what is announced and does not come must not keep others out, and what is let in
-/// must not be refused half way.
+/// First charge of a longer body, bytes: what is announced and does not come must not keep others out. Up to here a body that
+/// is let in is not refused half way.
 const ANNOUNCED_BYTES: usize = super::MIB;
 /// How much of a refused HTTP/1 body is read and thrown away, so that the client sees the answer, bytes and ms.
 const LINGER_BYTES_MAX: usize = 128 * super::MIB;

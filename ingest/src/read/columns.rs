@@ -362,12 +362,62 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// Distinct texts, each with a code that stays the same until they are taken or cleared.
+#[derive(Default)]
+pub(super) struct Distinct {
+    texts: Strings,
+    codes_by_text: HashTable<u32>,
+    hasher: ahash::RandomState,
+}
+
+impl Distinct {
+    /// Code of a text, which is added if it is new.
+    ///
+    /// # Errors
+    /// [`ReadError::Utf8`]; only a text not seen before needs the check.
+    pub(super) fn code(&mut self, text: &[u8]) -> Result<u32, ReadError> {
+        let hash = self.hasher.hash_one(text);
+        let is = |&code: &u32| is_same(self.texts.get(code as usize), text);
+        if let Some(&code) = self.codes_by_text.find(hash, is) {
+            return Ok(code);
+        }
+        utf8(text)?;
+        #[allow(clippy::cast_possible_truncation)]
+        let code = self.texts.len() as u32;
+        self.texts.push(text);
+        let (texts, hasher) = (&self.texts, &self.hasher);
+        self.codes_by_text
+            .insert_unique(hash, code, |&code| hasher.hash_one(texts.get(code as usize)));
+        Ok(code)
+    }
+
+    /// Whether `code` is that of a text.
+    #[inline]
+    fn is(&self, code: u32, text: &[u8]) -> bool {
+        (code as usize) < self.texts.len() && is_same(self.texts.get(code as usize), text)
+    }
+
+    /// Memory in use, bytes.
+    pub(super) fn size(&self) -> usize {
+        self.texts.size() + self.codes_by_text.len() * 8
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.texts.truncate(0);
+        self.codes_by_text.clear();
+    }
+
+    /// The texts by code; none is known afterwards.
+    pub(super) fn take(&mut self) -> Result<StringArray, ArrowError> {
+        self.codes_by_text.clear();
+        self.texts.take(None)
+    }
+}
+
 /// Text of low cardinality: a dictionary, and one code a row.
 #[derive(Default)]
 pub(super) struct Words {
-    known: Strings,
-    codes_by_text: HashTable<u32>,
-    hasher: ahash::RandomState,
+    known: Distinct,
     /// Code of the row set last: rows of one request mostly say the same.
     last: u32,
     codes: Vec<i32>,
@@ -378,39 +428,18 @@ impl Words {
     /// Sets a row's word and returns its code, which stays the same until the column is taken.
     ///
     /// # Errors
-    /// [`ReadError::Utf8`]; only a word not seen before needs the check.
+    /// [`ReadError::Utf8`].
     #[inline]
     pub(super) fn set(&mut self, row: usize, text: &[u8]) -> Result<u32, ReadError> {
-        let code = self.code(text)?;
+        if !self.known.is(self.last, text) {
+            self.last = self.known.code(text)?;
+        }
+        let code = self.last;
         if self.codes.len() < row {
             self.codes.resize(row, 0);
         }
         self.codes.push(code.cast_signed());
         self.set.set(row);
-        Ok(code)
-    }
-
-    #[inline]
-    fn code(&mut self, text: &[u8]) -> Result<u32, ReadError> {
-        if (self.last as usize) < self.known.len() && is_same(self.known.get(self.last as usize), text) {
-            return Ok(self.last);
-        }
-        let hash = self.hasher.hash_one(text);
-        if let Some(&code) = self
-            .codes_by_text
-            .find(hash, |&code| is_same(self.known.get(code as usize), text))
-        {
-            self.last = code;
-            return Ok(code);
-        }
-        utf8(text)?;
-        #[allow(clippy::cast_possible_truncation)]
-        let code = self.known.len() as u32;
-        self.known.push(text);
-        let (known, hasher) = (&self.known, &self.hasher);
-        self.codes_by_text
-            .insert_unique(hash, code, |&code| hasher.hash_one(known.get(code as usize)));
-        self.last = code;
         Ok(code)
     }
 }
@@ -421,27 +450,23 @@ impl Column for Words {
         self.set.truncate(rows);
         if rows == 0 {
             // Words of refused requests must not pile up where no row is left that needs them.
-            self.known.truncate(0);
-            self.codes_by_text.clear();
+            self.known.clear();
         }
     }
 
     fn bytes(&self) -> usize {
-        self.known.size() + self.codes_by_text.len() * 8 + self.codes.len() * 4 + self.set.bytes()
+        self.known.size() + self.codes.len() * 4 + self.set.bytes()
     }
 
     fn take(&mut self, rows: usize, _: &DataType) -> Result<Option<ArrayRef>, ArrowError> {
         if !self.set.any() {
             self.truncate(0);
-            self.known.truncate(0);
-            self.codes_by_text.clear();
             return Ok(None);
         }
         let mut codes = renewed(&mut self.codes);
         codes.resize(rows, 0);
-        self.codes_by_text.clear();
         let codes = Int32Array::try_new(ScalarBuffer::from(codes), self.set.take_nulls(rows))?;
-        let known = self.known.take(None)?;
+        let known = self.known.take()?;
         Ok(Some(Arc::new(DictionaryArray::<Int32Type>::try_new(
             codes,
             Arc::new(known),

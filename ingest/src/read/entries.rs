@@ -2,7 +2,7 @@
 
 use super::{
     ReadError,
-    columns::{Strings, renewed},
+    columns::{Distinct, Strings, renewed},
     content::write_hash,
     value::{Value, Written, cut, utf8, write_json, write_scalar},
 };
@@ -12,7 +12,6 @@ use arrow::{
     datatypes::{DataType, Fields},
     error::ArrowError,
 };
-use hashbrown::HashTable;
 use std::sync::Arc;
 
 /// The key of an attribute, and the number under which its table knows it (zero if it does not).
@@ -32,11 +31,9 @@ impl<'a> Key<'a> {
 /// The distinct keys of a column of maps. A key has a code as long as the column is being gathered.
 #[derive(Default)]
 pub(super) struct Keys {
-    texts: Strings,
-    /// Code plus one, by the key's number.
+    known: Distinct,
+    /// Code plus one, by the key's number: spares most keys the search.
     by_number: Vec<u32>,
-    by_text: HashTable<u32>,
-    hasher: ahash::RandomState,
 }
 
 impl Keys {
@@ -46,56 +43,33 @@ impl Keys {
     /// [`ReadError::Utf8`].
     #[inline]
     pub(super) fn code(&mut self, key: Key<'_>) -> Result<i32, ReadError> {
-        let code = match self.by_number.get(usize::from(key.number)) {
-            Some(&code @ 1..) => code - 1,
-            _ => self.look_up(key)?,
-        };
-        Ok(code.cast_signed())
-    }
-
-    #[cold]
-    fn look_up(&mut self, key: Key<'_>) -> Result<u32, ReadError> {
-        let hash = self.hasher.hash_one(key.text);
-        let texts = &self.texts;
-        let known = self.by_text.find(hash, |&code| texts.get(code as usize) == key.text);
-        let code = match known {
-            Some(&code) => code,
-            None => {
-                utf8(key.text)?;
-                #[allow(clippy::cast_possible_truncation)]
-                let code = self.texts.len() as u32;
-                self.texts.push(key.text);
-                let (texts, hasher) = (&self.texts, &self.hasher);
-                self.by_text
-                    .insert_unique(hash, code, |&code| hasher.hash_one(texts.get(code as usize)));
-                code
-            }
-        };
         let number = usize::from(key.number);
+        if let Some(&code @ 1..) = self.by_number.get(number) {
+            return Ok((code - 1).cast_signed());
+        }
+        let code = self.known.code(key.text)?;
         if number > 0 {
             self.by_number.resize(self.by_number.len().max(number + 1), 0);
             self.by_number[number] = code + 1;
         }
-        Ok(code)
+        Ok(code.cast_signed())
     }
 
     /// Memory in use, bytes.
     pub(super) fn size(&self) -> usize {
-        self.texts.size() + self.by_text.len() * 8 + self.by_number.len() * 4
+        self.known.size() + self.by_number.len() * 4
     }
 
     /// Forgets all keys; entries that have codes of them mean nothing afterwards.
     pub(super) fn clear(&mut self) {
-        self.texts.truncate(0);
+        self.known.clear();
         self.by_number.clear();
-        self.by_text.clear();
     }
 
     /// The keys that entries have, as `ty` says: as codes, or written out. No key is known afterwards.
     fn take(&mut self, codes: Vec<i32>, ty: &DataType) -> Result<ArrayRef, ArrowError> {
         self.by_number.clear();
-        self.by_text.clear();
-        let texts = self.texts.take(None)?;
+        let texts = self.known.take()?;
         Ok(match ty {
             DataType::Dictionary(..) => Arc::new(DictionaryArray::try_new(Int32Array::from(codes), Arc::new(texts))?),
             #[allow(clippy::cast_sign_loss)]

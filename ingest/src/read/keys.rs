@@ -7,6 +7,7 @@ use super::{
     annotation,
     check::Piece,
     content_keys::{CONTENT_KEYS, CONTENT_PREFIXES, CONTENT_WORDS, ERROR_TEXT_KEYS, RAW_CONTENT_FIELDS},
+    entries::Key,
     extra::{EXTRA_KEYS_MAX, ExtraKeys},
     messages,
     slot::{Place, Slot, Source},
@@ -105,7 +106,7 @@ pub(super) struct Meaning {
     /// The value is needed to check answers and tool calls.
     pub(super) piece: Option<Piece>,
     /// Number of the key in its table; zero if it is not remembered there.
-    pub(super) number: u16,
+    number: u16,
     uses: [Use; USES_MAX],
     used: u8,
 }
@@ -123,6 +124,15 @@ impl Meaning {
                 rank: 0,
             }; USES_MAX],
             used: 0,
+        }
+    }
+
+    /// The key that this is the meaning of.
+    #[inline]
+    pub(super) const fn key<'a>(&self, text: &'a [u8]) -> Key<'a> {
+        Key {
+            text,
+            number: self.number,
         }
     }
 

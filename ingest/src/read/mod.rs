@@ -282,15 +282,11 @@ impl Reader {
                     policy: self.policies.of(meaning.content, &value),
                     config: &self.config,
                 };
-                let key = Key {
-                    text: key,
-                    number: meaning.number,
-                };
                 let to = Writing {
                     keys: &mut self.spans.resource.keys,
                     entries: &mut self.resource,
                 };
-                kept.push(key, &value, to, &mut self.counts)?;
+                kept.push(meaning.key(key), &value, to, &mut self.counts)?;
             }
         }
         if let Some(json) = slots.text(Slot::Metadata) {

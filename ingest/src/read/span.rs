@@ -173,11 +173,7 @@ impl Reader {
             policy: self.policies.of(meaning.content, &value),
             config: &self.config,
         };
-        let key = Key {
-            text: key,
-            number: meaning.number,
-        };
-        kept.push(key, &value, self.spans.attributes.open(), &mut self.counts)
+        kept.push(meaning.key(key), &value, self.spans.attributes.open(), &mut self.counts)
     }
 
     fn read_event<'a>(
@@ -224,15 +220,16 @@ impl Reader {
             if is_kept {
                 let meaning = self.span_keys.meaning(key);
                 let content = if is_content { Content::Yes } else { meaning.content };
-                let key = Key {
-                    text: key,
-                    number: meaning.number,
-                };
                 let kept = Kept {
                     policy: self.policies.of(content, &value),
                     config: &self.config,
                 };
-                kept.push(key, &value, self.spans.events.attributes(), &mut self.counts)?;
+                kept.push(
+                    meaning.key(key),
+                    &value,
+                    self.spans.events.attributes(),
+                    &mut self.counts,
+                )?;
             }
         }
         if is_kept {
@@ -264,11 +261,12 @@ impl Reader {
                         policy: self.policies.of(meaning.content, &value),
                         config: &self.config,
                     };
-                    let key = Key {
-                        text: key,
-                        number: meaning.number,
-                    };
-                    kept.push(key, &value, self.spans.links.attributes(), &mut self.counts)?;
+                    kept.push(
+                        meaning.key(key),
+                        &value,
+                        self.spans.links.attributes(),
+                        &mut self.counts,
+                    )?;
                 }
                 other => cursor.skip(other)?,
             }

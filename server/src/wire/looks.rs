@@ -7,6 +7,7 @@ use proto::{Nanos, measure::SeenPath};
 use query::measure::PATHS_MAX;
 use std::{
     cmp::Reverse,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -67,9 +68,9 @@ impl PathLooks {
         self.last = Some((Instant::now(), took, lsn));
     }
 
-    /// All paths of the last day: those found by a look at the time from `since` on to `until`, and those that served before it
-    /// or since then.
-    pub(super) fn merge(&mut self, found: Vec<SeenPath>, since: Nanos, until: Nanos, now: Nanos) -> Vec<SeenPath> {
+    /// All paths of the last day: those found by a look that misses nothing that started in the time `looked_at`, and those that
+    /// served before or since.
+    pub(super) fn merge(&mut self, found: Vec<SeenPath>, looked_at: Range<Nanos>, now: Nanos) -> Vec<SeenPath> {
         let mut all = found;
         for path in &mut all {
             if let Some(known) = self.known.iter().find(|known| is_same(known, path)) {
@@ -80,7 +81,8 @@ impl PathLooks {
         }
         // What served in that time and was not found again was another path, known better now.
         let out_of_reach = |known: &&SeenPath| {
-            (known.last_seen < since || known.last_seen > until) && known.last_seen >= now.minus(BACK_MAX)
+            let at = known.last_seen;
+            !looked_at.contains(&at) && at >= now.minus(BACK_MAX)
         };
         let others: Vec<SeenPath> = self.known.iter().filter(out_of_reach).cloned().collect();
         let found = all.len();
@@ -147,23 +149,22 @@ mod tests {
         let at = Nanos::from_secs;
         let first = looks.merge(
             vec![path("1", 100, 900, 50), path("?", 800, 890, 3)],
-            at(0),
-            END,
+            at(0)..END,
             at(1_000),
         );
         assert_eq!(first, [path("1", 100, 900, 50), path("?", 800, 890, 3)]);
         // The nameless one was version 2, as its root says; version 1 is out of reach.
-        let next = looks.merge(vec![path("2", 880, 1_990, 70)], at(880), END, at(2_000));
+        let next = looks.merge(vec![path("2", 880, 1_990, 70)], at(880)..END, at(2_000));
         assert_eq!(
             next,
             [path("2", 880, 1_990, 70)],
             "900 is within reach, and 1 was not found"
         );
-        let later = looks.merge(vec![path("3", 5_000, 5_900, 60)], at(5_000), END, at(6_000));
+        let later = looks.merge(vec![path("3", 5_000, 5_900, 60)], at(5_000)..END, at(6_000));
         assert_eq!(later, [path("2", 880, 1_990, 70), path("3", 5_000, 5_900, 60)]);
-        let again = looks.merge(vec![path("2", 7_000, 7_900, 9)], at(6_500), END, at(8_000));
+        let again = looks.merge(vec![path("2", 7_000, 7_900, 9)], at(6_500)..END, at(8_000));
         assert_eq!(again, [path("2", 880, 7_900, 70), path("3", 5_000, 5_900, 60)]);
-        let day = looks.merge(Vec::new(), at(DAY + 6_000), END, at(DAY + 7_000));
+        let day = looks.merge(Vec::new(), at(DAY + 6_000)..END, at(DAY + 7_000));
         assert_eq!(day, [path("2", 880, 7_900, 70)]);
     }
 
@@ -174,16 +175,15 @@ mod tests {
         let all = Nanos(i64::MAX);
         let first = looks.merge(
             vec![path("1", 100, 990, 50), path("?", 100, 300, 3)],
-            at(0),
-            all,
+            at(0)..all,
             at(1_000),
         );
         assert_eq!(first.len(), 2);
-        // Files end at 500: of what served until then nothing but version 1 is left.
-        let next = looks.merge(vec![path("1", 100, 500, 20)], at(0), at(500), at(1_010));
+        // Unsealed rows begin at 500: of what served until then nothing but version 1 is left.
+        let next = looks.merge(vec![path("1", 100, 500, 20)], at(0)..at(500), at(1_010));
         assert_eq!(next, [path("1", 100, 990, 50)]);
-        let none = looks.merge(Vec::new(), at(0), Nanos::ZERO, at(1_020));
-        assert_eq!(none, [path("1", 100, 990, 50)], "there are no files yet");
+        let none = looks.merge(Vec::new(), at(0)..Nanos::ZERO, at(1_020));
+        assert_eq!(none, [path("1", 100, 990, 50)], "nothing is sealed yet");
     }
 
     #[test]

@@ -10,7 +10,6 @@ use proto::{
     Nanos,
     cell::{Minute, Minutes},
     clock::Clock,
-    layout::Table,
     measure::{Measured, SeenPath},
 };
 use query::{
@@ -113,8 +112,8 @@ impl Measurer {
         let live: usize = view.snapshot.spans.iter().map(|batch| batch.rows.num_rows()).sum();
         let mut until = Nanos(i64::MAX);
         if live > LIVE_LOOKED_AT {
-            let files = view.snapshot.files.iter().filter(|file| file.table == Table::Spans);
-            until = files.map(|file| file.start_max).max().unwrap_or(Nanos::ZERO);
+            // What served since then may be in no file.
+            until = view.snapshot.unsealed_from().unwrap_or(until);
             view.snapshot = Arc::new(view.snapshot.sealed());
         }
         let (begun, since) = (Instant::now(), looks.since(now));
@@ -122,7 +121,7 @@ impl Measurer {
         looks.took(begun.elapsed(), lsn);
         match found {
             Ok(paths) => {
-                let paths = Arc::new(looks.merge(paths, since, until, now));
+                let paths = Arc::new(looks.merge(paths, since..until, now));
                 self.findings.send_modify(|findings| findings.seen = Some(paths));
             }
             Err(error) => tracing::warn!(%error, "cannot see which paths serve"),

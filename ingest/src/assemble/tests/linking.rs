@@ -2,15 +2,10 @@
 
 use super::{
     super::{EvalLimits, Limits},
-    Bench, at,
+    Bench, at, id,
     rows::{E, S, call, evals, root, spans},
 };
 use proto::{Cell, Color, Grain, Metric};
-use store::TraceId;
-
-fn id(trace: u8) -> TraceId {
-    u128::from(trace).to_be_bytes()
-}
 
 fn in_chat(span: S) -> S {
     S {

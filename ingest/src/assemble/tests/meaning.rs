@@ -2,19 +2,13 @@
 
 use super::{
     super::{Limits, LinkedBy, OTHER, Outcome, rows_to_batch},
-    Bench, at,
+    Bench, at, id,
     rows::{E, S, call, evals, root, spans},
 };
 use arrow::array::AsArray;
 use proto::{Color, Grain, Metric};
 use std::sync::Arc;
 use store::{Filling, Twin};
-
-fn id(trace: u8) -> store::TraceId {
-    let mut id = [0; 16];
-    id[15] = trace;
-    id
-}
 
 fn green(trace: u8, start: f64, end: f64) -> S {
     S {

@@ -1,5 +1,6 @@
 //! Assembly from the outside: batches in, marks, rows and cells out.
 
+mod aging;
 mod any_order;
 mod linking;
 mod meaning;
@@ -23,6 +24,11 @@ const T0: i64 = 1_800_000_000;
 
 fn at(seconds: f64) -> Nanos {
     Nanos(T0 * 1_000_000_000 + (seconds * 1e9) as i64)
+}
+
+/// A trace id.
+fn id(trace: u8) -> TraceId {
+    u128::from(trace).to_be_bytes()
 }
 
 fn manifest(version: &str, matches: Match) -> Manifest {

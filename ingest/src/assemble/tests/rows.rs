@@ -64,6 +64,14 @@ pub(super) fn root(trace: u8, start: f64, end: f64) -> S {
     }
 }
 
+/// A span of route `chat`.
+pub(super) fn chat(span: S) -> S {
+    S {
+        route: Some("chat"),
+        ..span
+    }
+}
+
 /// A call below `parent`.
 pub(super) fn call(trace: u8, id: u64, parent: u64, start: f64, end: f64) -> S {
     S {
