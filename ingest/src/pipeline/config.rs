@@ -59,7 +59,7 @@ impl Default for PipelineConfig {
             seal_age: Duration::from_secs(60),
             commit_age: Duration::from_secs(10),
             deferred_seals_max: 15,
-            seal_retry: Duration::from_secs(10),
+            seal_retry: Duration::from_secs(2),
             upkeep_every: Duration::from_secs(30),
             retention: Retention::default(),
             digest_age: Duration::from_secs(24 * 3_600),

@@ -26,9 +26,14 @@ type SealResult = Result<Sealed, PipelineError>;
 
 /// Suspects that are looked at in one step.
 const SUSPECTS_MAX: usize = 16;
+/// Under load without a pause, sealed files are looked after at least once in so many of their usual intervals, and ingest
+/// waits for that if it must.
+const UPKEEP_MISSED_MAX: u32 = 4;
 
 pub(super) struct Engine {
     pub fold: Fold,
+    /// A seal that began during the replay still runs.
+    pub sealing: bool,
     pub publish_window: Duration,
     pub seal_retry: Duration,
     pub book: watch::Receiver<Arc<ReleaseBook>>,
@@ -62,6 +67,8 @@ struct Turn {
     keeping: bool,
     /// They are to be looked after again, by the time of ticks.
     keep_at: Nanos,
+    /// When they were last, without being called off.
+    kept_at: Nanos,
     /// Something is being looked up.
     looking: bool,
     not_before: Option<Instant>,
@@ -82,9 +89,10 @@ impl Engine {
             changed: false,
             published: Instant::now(),
             wanted: false,
-            sealing: false,
+            sealing: self.sealing,
             keeping: false,
             keep_at: self.fold.now().plus(self.upkeep_every),
+            kept_at: self.fold.now(),
             looking: false,
             not_before: None,
             abandoned: false,
@@ -95,19 +103,17 @@ impl Engine {
                 self.publish();
                 (turn.changed, turn.published) = (false, Instant::now());
             }
+            if self.is_neglected(&turn) {
+                self.keep_if_idle(&mut turn);
+            }
             self.seal_if_due(&mut turn);
             self.keep_if_idle(&mut turn);
             self.look_up(&mut turn);
-            // Nothing to publish: the next tick wakes it.
-            let wake = if turn.changed {
-                after(self.publish_window)
-            } else {
-                never()
-            };
             // Journal and doors wait while seals can't keep up: rows must not pile up in memory.
             let waits = turn.sealing || turn.keeping || turn.not_before.is_some();
-            let held_up = self.fold.wants_seal_for_size() && waits && !turn.abandoned;
+            let held_up = self.is_full(&turn) && waits && !turn.abandoned;
             let events = if held_up { never() } else { self.events.clone() };
+            let wake = self.wake(&turn, held_up);
             select! {
                 recv(events) -> event => {
                     let Ok(event) = event else {
@@ -147,6 +153,29 @@ impl Engine {
                 recv(wake) -> _ => {}
             }
         }
+    }
+
+    /// When to go on though nobody calls: for a publication that waits for more, and for a seal that is tried again while
+    /// events, and so the ticks, are held up.
+    fn wake(&self, turn: &Turn, held_up: bool) -> Receiver<Instant> {
+        let again = turn.not_before.filter(|at| held_up && *at > Instant::now());
+        let again = again.map(|at| at.saturating_duration_since(Instant::now()));
+        let publication = turn.changed.then_some(self.publish_window);
+        publication.into_iter().chain(again).min().map_or_else(never, after)
+    }
+
+    /// Whether rows pile up. While files are looked after at last, it may be twice as many.
+    fn is_full(&self, turn: &Turn) -> bool {
+        if turn.keeping && self.is_neglected(turn) {
+            self.fold.overfull()
+        } else {
+            self.fold.wants_seal_for_size()
+        }
+    }
+
+    /// Whether nobody has looked after sealed files for long, because something was to be sealed all the time.
+    fn is_neglected(&self, turn: &Turn) -> bool {
+        self.fold.now().since(turn.kept_at) >= self.upkeep_every * UPKEEP_MISSED_MAX
     }
 
     /// Applies a batch or a tick; whether there is something new to publish.
@@ -207,11 +236,11 @@ impl Engine {
         }
         if turn.keeping {
             // Somebody waits, or rows pile up: a rewrite can begin again, but the age of rows alone may wait for it.
-            let hurries = turn.wanted || self.fold.wants_seal_for_size();
+            let hurries = turn.wanted || self.is_full(turn);
             self.go_on.store(!hurries, Relaxed);
             return;
         }
-        let deferred = !turn.wanted && self.fold.may_defer();
+        let deferred = !turn.wanted && self.fold.may_defer() && !self.is_neglected(turn);
         (turn.wanted, turn.not_before) = (false, None);
         if let Some(capture) = self.fold.capture(deferred) {
             turn.sealing = self.work.send(Work::Seal(Box::new(capture))).is_ok();
@@ -221,9 +250,10 @@ impl Engine {
     /// Has sealed files looked after while there is nothing to seal.
     fn keep_if_idle(&mut self, turn: &mut Turn) {
         let is_due = self.fold.now() >= turn.keep_at || !self.suspects.is_empty();
-        // Files that wait for their commit record are none of its business yet.
-        let is_busy = turn.keeping || turn.sealing || turn.wanted || self.fold.has_deferred();
-        if !is_due || is_busy || turn.not_before.is_some() {
+        let is_busy = turn.keeping || turn.sealing || turn.wanted;
+        // Files that wait for their commit record come first. But if that finds no room, who else makes some?
+        let waits = self.fold.has_deferred() && turn.not_before.is_none();
+        if !is_due || is_busy || waits {
             return;
         }
         let mut task = self.fold.upkeep((self.ages)());
@@ -238,12 +268,15 @@ impl Engine {
         turn.keep_at = self.fold.now().plus(self.upkeep_every);
         match result {
             Ok(done) => {
+                if self.go_on.load(Relaxed) {
+                    turn.kept_at = self.fold.now();
+                }
                 self.fold.upkept(&done);
                 if done.more {
                     turn.keep_at = self.fold.now();
                 }
             }
-            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) if error.is_fatal() => return Err(error),
             Err(error) => tracing::warn!(%error, "sealed files could not be looked after; it is tried again"),
         }
         Ok(())
@@ -252,11 +285,13 @@ impl Engine {
     fn settle(&mut self, result: SealResult, turn: &mut Turn) -> Result<(), PipelineError> {
         match result {
             Ok(sealed) => self.fold.sealed(&sealed),
-            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) if error.is_fatal() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "sealing failed; rows stay live and in the journal, and it is tried again");
                 self.fold.seal_failed()?;
                 turn.not_before = Some(Instant::now() + self.seal_retry);
+                // What is too old, or too much for the disk, may be what stands in the way.
+                turn.keep_at = self.fold.now();
             }
         }
         Ok(())
@@ -271,7 +306,7 @@ impl Engine {
                 match self.results.recv() {
                     Ok(Done::Sealed(Ok(sealed))) => self.fold.sealed(&sealed),
                     Ok(Done::Upkept(Ok(done))) => self.fold.upkept(&done),
-                    Ok(Done::Upkept(Err(error))) if !is_fatal(&error) => {
+                    Ok(Done::Upkept(Err(error))) if !error.is_fatal() => {
                         tracing::warn!(%error, "sealed files could not be looked after");
                     }
                     Ok(Done::Sealed(Err(error)) | Done::Upkept(Err(error))) => return Err(error),
@@ -284,12 +319,5 @@ impl Engine {
                 None => return Ok(()),
             };
         }
-    }
-}
-
-fn is_fatal(error: &PipelineError) -> bool {
-    match error {
-        PipelineError::Store(error) => error.is_fatal(),
-        _ => true,
     }
 }

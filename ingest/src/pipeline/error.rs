@@ -34,3 +34,13 @@ pub enum PipelineError {
     #[error("ingest has stopped: {0}")]
     Stopped(String),
 }
+
+impl PipelineError {
+    /// True if the process must stop.
+    pub(super) fn is_fatal(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_fatal(),
+            _ => true,
+        }
+    }
+}

@@ -242,9 +242,18 @@ impl Fold {
         }
         self.marks_since.push(effects.marks.iter().cloned());
         self.view.marks.push(effects.marks);
-        self.view.patches.push(effects.patches);
+        self.add_patches(effects.patches);
         self.tally.merge(effects.cells);
         Ok(())
+    }
+
+    /// A trace that was forgotten for good and goes on under its id has one patch: for its former rows, too.
+    fn add_patches(&mut self, mut patches: Vec<(TraceId, Patch)>) {
+        for (id, patch) in &mut patches {
+            let before = self.view.patches.get(id);
+            patch.first_lsn = before.map_or(patch.first_lsn, |before| before.first_lsn.min(patch.first_lsn));
+        }
+        self.view.patches.push(patches);
     }
 
     fn flush_cells(&mut self) {
@@ -339,7 +348,7 @@ impl Fold {
         let mut marks = self.view.marks.clone();
         let unknown = Arc::new(Mark::default());
         marks.push(provisional.iter().map(|(id, _)| (*id, Arc::clone(&unknown))));
-        self.view.patches.push(provisional);
+        self.add_patches(provisional);
         let live = std::mem::take(&mut self.live);
         let cells = std::mem::take(&mut self.cells_since);
         self.marks_since = Marks::default();
@@ -443,6 +452,8 @@ impl Fold {
                 self.live.push(table, batch.lsn, batch.rows, &self.view.replaced)?;
             }
         }
+        self.replaced_live.extend(in_flight.settled);
+        self.sealed_lsn = self.filed_lsn;
         self.cells_since.merge(&in_flight.cells);
         self.dirty_since.get_or_insert(self.assembly.now());
         Ok(())

@@ -131,7 +131,23 @@ pub fn start(
         counters: Arc::clone(&counters),
     };
     let first_book = Arc::clone(&book.borrow_and_update());
-    let mut fold = replay(recovered, &config, first_book, &sealing)?;
+    let go_on = Arc::new(AtomicBool::new(true));
+    let (fault_out, failed) = watch::channel(None);
+    let fault = Fault(Arc::new(fault_out));
+    let (work_in, work) = bounded(1);
+    let (results_in, results) = bounded(1);
+    let called_off = Arc::clone(&go_on);
+    let seal = spawn("seal", &fault, move || sealing.run(work, results_in, called_off))?;
+    let replayed = replay(recovered, &config, first_book, &work_in, &results);
+    let (mut fold, sealing) = match replayed {
+        Ok(replayed) => replayed,
+        Err(error) => {
+            // Whoever opens the directory again must find nobody in it.
+            drop((work_in, results));
+            _ = seal.join();
+            return Err(error);
+        }
+    };
     let last = fold.now();
     let requests = requests_of(&fold, &config);
 
@@ -142,22 +158,18 @@ pub fn start(
         read: Arc::clone(&read),
         seal_age: config.seal_age,
     });
-    let go_on = Arc::new(AtomicBool::new(true));
-    let (fault_out, failed) = watch::channel(None);
-    let fault = Fault(Arc::new(fault_out));
     let (intake, envelopes) = Intake::new(config.queued_requests_max);
     let (entries_in, entries) = bounded(ENTRIES_MAX);
     let (events_in, events) = bounded(EVENTS_MAX);
     let (done_in, done) = bounded(ENTRIES_MAX);
     let (seal_now, seal_asked) = bounded(1);
-    let (work_in, work) = bounded(1);
-    let (results_in, results) = bounded(1);
     let (lookups_in, lookups) = bounded(1);
     let (answers_in, answers) = bounded(1);
     let (orders_in, orders) = bounded(1);
 
     let engine = Engine {
         fold,
+        sealing,
         publish_window: config.publish_window,
         seal_retry: config.seal_retry,
         book,
@@ -166,7 +178,7 @@ pub fn start(
         seal_now: seal_asked,
         work: work_in,
         results,
-        go_on: Arc::clone(&go_on),
+        go_on,
         suspects: named,
         upkeep_every: config.upkeep_every,
         ages,
@@ -206,7 +218,7 @@ pub fn start(
         })?,
         spawn("journal", &fault, move || journal.run())?,
         spawn("engine", &fault, move || engine.run())?,
-        spawn("seal", &fault, move || sealing.run(work, results_in, go_on))?,
+        seal,
         spawn("lookup", &fault, move || looking.run(lookups, answers_in))?,
     ];
     Ok(Pipeline {

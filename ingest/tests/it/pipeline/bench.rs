@@ -185,6 +185,11 @@ impl Bench {
         self.options = options;
     }
 
+    /// Holds from the next start on.
+    pub fn configure(&mut self, change: impl FnOnce(&mut PipelineConfig)) {
+        change(&mut self.config);
+    }
+
     pub fn pipeline(&self) -> &Pipeline {
         self.pipeline.as_ref().unwrap()
     }

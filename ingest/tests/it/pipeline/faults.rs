@@ -4,24 +4,27 @@ use super::{
     bench::{Bench, T0},
     traffic::chat,
 };
-use ingest::intake::Refusal;
+use ingest::{intake::Refusal, pipeline::Counters};
 use std::{
     fmt,
     io::{self, Write},
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering::SeqCst},
+        atomic::{AtomicU8, AtomicU64, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 use store::{
-    StoreOptions,
+    Snapshot, StoreOptions,
     disk::{Disk, DiskFile, LocalDisk},
 };
 
 const WELL: u8 = 0;
 const SYNC_FAILS: u8 = 1;
 const FULL: u8 = 2;
+/// There is room for the journal, and none for files.
+const FULL_OF_FILES: u8 = 3;
 
 /// The local disk, until the switch says otherwise.
 #[derive(Clone, Default)]
@@ -33,41 +36,57 @@ impl fmt::Debug for Faulty {
     }
 }
 
-struct FaultyFile(Box<dyn DiskFile>, Faulty);
+/// The file, and what the disk says of it instead of its own answer: nothing while it is well.
+struct FaultyFile {
+    file: Box<dyn DiskFile>,
+    disk: Faulty,
+    is_journal: bool,
+}
+
+impl FaultyFile {
+    fn of(file: Box<dyn DiskFile>, disk: &Faulty, path: &Path) -> Box<dyn DiskFile> {
+        Box::new(Self {
+            file,
+            disk: disk.clone(),
+            is_journal: path.extension().is_some_and(|name| name == "seg"),
+        })
+    }
+}
 
 impl Write for FaultyFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.1.0.load(SeqCst) == FULL {
-            return Err(io::ErrorKind::StorageFull.into());
+        match self.disk.0.load(SeqCst) {
+            FULL => Err(io::ErrorKind::StorageFull.into()),
+            FULL_OF_FILES if !self.is_journal => Err(io::ErrorKind::StorageFull.into()),
+            _ => self.file.write(bytes),
         }
-        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.file.flush()
     }
 }
 
 impl DiskFile for FaultyFile {
     fn sync(&mut self) -> io::Result<()> {
-        if self.1.0.load(SeqCst) == SYNC_FAILS {
+        if self.disk.0.load(SeqCst) == SYNC_FAILS {
             return Err(io::Error::from_raw_os_error(5));
         }
-        self.0.sync()
+        self.file.sync()
     }
 
     fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.0.truncate(len)
+        self.file.truncate(len)
     }
 }
 
 impl Disk for Faulty {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile(LocalDisk.create(path)?, self.clone())))
+        Ok(FaultyFile::of(LocalDisk.create(path)?, self, path))
     }
 
     fn append(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FaultyFile(LocalDisk.append(path)?, self.clone())))
+        Ok(FaultyFile::of(LocalDisk.append(path)?, self, path))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -139,7 +158,7 @@ fn a_full_disk_refuses_to_be_retried_and_ingest_goes_on_when_there_is_room() {
 fn a_seal_that_fails_leaves_rows_live_and_is_tried_again() {
     let disk = Faulty::default();
     let mut config = Bench::config();
-    config.seal_retry = std::time::Duration::from_millis(50);
+    config.seal_retry = Duration::from_millis(50);
     let mut bench = Bench::open_on(config, on(&disk));
     bench.at(T0 + 1.0);
     for request in &chat(4) {
@@ -147,18 +166,62 @@ fn a_seal_that_fails_leaves_rows_live_and_is_tried_again() {
     }
     disk.0.store(FULL, SeqCst);
     bench.pipeline().seal_now();
-    let failures = || bench.pipeline().counters.seal_failures.load(SeqCst);
-    let began = std::time::Instant::now();
-    while failures() == 0 {
-        assert!(began.elapsed().as_secs() < 60);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for_one(&bench, |counters| &counters.seal_failures);
     disk.0.store(WELL, SeqCst);
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    std::thread::sleep(Duration::from_millis(100));
     bench.seal();
     let picture = bench.settle();
     assert_eq!(
         (picture.trace_ids, picture.span_rows, picture.live_spans.len()),
         (4, 12, 0)
     );
+}
+
+/// Waits for the first of what a counter counts.
+fn wait_for_one(bench: &Bench, counter: fn(&Counters) -> &AtomicU64) {
+    let began = Instant::now();
+    while counter(&bench.pipeline().counters).load(SeqCst) == 0 {
+        assert!(began.elapsed().as_secs() < 60, "it must come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn rows_that_pile_up_because_seals_fail_are_sealed_once_there_is_room_though_nobody_asks() {
+    let disk = Faulty::default();
+    let mut config = Bench::config();
+    (config.seal_rows, config.seal_retry) = (4, Duration::from_millis(50));
+    let mut bench = Bench::open_on(config, on(&disk));
+    bench.at(T0 + 1.0);
+    disk.0.store(FULL_OF_FILES, SeqCst);
+    for request in &chat(4) {
+        assert!(bench.send(request).accepted > 0, "the journal has room");
+    }
+    wait_for_one(&bench, |counters| &counters.seal_failures);
+    // Every queue is full of ticks by now.
+    std::thread::sleep(Duration::from_millis(300));
+    disk.0.store(WELL, SeqCst);
+    let picture = bench.settle();
+    assert_eq!((picture.trace_ids, picture.span_rows), (4, 12));
+    wait_for_one(&bench, |counters| &counters.seals);
+}
+
+#[test]
+fn a_start_on_a_disk_that_is_full_answers_and_seals_once_there_is_room() {
+    let disk = Faulty::default();
+    let mut bench = Bench::open_on(Bench::config(), on(&disk));
+    bench.at(T0 + 1.0);
+    for request in &chat(4) {
+        bench.send(request);
+    }
+    bench.configure(|config| (config.seal_rows, config.seal_retry) = (4, Duration::from_millis(50)));
+    disk.0.store(FULL_OF_FILES, SeqCst);
+    bench.reopen();
+    wait_for_one(&bench, |counters| &counters.seal_failures);
+    let spans = |snapshot: &Snapshot| snapshot.spans.iter().map(|batch| batch.rows.num_rows()).sum::<usize>();
+    assert_eq!(spans(&bench.snapshot()), 12, "all rows are there");
+    disk.0.store(WELL, SeqCst);
+    let picture = bench.settle();
+    assert_eq!((picture.trace_ids, picture.span_rows), (4, 12));
+    wait_for_one(&bench, |counters| &counters.seals);
 }

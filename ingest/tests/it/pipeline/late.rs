@@ -348,3 +348,30 @@ fn an_evaluation_of_a_fallback_counts_though_both_tries_are_forgotten() {
         "{rows:?}"
     );
 }
+
+#[test]
+fn a_trace_that_is_long_forgotten_and_goes_on_keeps_the_color_of_its_former_rows() {
+    let mut config = Bench::config();
+    config.assembly.late.forgotten_max = 0;
+    let mut bench = Bench::open_with(config);
+    let part = |id| {
+        let call = [("gateway.route.name", "chat"), ("gateway.route.version", "42")];
+        traces(vec![span(50, id, Some(1), &call)])
+    };
+    bench.at(T0 + 1.0);
+    bench.send(&part(2));
+    bench.shutdown();
+    bench.forget_at(T0 + 10_000.0);
+    bench.send(&part(3));
+    bench.shutdown();
+    let rows = bench.rows(Table::Spans, &["color", "release", "version"]);
+    assert_eq!(rows, [["green", "chat-42", "42"], ["green", "chat-42", "42"]]);
+    let snapshot = bench.snapshot();
+    let files = || snapshot.files.iter().filter(|file| file.table == Table::Spans);
+    let patch = snapshot.patches.get(&50u128.to_be_bytes()).unwrap();
+    assert_eq!(files().count(), 2);
+    assert!(
+        files().all(|file| patch.first_lsn <= file.lsn_max && file.lsn_min <= patch.last_lsn),
+        "readers look for patches of a file by its records"
+    );
+}

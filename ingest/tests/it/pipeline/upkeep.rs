@@ -120,3 +120,36 @@ fn a_file_that_somebody_could_not_read_is_set_aside_if_it_is_damaged() {
     assert_eq!(bench.pipeline().counters.quarantined_files.load(SeqCst), 1);
     assert!(bench.folder().join(&bad).exists());
 }
+
+#[test]
+fn sealed_files_are_looked_after_although_something_is_to_be_sealed_all_the_time() {
+    let bench = Bench::open_with(PipelineConfig {
+        upkeep_every: Duration::from_millis(10),
+        seal_rows: 3,
+        // Files would wait for their commit record for ever, and nobody looks after files while others wait for that.
+        commit_age: Duration::from_secs(1_000_000),
+        deferred_seals_max: u32::MAX,
+        ..Bench::config()
+    });
+    let kept = || bench.pipeline().counters.upkeep_time.total().0;
+    let send = |requests: &[Request], from: usize| {
+        for (i, request) in requests.iter().enumerate() {
+            bench.at(T0 + 1.0 + (from + i) as f64 * 0.05);
+            bench.send(request);
+        }
+    };
+    let requests = chat(40);
+    let (first, others) = requests.split_at(10);
+    send(first, 0);
+    bench.wait_for(|s| files_of(s, Table::Spans) > 0);
+    let before = kept();
+    send(others, first.len());
+    let began = Instant::now();
+    while kept() == before {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "it must be looked after files"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
