@@ -4,7 +4,7 @@ use super::{
     Counts, Effects, Limits,
     evals::{EvalRow, Unsettled},
     facts::{EvalFacts, FactsError, LabelPool, SpanFacts},
-    hold::{Captured, Traces, record},
+    hold::Traces,
     late::{Arrival, Late},
     link::Links,
     marks::MarkPool,
@@ -16,53 +16,13 @@ use super::{
     tally::{Tally, minute_of},
     trace::Trace,
 };
-use postcard::{Serializer, ser_flavors::Flavor};
 use proto::{Nanos, layout::Table, release::ReleaseBook};
-use serde::{Deserialize, Serialize};
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
     sync::Arc,
 };
 use store::{MicroBatch, Patch, TraceId};
-
-/// What a restart needs of assembly. Capturing copies pointers; writing it is the slow part and happens elsewhere.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct AssemblyState {
-    now: Nanos,
-    /// Written behind all the rest, one by one.
-    #[serde(skip)]
-    traces: Captured,
-    waiting: BTreeMap<i64, Tally>,
-    names: Names,
-    counts: Counts,
-    pub(super) unsettled: Unsettled,
-    pub(super) late: Late,
-}
-
-impl AssemblyState {
-    /// Writes it and lets go of every trace that is written: until then it keeps in memory what assembly may have
-    /// forgotten since.
-    ///
-    /// # Errors
-    /// Those of the flavor that takes the bytes.
-    pub fn write<F: Flavor>(mut self, to: &mut Serializer<F>) -> postcard::Result<()> {
-        let traces = std::mem::take(&mut self.traces);
-        self.serialize(&mut *to)?;
-        record::write(traces, to)
-    }
-
-    /// Reads what [`AssemblyState::write`] wrote, and says what comes after it.
-    ///
-    /// # Errors
-    /// If it is not whole, or of another version.
-    pub fn read(bytes: &[u8]) -> postcard::Result<(Self, &[u8])> {
-        let (mut state, rest) = postcard::take_from_bytes::<Self>(bytes)?;
-        let (traces, rest) = record::read(rest)?;
-        state.traces = traces;
-        Ok((state, rest))
-    }
-}
 
 /// Open and recently closed traces.
 #[derive(Debug)]
@@ -74,10 +34,8 @@ pub struct Assembly {
     /// The book changed; open traces are to be resolved again.
     pub(super) rebooked: bool,
     pub(super) now: Nanos,
-    /// It was restored, and ties between traces are still to be found again.
-    restored: bool,
     /// Rows up to this record are sealed or being sealed, with the marks of that time.
-    captured_lsn: u64,
+    pub(super) captured_lsn: u64,
     pub(super) traces: Traces,
     /// Times to look at a trace. Never later than its due time; often earlier, because arrivals move that on.
     pub(super) queue: BinaryHeap<Reverse<(Nanos, TraceId)>>,
@@ -85,10 +43,10 @@ pub struct Assembly {
     pub(super) recent: VecDeque<(Nanos, TraceId)>,
     /// Counts of traces that were forgotten before they were admitted, by the second (unix) they will be.
     pub(super) waiting: BTreeMap<i64, Tally>,
-    labels: LabelPool,
+    pub(super) labels: LabelPool,
     marks: MarkPool,
     pub(super) links: Links,
-    names: Names,
+    pub(super) names: Names,
     pub(super) counts: Counts,
     /// Evaluations whose trace is not settled.
     pub(super) unsettled: Unsettled,
@@ -105,7 +63,6 @@ impl Assembly {
             book: Arc::default(),
             asked: Vec::new(),
             rebooked: false,
-            restored: false,
             now: Nanos::ZERO,
             captured_lsn: 0,
             traces: Traces::default(),
@@ -119,52 +76,6 @@ impl Assembly {
             counts: Counts::default(),
             unsettled: Unsettled::default(),
             late: Late::default(),
-        }
-    }
-
-    /// As it was when `state` was captured, after record `captured_lsn`.
-    #[must_use]
-    pub fn restore(limits: Limits, mut state: AssemblyState, captured_lsn: u64) -> Self {
-        let mut this = Self::new(limits);
-        this.restore_late(&mut state);
-        (this.now, this.captured_lsn) = (state.now, captured_lsn);
-        (this.waiting, this.names, this.counts) = (state.waiting, state.names, state.counts);
-        (this.counts.open, this.restored) = (0, true);
-        let mut closed = Vec::new();
-        let awake_max = this.limits.awake_max;
-        for (id, held) in state.traces {
-            let Some(mut trace) = held.wake() else {
-                tracing::error!("a trace of another version cannot be read; it is forgotten");
-                continue;
-            };
-            trace.queued = None;
-            trace.spans.relabel(|labels| this.labels.share(labels.clone()));
-            match trace.closed {
-                Some((at, _)) => closed.push((at, id)),
-                None => this.counts.open += 1,
-            }
-            this.traces.note_root(id, trace.rooted);
-            this.traces.insert(id, trace);
-            this.enqueue(id);
-            this.traces.settle(awake_max);
-        }
-        closed.sort_unstable();
-        this.counts.recent = closed.len() as u64;
-        this.recent = closed.into();
-        this
-    }
-
-    /// What [`Assembly::restore`] takes.
-    #[must_use]
-    pub fn capture(&self) -> AssemblyState {
-        AssemblyState {
-            now: self.now,
-            traces: self.traces.capture(),
-            waiting: self.waiting.clone(),
-            names: self.names.clone(),
-            counts: self.counts,
-            unsettled: self.unsettled.clone(),
-            late: self.late.clone(),
         }
     }
 
@@ -213,15 +124,6 @@ impl Assembly {
         self.asked = keys;
         self.rebooked |= *book != *self.book;
         self.book = book;
-        if std::mem::take(&mut self.restored) {
-            let (book, links) = (&self.book, &mut self.links);
-            self.traces.each(|id, trace| {
-                if let Some(view) = trace.view(book) {
-                    let (subject, member) = trace.member(&view);
-                    links.note(id, &subject, &member);
-                }
-            });
-        }
     }
 
     /// What was counted.

@@ -3,7 +3,7 @@
 
 mod labels;
 
-pub use labels::LabelPool;
+pub use labels::{LabelPool, Relabeled};
 
 use super::{
     evals::{EvalRow, LinkedBy},

@@ -4,7 +4,7 @@
 //! [`Limits::awake_max`](super::Limits) the ones that woke first are packed: numbers as varints, words shared. What is
 //! asleep is woken by its next span or when it is due. Sleeping changes no result, only memory.
 
-use super::{outcome::Outcome, spans::PackedSpans, trace::Trace};
+use super::{outcome::Outcome, span::Labels, spans::PackedSpans, trace::Trace};
 use ahash::RandomState;
 use hashbrown::{HashMap, HashSet};
 use postcard::ser_flavors::Flavor;
@@ -124,6 +124,11 @@ impl Asleep {
         trace.spans = self.spans.unpack()?;
         trace.weigh();
         Some(trace)
+    }
+
+    /// Puts other labels in the place of those that are there.
+    pub fn relabel(&mut self, other: impl FnMut(&Arc<Labels>) -> Arc<Labels>) {
+        self.spans.relabel(other);
     }
 
     fn without_spans(&self) -> Option<Trace> {
@@ -255,6 +260,14 @@ impl Traces {
         }
     }
 
+    /// Adds one that sleeps.
+    pub fn take_up(&mut self, id: TraceId, asleep: Arc<Asleep>) {
+        self.bytes += asleep.weight();
+        if let Some(before) = self.held.insert(id, Held::Asleep(asleep)) {
+            self.let_go(&before);
+        }
+    }
+
     fn let_go(&mut self, held: &Held) {
         self.bytes = self.bytes.saturating_sub(held.weight());
         self.awake -= usize::from(matches!(held, Held::Awake(_)));
@@ -364,8 +377,7 @@ const CANNOT_PACK: &str = "a trace cannot be packed";
 /// How the state of a commit record holds traces: packed, one after the other, and every set of labels and every mark
 /// where it is first used.
 pub(super) mod record {
-    use super::{Arc, Asleep, Captured, Glance, HashMap, Mark, PackedSpans, RandomState, TraceId};
-    use crate::assemble::span::Labels;
+    use super::{Arc, Asleep, Captured, Glance, HashMap, Labels, Mark, PackedSpans, RandomState, TraceId};
     use postcard::{Serializer, ser_flavors::Flavor};
     use serde::{Deserialize, Serialize};
 

@@ -28,13 +28,14 @@ mod row;
 mod shape;
 mod span;
 mod spans;
+mod state;
 mod tally;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod twins;
 
-pub use assembly::{Assembly, AssemblyState};
+pub use assembly::Assembly;
 pub use evals::{Ask, EvalLimits, EvalRow, evals_to_batch};
 pub use facts::{EvalFacts, FactsError, SpanFacts};
 pub use feedback::metric_of;
@@ -43,6 +44,7 @@ pub use link::{Link, LinkedBy};
 pub use names::{NO_ROUTE, OTHER};
 pub use outcome::{Attempt, Outcome, Quality, Request};
 pub use row::{TraceRow, rows_to_batch};
+pub use state::AssemblyState;
 pub use tally::{Tally, minute_of};
 pub use trace::ClosedBy;
 pub use twins::TWIN_CALLS_MAX;

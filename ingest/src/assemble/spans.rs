@@ -62,14 +62,6 @@ impl Spans {
         self.list.insert(at, span);
     }
 
-    /// Puts other labels in the place of those that are there.
-    pub fn relabel(&mut self, mut other: impl FnMut(&Labels) -> Arc<Labels>) {
-        self.packed = None;
-        for span in &mut self.list {
-            span.labels = other(&span.labels);
-        }
-    }
-
     /// Their memory, without what they point to, bytes.
     pub fn room(&self) -> usize {
         self.list.capacity() * size_of::<Span>() + self.packed.as_ref().map_or(0, PackedSpans::weight)
@@ -112,6 +104,11 @@ impl PackedSpans {
 
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Puts other labels in the place of those that are there.
+    pub fn relabel(&mut self, other: impl FnMut(&Arc<Labels>) -> Arc<Labels>) {
+        self.labels = self.labels().iter().map(other).collect::<Vec<_>>().into();
     }
 
     pub fn labels(&self) -> &[Arc<Labels>] {

@@ -77,18 +77,21 @@ impl Fold {
         book: Arc<ReleaseBook>,
     ) -> Result<Self, PipelineError> {
         let lsn = base.lsn;
-        let (mut assembly, digests, row_version) = match state.filter(|bytes| !bytes.is_empty()) {
+        let (assembly, digests, row_version) = match state.filter(|bytes| !bytes.is_empty()) {
             Some(bytes) => {
                 let state = EngineState::decode(bytes)?;
                 (
-                    Assembly::restore(config.assembly.clone(), state.assembly, lsn),
+                    Assembly::restore(config.assembly.clone(), state.assembly, lsn, book),
                     state.digests,
                     state.row_version,
                 )
             }
-            None => (Assembly::new(config.assembly.clone()), VecDeque::new(), 0),
+            None => {
+                let mut assembly = Assembly::new(config.assembly.clone());
+                assembly.set_book(book);
+                (assembly, VecDeque::new(), 0)
+            }
         };
-        assembly.set_book(book);
         let mut fold = Self {
             config,
             assembly,

@@ -31,6 +31,22 @@ pub struct LabelPool {
 /// Distinct label sets that are shared; beyond, the pool starts anew (spans keep what they hold).
 const LABEL_SETS_MAX: usize = 16_384;
 
+/// Labels that were read, and the shared value of each: found by where they stand in memory, where they are kept for that.
+#[derive(Debug, Default)]
+pub struct Relabeled(HashMap<*const Labels, [Arc<Labels>; 2], RandomState>);
+
+impl Relabeled {
+    /// The value in `pool` that equals `labels`.
+    pub fn find(&mut self, labels: &Arc<Labels>, pool: &mut LabelPool) -> Arc<Labels> {
+        let at = Arc::as_ptr(labels);
+        let known = self.0.entry(at).or_insert_with(|| {
+            let shared = pool.share((**labels).clone());
+            [Arc::clone(labels), shared]
+        });
+        Arc::clone(&known[1])
+    }
+}
+
 impl LabelPool {
     /// The shared value equal to `labels`.
     pub fn share(&mut self, labels: Labels) -> Arc<Labels> {

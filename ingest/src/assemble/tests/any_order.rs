@@ -230,7 +230,7 @@ fn a_state_with_changed_bytes_is_refused_or_restored() {
             continue;
         };
         restored += 1;
-        let mut assembly = Assembly::restore(limits.clone(), state, 1);
+        let mut assembly = Assembly::restore(limits.clone(), state, 1, std::sync::Arc::default());
         for seconds in [2.0, 700.0, 3_000.0] {
             assembly.tick(at(seconds), 2);
         }

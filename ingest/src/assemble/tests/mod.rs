@@ -164,8 +164,7 @@ impl Bench {
         let bytes = to.output.finalize().unwrap();
         let (state, rest) = AssemblyState::read(&bytes).unwrap();
         assert!(rest.is_empty());
-        self.assembly = Assembly::restore(limits, state, self.lsn);
-        self.assembly.set_book(book());
+        self.assembly = Assembly::restore(limits, state, self.lsn, book());
     }
 
     fn cell(&self, color: Color, metric: &Metric, grain: Grain, admitted: bool) -> Cell {
