@@ -1,9 +1,11 @@
 //! SQL over the data directory of a server that need not run: sealed files and the journal behind them.
 
 use crate::cli::Format;
+use arrow::error::ArrowError;
+use gates::ledger::{Ledger, LedgerError};
 use miette::Diagnostic;
 use query::{
-    Bounds, Engine, EngineOptions, QueryError, View,
+    Bounds, Engine, EngineOptions, LedgerTables, QueryError, View,
     output::{self, encode},
 };
 use std::{
@@ -30,10 +32,18 @@ pub enum OfflineError {
     /// The question.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// Releases, decisions or deliveries, which one process reads at a time.
+    #[error(transparent)]
+    #[diagnostic(help("while a server runs on the directory ask it instead: leave --data-dir out"))]
+    Ledger(#[from] LedgerError),
+    /// They cannot be shown as tables.
+    #[error("the ledger cannot be shown as a table: {0}")]
+    Rows(#[from] ArrowError),
 }
 
 /// The files of a data directory, opened for reading.
 pub struct Files {
+    ledger: PathBuf,
     snapshot: Arc<Snapshot>,
     engine: Engine,
 }
@@ -48,12 +58,13 @@ impl Files {
             return Err(OfflineError::NotThere { path: dir.to_owned() });
         }
         Ok(Self {
+            ledger: dir.join(proto::layout::LEDGER),
             snapshot: Arc::new(Store::open_read_only(dir)?),
             engine: Engine::new(EngineOptions::new(dir))?,
         })
     }
 
-    /// Answers one question. Releases and decisions are empty: the ledger is read through its server.
+    /// Answers one question. The ledger is opened only for one that names what is in it.
     ///
     /// # Errors
     /// [`OfflineError`].
@@ -61,7 +72,7 @@ impl Files {
         use futures::TryStreamExt;
         let view = View {
             snapshot: Arc::clone(&self.snapshot),
-            ..View::default()
+            ledger: self.ledger_tables(sql)?,
         };
         let answer = self.engine.run(view, sql).await?;
         let format = match format {
@@ -75,6 +86,16 @@ impl Files {
         };
         let chunks: Vec<_> = encode(answer, format).try_collect().await?;
         Ok(chunks.concat())
+    }
+}
+
+impl Files {
+    fn ledger_tables(&self, sql: &str) -> Result<LedgerTables, OfflineError> {
+        let is_named = |table: &str| sql.to_ascii_lowercase().contains(table);
+        if !["releases", "decisions", "deliveries"].into_iter().any(is_named) || !self.ledger.is_file() {
+            return Ok(LedgerTables::default());
+        }
+        crate::http::ledger_tables(&Ledger::open(&self.ledger)?, sql)
     }
 }
 

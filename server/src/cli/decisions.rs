@@ -113,7 +113,7 @@ pub struct DecisionsArgs {
     #[arg(long)]
     json: bool,
     /// Read a data directory whose server does not run
-    #[arg(long, value_name = "D", conflicts_with = "server")]
+    #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
 }
 
@@ -130,7 +130,7 @@ pub struct ExplainArgs {
     #[arg(long)]
     json: bool,
     /// Read a data directory whose server does not run
-    #[arg(long, value_name = "D", conflicts_with = "server")]
+    #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
 }
 

@@ -26,7 +26,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     from_data: bool,
     /// Read a data directory whose server does not run
-    #[arg(long, value_name = "D", conflicts_with = "server")]
+    #[arg(long, value_name = "D")]
     data_dir: Option<PathBuf>,
 }
 

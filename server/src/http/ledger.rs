@@ -1,6 +1,7 @@
 //! The ledger as tables of SQL: `releases`, `decisions`, `deliveries`. Only what a question names is read.
 
 use super::{ApiError, decisions::actor};
+use crate::offline::OfflineError;
 use arrow::{
     array::{
         Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray, StringDictionaryBuilder,
@@ -10,8 +11,8 @@ use arrow::{
     error::ArrowError,
 };
 use gates::{
-    desk::{DeskHandle, DeskView},
-    ledger::{DecisionRow, DeliveryRow},
+    desk::{DeskHandle, DeskView, ROWS_MAX},
+    ledger::{DecisionRow, DeliveryRow, Ledger, ReleaseRow},
 };
 use http::StatusCode;
 use proto::{Nanos, cell::PPM, decision::Verdict, schema};
@@ -27,31 +28,74 @@ pub(super) async fn tables(desk: &DeskHandle, sql: &str) -> Result<LedgerTables,
     let mut tables = LedgerTables::default();
     if sql.contains("releases") {
         let view = Arc::clone(&desk.view().borrow());
-        tables.releases = releases(&view)?;
+        tables.releases = shown(&view)?;
     }
     if sql.contains("decisions") {
         let rows = desk.decisions().await?;
-        let mut evidence = Vec::with_capacity(rows.len());
-        let mut bytes = 0;
+        let mut evidence = Evidence::default();
         for row in &rows {
-            let held = if bytes < EVIDENCE_BYTES_MAX {
+            let held = if evidence.has_room() {
                 desk.decision(&row.id).await?
             } else {
                 None
             };
-            let text = held.map_or_else(
-                || format!("{{\"see\":\"/api/v1/decisions/{}\"}}", row.id),
-                |(_, bundle)| bundle,
-            );
-            bytes += text.len();
-            evidence.push(text);
+            evidence.push(row, held);
         }
-        tables.decisions = decisions(&rows, &evidence)?;
+        tables.decisions = decisions(&rows, &evidence.texts)?;
     }
     if sql.contains("deliveries") {
         tables.deliveries = deliveries(&desk.deliveries().await?)?;
     }
     Ok(tables)
+}
+
+/// The same, read from the ledger of a server that does not run. Nobody judges then: no release has a verdict.
+pub fn tables_of(ledger: &Ledger, sql: &str) -> Result<LedgerTables, OfflineError> {
+    let sql = sql.to_ascii_lowercase();
+    let mut tables = LedgerTables::default();
+    if sql.contains("releases") {
+        let rows = ledger.releases()?;
+        tables.releases = releases(rows.iter(), |_| Verdict::Inconclusive)?;
+    }
+    if sql.contains("decisions") {
+        let rows = ledger.decisions(ROWS_MAX)?;
+        let mut evidence = Evidence::default();
+        for row in &rows {
+            let held = if evidence.has_room() {
+                ledger.decision(&row.id)?
+            } else {
+                None
+            };
+            evidence.push(row, held);
+        }
+        tables.decisions = decisions(&rows, &evidence.texts)?;
+    }
+    if sql.contains("deliveries") {
+        tables.deliveries = deliveries(&ledger.deliveries(ROWS_MAX)?)?;
+    }
+    Ok(tables)
+}
+
+/// Evidence of decisions, in their order.
+#[derive(Default)]
+struct Evidence {
+    texts: Vec<String>,
+    bytes: usize,
+}
+
+impl Evidence {
+    const fn has_room(&self) -> bool {
+        self.bytes < EVIDENCE_BYTES_MAX
+    }
+
+    fn push(&mut self, row: &DecisionRow, held: Option<(DecisionRow, String)>) {
+        let text = held.map_or_else(
+            || format!("{{\"see\":\"/api/v1/decisions/{}\"}}", row.id),
+            |(_, bundle)| bundle,
+        );
+        self.bytes += text.len();
+        self.texts.push(text);
+    }
 }
 
 impl From<ArrowError> for ApiError {
@@ -63,14 +107,16 @@ impl From<ArrowError> for ApiError {
     }
 }
 
-fn releases(view: &DeskView) -> Result<RecordBatch, ArrowError> {
-    let rows: Vec<_> = view.releases.values().collect();
-    let verdict = |id: &str| {
-        view.verdicts
-            .get(id)
-            .map_or(Verdict::Inconclusive, |v| v.verdict)
-            .as_str()
-    };
+fn shown(view: &DeskView) -> Result<RecordBatch, ArrowError> {
+    let verdict = |id: &str| view.verdicts.get(id).map_or(Verdict::Inconclusive, |v| v.verdict);
+    releases(view.releases.values().map(Arc::as_ref), verdict)
+}
+
+fn releases<'a>(
+    rows: impl Iterator<Item = &'a ReleaseRow>,
+    verdict: impl Fn(&str) -> Verdict,
+) -> Result<RecordBatch, ArrowError> {
+    let rows: Vec<_> = rows.collect();
     batch(
         &schema::RELEASES,
         vec![
@@ -78,7 +124,7 @@ fn releases(view: &DeskView) -> Result<RecordBatch, ArrowError> {
             text(rows.iter().map(|r| Some(r.spec.route.as_str()))),
             words(rows.iter().map(|r| Some(mode(r.spec.mode)))),
             words(rows.iter().map(|r| Some(r.state.phase.as_str()))),
-            words(rows.iter().map(|r| Some(verdict(&r.spec.id)))),
+            words(rows.iter().map(|r| Some(verdict(&r.spec.id).as_str()))),
             words(rows.iter().map(|r| Some(r.state.active_color().as_str()))),
             Arc::new(Float64Array::from_iter_values(
                 rows.iter().map(|r| share(r.state.green_ppm)),

@@ -16,6 +16,7 @@ mod sql;
 pub use decisions::line as decision_line;
 pub use error::ApiError;
 pub use host::Hosts;
+pub use ledger::tables_of as ledger_tables;
 pub use listen::serve;
 pub use metrics::{Metrics, Watched};
 

@@ -144,10 +144,26 @@ async fn a_decision_is_verified_from_its_bundle_with_or_without_a_server() {
     );
 
     // the ledger alone, once nobody holds it
+    let question = "SELECT d.action, r.phase, d.evidence LIKE '%wrong refunds%' AS told, count(n.delivery_id) AS notices \
+                    FROM decisions d JOIN releases r ON r.id = d.release LEFT JOIN deliveries n USING (decision_id) \
+                    GROUP BY ALL ORDER BY d.action";
+    let alone = ["sql", "--format", "csv", "--data-dir", "data", question];
+    let (ok, _, err) = it.run(&alone).await;
+    assert!(!ok && err.contains("ask it instead"), "{err}");
     let dir = it.dir;
     it.app.shutdown().await.unwrap();
     let (ok, out) = verified_alone(dir.path(), id).await;
     assert!(ok && out.contains("names the one before it"), "{out}");
+    let (ok, out) = alone_in(dir.path(), &alone).await;
+    assert!(ok, "{out}");
+    assert_eq!(
+        out.lines().collect::<Vec<_>>(),
+        [
+            "action,phase,told,notices",
+            "advance,canary,false,1",
+            "rollback,canary,true,1"
+        ]
+    );
 
     // the advance before it is too old one day
     let ledger = Ledger::open(&dir.path().join("data").join(layout::LEDGER)).unwrap();
@@ -172,8 +188,13 @@ async fn a_decision_is_verified_from_its_bundle_with_or_without_a_server() {
 
 /// `verify` on a data directory without a server: whether it was confirmed, and all that was said.
 async fn verified_alone(dir: &Path, id: &str) -> (bool, String) {
+    alone_in(dir, &["verify", id, "--from-data", "--data-dir", "data"]).await
+}
+
+/// A command on a data directory without a server, whatever server the environment names.
+async fn alone_in(dir: &Path, args: &[&str]) -> (bool, String) {
     let mut command = crate::kill::tracegate(dir);
-    command.args(["verify", id, "--from-data", "--data-dir", "data"]);
+    command.args(args).env("TRACEGATE_SERVER", "http://127.0.0.1:1");
     let output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();

@@ -52,7 +52,8 @@ impl Calls {
         let sql = format!(
             "SELECT trace_id, span_id, color, version, CAST(start_time AS BIGINT) AS start, \
              upper(status) = 'ERROR' AS failed, rate_limited, ttft_ms, tool_args_valid, deployment, variant, \
-             response_model, request_model, host, tools_version, prompt_version \
+             response_model, request_model, host, tools_version, prompt_version, \
+             resource['service.version'] AS service_version \
              FROM spans WHERE {within} AND role = 'call' AND shadow IS NOT TRUE AND repeats_span_id IS NULL"
         );
         let mut by_trace: HashMap<String, Vec<Call>> = HashMap::new();
@@ -62,7 +63,7 @@ impl Calls {
             let (deployment, variant) = (rows.texts("deployment")?, rows.texts("variant")?);
             let (response, request) = (rows.texts("response_model")?, rows.texts("request_model")?);
             let (host, tools) = (rows.texts("host")?, rows.texts("tools_version")?);
-            let prompt = rows.texts("prompt_version")?;
+            let (prompt, service) = (rows.texts("prompt_version")?, rows.texts("service_version")?);
             let (start, ttft) = (rows.whole("start")?, rows.numbers("ttft_ms")?);
             let (failed, limited) = (rows.flags("failed")?, rows.flags("rate_limited")?);
             let valid = rows.flags("tool_args_valid")?;
@@ -79,6 +80,7 @@ impl Calls {
                         version: version(i),
                         color: color(i).and_then(|c| Color::parse(&c)),
                         deployment: deployment(i),
+                        service_version: service(i),
                         variant: variant(i),
                         response_model: response(i),
                         request_model: request(i),

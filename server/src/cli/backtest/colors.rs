@@ -12,6 +12,7 @@ pub struct Says {
     pub version: Option<String>,
     pub color: Option<Color>,
     pub deployment: Option<String>,
+    pub service_version: Option<String>,
     pub variant: Option<String>,
     pub response_model: Option<String>,
     pub request_model: Option<String>,
@@ -40,15 +41,16 @@ pub enum Known {
     Nothing,
 }
 
-type Key = (fn(&Manifest) -> &[String], fn(&Says) -> Option<&String>);
+type Key = fn(&Manifest, &Says) -> bool;
 
-/// Keys of `match` in order of trust. Model and host are one key.
-const KEYS: [Key; 5] = [
-    (|m| &m.matches.deployment, |s| s.deployment.as_ref()),
-    (|m| &m.matches.variant, |s| s.variant.as_ref()),
-    (|m| &m.matches.request_model, |s| s.request_model.as_ref()),
-    (|m| &m.matches.tools, |s| s.tools.as_ref()),
-    (|m| &m.matches.prompt_version, |s| s.prompt_version.as_ref()),
+/// What a release declares about calls that nobody stamped, in order of trust: as a server does.
+const KEYS: [Key; 6] = [
+    |m, s| holds(&m.matches.deployment, s.deployment.as_ref()),
+    |m, s| s.service_version.as_ref() == Some(&m.version),
+    |m, s| holds(&m.matches.variant, s.variant.as_ref()),
+    model_and_host,
+    |m, s| holds(&m.matches.prompt_version, s.prompt_version.as_ref()),
+    |m, s| holds(&m.matches.tools, s.tools.as_ref()),
 ];
 
 impl Sides<'_> {
@@ -87,13 +89,7 @@ impl Sides<'_> {
     }
 
     fn by_match(&self, says: &Says) -> Option<Color> {
-        let first = |keys: &[Key]| {
-            keys.iter()
-                .find_map(|(declared, said)| self.only(|m| said(says).is_some_and(|value| declared(m).contains(value))))
-        };
-        first(&KEYS[..2])
-            .or_else(|| self.only(|m| model_and_host(m, says)))
-            .or_else(|| first(&KEYS[2..]))
+        KEYS.iter().find_map(|fits| self.only(|m| fits(m, says)))
     }
 
     /// The one side for which it holds; neither if both.
@@ -106,13 +102,22 @@ impl Sides<'_> {
     }
 }
 
-/// Where a manifest declares both, both must fit.
+fn holds(declared: &[String], said: Option<&String>) -> bool {
+    said.is_some_and(|said| declared.contains(said))
+}
+
+/// Models and host are one key: where a manifest declares several of them, all must fit.
 fn model_and_host(manifest: &Manifest, says: &Says) -> bool {
-    let fits = |declared: &[String], value: Option<&String>| value.is_some_and(|v| declared.contains(v));
-    let (models, hosts) = (&manifest.matches.response_model, &manifest.matches.host);
-    (!models.is_empty() || !hosts.is_empty())
-        && (models.is_empty() || fits(models, says.response_model.as_ref()))
-        && (hosts.is_empty() || fits(hosts, says.host.as_ref()))
+    let matches = &manifest.matches;
+    let keys = [
+        (&matches.response_model, says.response_model.as_ref()),
+        (&matches.request_model, says.request_model.as_ref()),
+        (&matches.host, says.host.as_ref()),
+    ];
+    keys.iter().any(|(declared, _)| !declared.is_empty())
+        && keys
+            .iter()
+            .all(|(declared, said)| declared.is_empty() || holds(declared, *said))
 }
 
 #[cfg(test)]
@@ -171,9 +176,10 @@ mod tests {
     }
 
     #[test]
-    fn model_and_host_are_one_key() {
+    fn models_and_host_are_one_key() {
         let keys = |model: &str, host: &str| Match {
             response_model: vec![model.into()],
+            request_model: vec!["alias".into()],
             host: vec![host.into()],
             ..Match::default()
         };
@@ -185,10 +191,44 @@ mod tests {
         };
         let call = |host: &str| Says {
             response_model: Some("m".into()),
+            request_model: Some("alias".into()),
             host: Some(host.into()),
             ..Says::default()
         };
         assert_eq!(sides.of_call(&call("us")), Some(Color::Green));
         assert_eq!(sides.of_call(&call("asia")), None);
+        let mut other = call("us");
+        other.request_model = Some("m-7b".into());
+        assert_eq!(sides.of_call(&other), None, "all that are declared must fit");
+    }
+
+    #[test]
+    fn keys_are_asked_in_the_order_of_a_server() {
+        let keys = |deployment: &str, prompt: &str, tools: &str| Match {
+            deployment: vec![deployment.into()],
+            prompt_version: vec![prompt.into()],
+            tools: vec![tools.into()],
+            ..Match::default()
+        };
+        let (blue, green) = (
+            manifest("1", keys("b", "12", "t1")),
+            manifest("2", keys("g", "13", "t2")),
+        );
+        let sides = Sides {
+            blue: &blue,
+            green: &green,
+            versioned: false,
+        };
+        let mut call = Says {
+            tools: Some("t1".into()),
+            ..Says::default()
+        };
+        assert_eq!(sides.of_call(&call), Some(Color::Blue));
+        call.prompt_version = Some("13".into());
+        assert_eq!(sides.of_call(&call), Some(Color::Green));
+        call.service_version = Some("1".into());
+        assert_eq!(sides.of_call(&call), Some(Color::Blue));
+        call.deployment = Some("g".into());
+        assert_eq!(sides.of_call(&call), Some(Color::Green));
     }
 }

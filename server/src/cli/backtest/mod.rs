@@ -66,7 +66,7 @@ pub struct BacktestArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// Read this data directory instead of asking a server
-    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Everything as JSON
     #[arg(long)]

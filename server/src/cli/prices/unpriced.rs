@@ -21,7 +21,7 @@ pub struct UnpricedArgs {
     #[command(flatten)]
     server: ServerArgs,
     /// Read this data directory instead of asking a server
-    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 }
 
