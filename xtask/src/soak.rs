@@ -8,6 +8,8 @@ use clap::ValueEnum;
 pub(crate) enum Part {
     /// SIGKILL in the middle of requests, 500 times on one data directory.
     Kill,
+    /// A file system that is full, and has room again. It is mounted, so user namespaces must be allowed.
+    Full,
     /// Power cuts at random writes, 10,000 seeds, over appends, seals and upkeep.
     Power,
     /// What real clients sent, in 100 orders, cut and sent again.
@@ -29,6 +31,7 @@ impl Part {
     const fn strains(self) -> &'static [Strain] {
         match self {
             Self::Kill => &[("server", "kill::a_kill_loses_nothing", &[("KILLS", "500")])],
+            Self::Full => &[("server", "full::", &[])],
             Self::Power => &[("store", "power::", &[("STORE_SEEDS", "10000")])],
             Self::Order => &[("server", "captures::any_order", &[("TRUTH_SEEDS", "100")])],
             Self::Bytes => &[

@@ -41,17 +41,17 @@ impl Served {
 
     /// With more flags.
     pub fn start_with(dir: &Path, flags: &[&str]) -> Self {
-        let mut child = tracegate(dir)
-            .args([
-                "serve",
-                "--otlp-grpc",
-                "127.0.0.1:0",
-                "--otlp-http",
-                "127.0.0.1:0",
-                "--http",
-                "127.0.0.1:0",
-            ])
-            .args(flags)
+        let mut command = tracegate(dir);
+        command.arg("serve").args(flags);
+        Self::spawn(command)
+    }
+
+    /// A command that serves, on free ports.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
+            .args(["--otlp-grpc", "127.0.0.1:0"])
+            .args(["--otlp-http", "127.0.0.1:0"])
+            .args(["--http", "127.0.0.1:0"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -7,6 +7,7 @@ mod cli;
 mod drain;
 mod evals;
 mod exporters;
+mod full;
 mod fuzzed;
 mod import;
 mod kill;
