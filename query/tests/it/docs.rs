@@ -1,7 +1,11 @@
-//! The table of `docs/metrics.md` is that of the code, and every metric has its view.
+//! The table of `docs/metrics.md` is that of the code, every metric has its view, and what `docs/sql.md` shows can be asked.
 
+use crate::{
+    encoded, engine, view,
+    world::{Held, World},
+};
 use proto::{Metric, metric::MetricKind, schema};
-use query::{metrics::METRICS, views::VIEWS};
+use query::{metrics::METRICS, output::Format, views::VIEWS};
 use std::{fmt::Write as _, fs, path::Path};
 
 /// Set it to write the table instead of comparing it.
@@ -65,4 +69,40 @@ fn every_metric_has_a_view_of_its_kind_and_names_real_columns() {
             assert!(schema::SPANS.index_of(column).is_ok(), "{}: {column}", metric.name);
         }
     }
+}
+
+#[test]
+fn every_view_is_explained() {
+    let docs = include_str!("../../../docs/sql.md");
+    let explained: Vec<&str> = docs
+        .lines()
+        .skip_while(|line| *line != "## Views")
+        .take_while(|line| *line != "## Functions")
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name)
+        .filter(|name| *name != "metric_NAME")
+        .collect();
+    let views: Vec<&str> = VIEWS.iter().map(|view| view.name).collect();
+    assert_eq!(explained, views);
+}
+
+#[tokio::test]
+async fn every_question_of_the_docs_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (engine, view) = (
+        engine(dir.path()),
+        view(&World { traces: 40 }.write(dir.path(), Held::Half)),
+    );
+    let docs = [include_str!("../../../README.md"), include_str!("../../../docs/sql.md")].concat();
+    let questions = docs.lines().filter_map(|line| {
+        let said = line.strip_prefix("tracegate sql \"")?;
+        said.split_once('"').map(|(question, _)| question)
+    });
+    let mut asked = 0;
+    for question in questions {
+        let answer = encoded(&engine, view.clone(), question, Format::Json).await;
+        answer.unwrap_or_else(|e| panic!("{question}: {e}"));
+        asked += 1;
+    }
+    assert!(asked > 10, "{asked}");
 }
