@@ -116,6 +116,8 @@ impl CellTable {
         let cell = minute.entry(key.series.clone()).or_default();
         let inner = Arc::make_mut(cell);
         inner.merge(delta, sign);
+        // It stays for months.
+        inner.hdr.pack();
         if inner.is_zero() {
             minute.remove(&key.series);
             if minute.is_empty() {

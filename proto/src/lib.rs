@@ -10,6 +10,7 @@ pub mod cell;
 pub mod clock;
 pub mod color;
 pub mod decision;
+pub mod histogram;
 pub mod layout;
 pub mod measure;
 pub mod metric;
@@ -18,8 +19,8 @@ pub mod schema;
 pub mod signature;
 
 pub use ages::Ages;
-pub use bucket::Histogram;
 pub use cell::{Cell, CellKey, CellTable};
 pub use clock::Nanos;
 pub use color::Color;
+pub use histogram::Histogram;
 pub use metric::{Grain, Metric};
