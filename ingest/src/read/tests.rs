@@ -10,3 +10,4 @@ mod oracle;
 mod reload;
 mod rules;
 mod stamps;
+mod texts;

@@ -205,7 +205,7 @@ fn values_nested_a_hundred_thousand_deep_are_null_and_counted() {
         span.extend(field(9, &attribute));
         field(1, &field(2, &field(2, &span)))
     };
-    // content that is dropped is not looked into
+    // content that is dropped is only checked to be text
     for (policy, key, counted) in [
         (ContentPolicy::Drop, "custom", 1),
         (ContentPolicy::Drop, "gen_ai.input.messages", 0),
