@@ -5,7 +5,8 @@
 
 use super::Export;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
@@ -146,6 +147,12 @@ pub(crate) fn transcode(export: Export, json: &[u8]) -> Result<Vec<u8>, serde_js
     from.end()?;
     Ok(out)
 }
+
+/// Base64 as the JSON mapping of protobuf reads it: in either alphabet, with or without padding.
+const BASE64: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, BASE64);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, BASE64);
 
 const VARINT: u32 = 0;
 const WIRE_64: u32 = 1;
@@ -332,9 +339,9 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
                 put_bytes(self.out, self.field.number, &id);
             }
             Kind::Base64 => {
-                let bytes = STANDARD
-                    .decode(text)
-                    .map_err(|_| self.wrong("text that is not base64"))?;
+                let is_url_safe = text.bytes().any(|byte| byte == b'-' || byte == b'_');
+                let coding = if is_url_safe { &URL_SAFE } else { &STANDARD };
+                let bytes = coding.decode(text).map_err(|_| self.wrong("text that is not base64"))?;
                 put_bytes(self.out, self.field.number, &bytes);
             }
             Kind::Integer => match text.parse::<i64>() {

@@ -171,6 +171,27 @@ fn numbers_may_be_strings_or_numbers_nulls_are_absent_and_unknown_keys_are_ignor
 }
 
 #[test]
+fn bytes_come_in_either_alphabet_with_or_without_padding() {
+    for text in ["-_-_", "+/+/"] {
+        assert_eq!(bytes_of(text).unwrap(), [0xfb, 0xff, 0xbf], "{text}");
+    }
+    for text in ["_w==", "_w", "/w==", "/w"] {
+        assert_eq!(bytes_of(text).unwrap(), [0xff], "{text}");
+    }
+    for text in ["+_+_", "/", "/w==="] {
+        assert!(bytes_of(text).is_err(), "{text}");
+    }
+}
+
+fn bytes_of(text: &str) -> Result<Vec<u8>, serde_json::Error> {
+    let span = span_of(&format!(r#""attributes":[{{"value":{{"bytesValue":"{text}"}}}}]"#))?;
+    match span.attributes.into_iter().next().and_then(|kv| kv.value?.value) {
+        Some(Value::BytesValue(bytes)) => Ok(bytes),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn values_that_do_not_fit_are_refused_with_their_place() {
     for (fields, says) in [
         (r#""traceId":"xyz""#, "is not hex"),
