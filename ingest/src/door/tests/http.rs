@@ -191,7 +191,11 @@ async fn who_sends_too_slowly_is_let_go() {
     };
     let rig = Rig::new(config, || Ok(Accepted::default())).await;
     let head = format!("POST /v1/traces HTTP/1.1\r\nhost: x\r\n{PROTOBUF}content-length: 100\r\n\r\nhalf");
-    assert_eq!(rig.raw(head.as_bytes()).await.0, 408);
+    let (status, answer, _) = rig.raw(head.as_bytes()).await;
+    assert_eq!((status, answer.contains("retry-after: 1")), (503, true), "{answer}");
+    let counters = rig.door.counters();
+    assert!(counters.refused().contains(&("slow", 1)), "{:?}", counters.refused());
+    assert_eq!(counters.shed_requests.load(Relaxed), 1, "it may be sent again");
     assert_eq!(rig.door.budget_bytes_used(), 0);
     for silent in ["", "PRI", "POST /v1/traces HTTP/1.1\r\nhos"] {
         let mut socket = TcpStream::connect(rig.address).await.unwrap();
@@ -212,7 +216,13 @@ async fn one_connection_too_many_is_closed_and_a_freed_place_is_given_again() {
     let _second = TcpStream::connect(rig.address).await.unwrap();
     let mut third = TcpStream::connect(rig.address).await.unwrap();
     assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0);
-    assert_eq!(rig.door.counters().connections_refused.load(Relaxed), 1);
+    let counters = rig.door.counters();
+    assert_eq!(counters.connections_refused.load(Relaxed), 1);
+    assert_eq!(
+        (counters.came(), counters.shed()),
+        (1, 1),
+        "what it would have sent is missing"
+    );
     drop(first);
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(rig.post("/v1/traces", PROTOBUF, b"").await.0, 200);
