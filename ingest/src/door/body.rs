@@ -1,6 +1,6 @@
 //! Reading bodies: charged before they are buffered, within a pause and a total time, copied once at most.
 
-use super::budget::{Budget, Charge};
+use super::budget::{Budget, Charge, REQUEST_BYTES};
 use super::refused::Refused;
 use super::{Door, DoorConfig, Export, KIB, inflate, json};
 use bytes::{Buf, Bytes};
@@ -9,15 +9,19 @@ use hyper::body::{Body, Incoming};
 use inflate::Coding;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Length of the gRPC message prefix: one flag byte and the length, big endian.
 const PREFIX_BYTES: usize = 5;
-/// First charge of a body of unknown length, bytes.
-const UNKNOWN_BYTES: usize = 16 * KIB;
-/// First charge of a longer body, bytes: what is announced and does not come must not keep others out. Up to here a body that
-/// is let in is not refused half way.
+/// Smallest charge of a body that comes in several pieces, bytes.
+const PIECES_BYTES_MIN: usize = 4 * KIB;
+/// Once this part of what is announced has come, the rest is charged too: what is refused at its end was sent for nothing,
+/// and what is only announced must not keep others out.
+const SENT_PART: usize = 4;
+/// Most that is charged before it has come, bytes. Up to here a body is refused in its first part or not at all.
 const ANNOUNCED_BYTES: usize = super::MIB;
+/// A body that is not whole within this time is slow, ms.
+const SLOW_MS: u64 = 1_000;
 /// How much of a refused HTTP/1 body is read and thrown away, so that the client sees the answer, bytes and ms.
 const LINGER_BYTES_MAX: usize = 128 * super::MIB;
 const LINGER_MS_MAX: u64 = 5_000;
@@ -34,11 +38,10 @@ pub(crate) struct Framed {
     pub(crate) raw: Raw,
 }
 
-/// Next piece of the body, or `None` at its end.
-async fn piece(body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>, Refused> {
+/// Next piece of the body, or `None` at its end. Dropping it loses nothing.
+async fn some_data(body: &mut Incoming) -> Result<Option<Bytes>, Refused> {
     loop {
-        let next = timeout(Duration::from_millis(config.body_pause_ms_max), body.frame());
-        match next.await.map_err(|_| Refused::Slow)? {
+        match body.frame().await {
             None => return Ok(None),
             Some(Err(error)) => {
                 return Err(Refused::Malformed(format!("the body broke off: {error}")));
@@ -54,6 +57,13 @@ async fn piece(body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>
     }
 }
 
+/// `data`, unless it takes longer than a pause may be.
+async fn soon<T>(config: &DoorConfig, data: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+    timeout(Duration::from_millis(config.body_pause_ms_max), data)
+        .await
+        .map_err(|_| Refused::Slow)?
+}
+
 /// Pieces of one body, each charged before it is kept: the only one is kept as it is, several are copied together.
 struct Pieces {
     /// What the body is announced to have, if it is.
@@ -61,21 +71,21 @@ struct Pieces {
     /// What is paid for, bytes.
     charged: usize,
     charge: Charge,
+    /// When the body is slow, unless it is whole; `None` once it is.
+    slow_at: Option<Instant>,
     first: Bytes,
     joined: Vec<u8>,
 }
 
 impl Pieces {
-    /// Refuses what has no room now, and charges for the beginning.
+    /// Refuses what has no room now. What comes is charged when it comes.
     fn new(announced: Option<usize>, budget: &Arc<Budget>) -> Result<Self, Refused> {
-        let charged = announced.map_or(UNKNOWN_BYTES, |n| n.min(ANNOUNCED_BYTES));
-        if let Some(all) = announced.filter(|n| *n > charged) {
-            drop(budget.charge(all)?);
-        }
+        budget.has_room(announced.unwrap_or(0).saturating_add(REQUEST_BYTES))?;
         Ok(Self {
             announced,
-            charged,
-            charge: budget.charge(charged)?,
+            charged: 0,
+            charge: budget.charge()?,
+            slow_at: Some(Instant::now() + Duration::from_millis(SLOW_MS)),
             first: Bytes::new(),
             joined: Vec::new(),
         })
@@ -85,21 +95,49 @@ impl Pieces {
         self.first.len() + self.joined.len()
     }
 
-    /// Charges for a piece, in doubling steps, and keeps it.
+    /// Next piece, or `None` at the end of the body.
+    async fn next(&mut self, body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>, Refused> {
+        soon(config, async {
+            if let Some(at) = self.slow_at {
+                if let Ok(data) = timeout_at(at, some_data(body)).await {
+                    return data;
+                }
+                self.turn_slow();
+            }
+            some_data(body).await
+        })
+        .await
+    }
+
+    fn turn_slow(&mut self) {
+        self.slow_at = None;
+        self.joined.shrink_to_fit();
+        self.charged = self.len();
+        self.charge.turn_slow(self.charged);
+    }
+
+    /// Charges for a piece and keeps it. Charges grow in doubling steps; once the body has shown that it comes, by all that
+    /// is announced.
     fn push(&mut self, piece: Bytes) -> Result<(), Refused> {
+        let is_first = self.len() == 0;
         let len = self.len() + piece.len();
-        if len > self.charged {
-            let doubled = self.announced.unwrap_or(usize::MAX).min(2 * self.charged);
-            let more = len.max(doubled) - self.charged;
-            self.charge.grow(more)?;
-            self.charged += more;
+        let announced = self.announced.unwrap_or(usize::MAX);
+        let ahead = match self.announced.map(|all| all.min(ANNOUNCED_BYTES)) {
+            Some(all) if self.slow_at.is_some() && len >= all / SENT_PART => all,
+            _ if is_first || len <= self.charged => 0,
+            _ => announced.min(PIECES_BYTES_MIN.max(2 * self.charged)),
+        };
+        let charged = self.charged.max(len).max(ahead);
+        if charged > self.charged {
+            self.charge.grow(charged - self.charged)?;
+            self.charged = charged;
         }
-        if self.len() == 0 {
+        if is_first {
             self.first = piece;
             return Ok(());
         }
         // Exactly what is paid for: a queue of bodies with spare room would be half as large again.
-        self.joined.reserve_exact(self.charged.max(len) - self.joined.len());
+        self.joined.reserve_exact(self.charged - self.joined.len());
         self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         self.joined.extend_from_slice(&piece);
         Ok(())
@@ -112,7 +150,7 @@ impl Pieces {
             self.joined.shrink_to_fit();
             Bytes::from(self.joined)
         };
-        self.charge.shrink_to(bytes.len());
+        self.charge.finish(bytes.len());
         Raw {
             bytes,
             charge: self.charge,
@@ -132,7 +170,7 @@ pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc
     }
     let mut pieces = Pieces::new(announced, budget)?;
     let read = async {
-        while let Some(bytes) = piece(body, config).await? {
+        while let Some(bytes) = pieces.next(body, config).await? {
             if pieces.len() + bytes.len() > limit_bytes {
                 return Err(Refused::TooLarge { limit_bytes });
             }
@@ -150,7 +188,7 @@ pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Ar
         let mut have = 0;
         let mut rest = Bytes::new();
         while have < PREFIX_BYTES {
-            rest = piece(body, config).await?.ok_or_else(short)?;
+            rest = soon(config, some_data(body)).await?.ok_or_else(short)?;
             let n = rest.len().min(PREFIX_BYTES - have);
             rest.copy_to_slice(&mut prefix[have..have + n]);
             have += n;
@@ -173,7 +211,7 @@ pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Ar
                 return Err(Refused::Malformed("an export call carries one message".to_owned()));
             }
             pieces.push(bytes)?;
-            next = piece(body, config).await?;
+            next = pieces.next(body, config).await?;
         }
         if pieces.len() < expected {
             return Err(short());
@@ -242,4 +280,42 @@ fn unfold(raw: Raw, coding: Coding, json: Option<Export>, limit_bytes: usize) ->
     let message = json::transcode(export, &bytes).map_err(|error| Refused::Malformed(error.to_string()))?;
     charge.shrink_to(message.capacity());
     Ok(charge.carry(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MIB;
+    use super::*;
+
+    #[test]
+    fn a_body_is_charged_for_what_comes_then_for_all_of_it_and_a_slow_one_for_what_came() {
+        let budget = Arc::new(Budget::new(8 * MIB));
+        let used = |bytes: usize| assert_eq!(budget.used(), bytes + REQUEST_BYTES);
+        let mut pieces = Pieces::new(Some(400 * KIB), &budget).unwrap();
+        used(0);
+        pieces.push(Bytes::from_static(&[1; 9])).unwrap();
+        used(9);
+        pieces.push(Bytes::from_static(&[1; 1])).unwrap();
+        used(PIECES_BYTES_MIN);
+        pieces.push(Bytes::from(vec![1; 100 * KIB])).unwrap();
+        used(400 * KIB);
+        pieces.turn_slow();
+        used(10 + 100 * KIB);
+        pieces.push(Bytes::from_static(&[1; 1])).unwrap();
+        used(2 * (10 + 100 * KIB));
+        pieces.push(Bytes::from(vec![1; 300 * KIB - 11])).unwrap();
+        used(400 * KIB);
+        let raw = pieces.finish();
+        assert_eq!(raw.bytes, vec![1; 400 * KIB]);
+        used(400 * KIB);
+        drop(raw);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn what_has_no_room_is_refused_before_it_comes() {
+        let budget = Arc::new(Budget::new(MIB));
+        let _other = Pieces::new(None, &budget).unwrap();
+        assert!(Pieces::new(Some(MIB), &budget).is_err());
+    }
 }

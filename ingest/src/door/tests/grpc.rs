@@ -3,22 +3,18 @@
 use super::*;
 use crate::door::refused::{RetryInfo, Status};
 use ::http::{HeaderMap, Request};
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Frame};
 use opentelemetry_proto::tonic::collector::{
     logs::v1::{ExportLogsServiceRequest, logs_service_client::LogsServiceClient},
     metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
     trace::v1::trace_service_client::TraceServiceClient,
 };
 use prost::Message;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
-async fn channel(rig: &Rig) -> Channel {
+pub(super) async fn channel(rig: &Rig) -> Channel {
     Endpoint::new(format!("http://{}", rig.address))
         .unwrap()
         .connect()
@@ -46,7 +42,7 @@ async fn call(rig: &Rig, path: &str, encoding: &str, flag: u8, message: &[u8]) -
     (found["grpc-status"].to_str().unwrap().parse().unwrap(), found)
 }
 
-const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+pub(super) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 #[tokio::test]
 async fn traces_and_logs_arrive_as_sent_and_metrics_are_only_counted() {
@@ -151,52 +147,12 @@ async fn a_full_queue_says_when_to_come_back() {
     assert_eq!(rig.door.counters().shed_requests.load(Relaxed), 1);
 }
 
-/// A body of which only the beginning comes.
-struct Unfinished(Option<Bytes>);
-
-impl Unfinished {
-    fn after(first: &'static [u8]) -> Self {
-        Self(Some(Bytes::from_static(first)))
-    }
-}
-
-impl Body for Unfinished {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.0.take() {
-            Some(first) => Poll::Ready(Some(Ok(Frame::data(first)))),
-            None => Poll::Pending,
-        }
-    }
-}
-
 /// What a refusal that may be sent again says of when, in whole seconds.
-fn retry_in(details: &[u8]) -> i64 {
+pub(super) fn retry_in(details: &[u8]) -> i64 {
     let details = Status::decode(details).unwrap().details;
     assert_eq!(details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
     let wait = RetryInfo::decode(details[0].value.as_slice()).unwrap();
     wait.retry_delay.unwrap().seconds
-}
-
-#[tokio::test]
-async fn a_body_that_comes_too_slowly_may_be_sent_again() {
-    let config = DoorConfig {
-        body_pause_ms_max: 100,
-        ..DoorConfig::default()
-    };
-    let rig = Rig::new(config, || Ok(Accepted::default())).await;
-    let request = Request::post(format!("http://{}{TRACES}", rig.address))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(tonic::body::Body::new(Unfinished::after(&[0, 0, 0, 0, 9, 1])))
-        .unwrap();
-    let answer = channel(&rig).await.oneshot(request).await.unwrap();
-    assert_eq!(answer.headers()["grpc-status"], "14", "UNAVAILABLE");
-    let details = &answer.headers()["grpc-status-details-bin"];
-    assert_eq!(retry_in(&STANDARD_NO_PAD.decode(details).unwrap()), 1);
-    assert_eq!(rig.door.counters().shed_requests.load(Relaxed), 1);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod grpc;
 mod http;
 mod json;
+mod slow;
 
 use super::*;
 use crate::intake::{Envelope, Refusal};
