@@ -7,9 +7,9 @@ use std::io::Read;
 
 /// Largest zstd window, log2 of bytes (8 MiB, what RFC 8878 asks decoders to support).
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// Growth of the output, bytes.
+/// Growth of the output, bytes: it doubles at first. While it grows both the old and the new may be there.
 const STEP_BYTES_MIN: usize = 16 * KIB;
-const STEP_BYTES_MAX: usize = 4 * MIB;
+const STEP_BYTES_MAX: usize = 16 * MIB;
 
 /// Coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,22 +63,56 @@ fn broken(error: std::io::Error) -> Refused {
 fn drain(mut from: impl Read, limit_bytes: usize, charge: &mut Charge) -> Result<Vec<u8>, Refused> {
     let mut out = Vec::new();
     let mut len = 0;
-    loop {
+    while len < limit_bytes {
         if len == out.len() {
-            let step = len.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX);
+            let step = len.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX).min(limit_bytes - len);
             charge.grow(step)?;
+            out.reserve_exact(step);
             out.resize(len + step, 0);
         }
-        match from.read(&mut out[len..]) {
-            Ok(0) => break,
-            Ok(n) => len += n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(broken(error)),
-        }
-        if len > limit_bytes {
-            return Err(Refused::TooLarge { limit_bytes });
+        match some(&mut from, &mut out[len..])? {
+            0 => {
+                out.truncate(len);
+                return Ok(out);
+            }
+            n => len += n,
         }
     }
-    out.truncate(len);
-    Ok(out)
+    // Whether anything follows costs one byte.
+    match some(&mut from, &mut [0])? {
+        0 => Ok(out),
+        _ => Err(Refused::TooLarge { limit_bytes }),
+    }
+}
+
+fn some(from: &mut impl Read, out: &mut [u8]) -> Result<usize, Refused> {
+    loop {
+        match from.read(out) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            read => return read.map_err(broken),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::budget::{Budget, REQUEST_BYTES};
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_comes_out_holds_no_more_than_may_come_out() {
+        for limit in [0, 1, 100, 3 * MIB + 1, 40 * MIB] {
+            let budget = Arc::new(Budget::new(limit + REQUEST_BYTES));
+            let inflated = |bytes: usize| {
+                let packed = zstd::encode_all(&vec![7; bytes][..], 1).unwrap();
+                inflate(Coding::Zstd, &packed, limit, &mut budget.charge().unwrap())
+            };
+            let most = inflated(limit).unwrap();
+            assert_eq!((most.len(), most.capacity()), (limit, limit));
+            for more in [limit + 1, 2 * limit + STEP_BYTES_MIN] {
+                assert_eq!(inflated(more), Err(Refused::TooLarge { limit_bytes: limit }));
+            }
+        }
+    }
 }
