@@ -195,6 +195,7 @@ impl Door {
     async fn submit(&self, export: Export, message: Bytes) -> Result<Accepted, Refused> {
         self.counters.bytes.fetch_add(message.len() as u64, Relaxed);
         let Some(signal) = export.signal() else {
+            crate::read::check_metrics(&message).map_err(|error| Refused::Malformed(error.to_string()))?;
             self.counters.metrics_requests.fetch_add(1, Relaxed);
             return Ok(Accepted::default());
         };

@@ -82,7 +82,7 @@ pub enum ReadError {
     /// A varint of more than 64 bits, or a field number of more than 29.
     #[error("a varint is longer than 64 bits")]
     Varint,
-    /// A group, an unknown wire type, or field number 0.
+    /// An unknown wire type, field number 0, or a group that does not end or holds too many others.
     #[error("a field has a wire type or number that protobuf does not have")]
     WireType,
     /// Text that is not UTF-8.
@@ -375,6 +375,22 @@ impl Kept<'_> {
         counts.wrote(written);
         Ok(())
     }
+}
+
+/// Whether a request of the metrics signal, which nobody reads, is one at all: its outer messages are stepped through.
+///
+/// # Errors
+/// [`ReadError`], if it is not.
+pub(crate) fn check_metrics(body: &[u8]) -> Result<(), ReadError> {
+    let mut request = Cursor::new(body);
+    while let Some(resource_metrics) = request.next_len(1)? {
+        let mut fields = Cursor::new(resource_metrics);
+        while let Some(scope_metrics) = fields.next_len(2)? {
+            let mut metrics = Cursor::new(scope_metrics);
+            while metrics.next_len(2)?.is_some() {}
+        }
+    }
+    Ok(())
 }
 
 /// Key of `resource` in `ResourceSpans` and `ResourceLogs`.

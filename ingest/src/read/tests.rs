@@ -5,6 +5,7 @@ pub(super) mod cells;
 mod docs;
 mod hostile;
 mod keys;
+mod merged;
 mod messages;
 mod oracle;
 mod reload;

@@ -124,6 +124,26 @@ async fn empty_requests_and_metrics_are_fine_and_reach_no_lane() {
 }
 
 #[tokio::test]
+async fn metrics_that_are_none_are_refused_in_either_format() {
+    let rig = Rig::taking().await;
+    for (format, body) in [
+        (PROTOBUF, &b"junk"[..]),
+        (PROTOBUF, b"\x0a\x03\x12\x02\x0a"),
+        (JSON, b"junk"),
+    ] {
+        let (status, head, _) = rig.post("/v1/metrics", format, body).await;
+        assert_eq!(status, 400, "{head}");
+    }
+    let counters = rig.door.counters();
+    assert!(
+        counters.refused().contains(&("malformed", 3)),
+        "{:?}",
+        counters.refused()
+    );
+    assert_eq!(counters.metrics_requests.load(Relaxed), 0);
+}
+
+#[tokio::test]
 async fn partial_success_in_json_counts_in_a_string() {
     let partial = || {
         Ok(Accepted {
