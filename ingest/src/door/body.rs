@@ -4,6 +4,7 @@ use super::budget::{Budget, Charge, REQUEST_BYTES};
 use super::refused::Refused;
 use super::{Door, DoorConfig, Export, KIB, inflate, json};
 use bytes::{Buf, Bytes};
+use http::Version;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use inflate::Coding;
@@ -22,8 +23,11 @@ const SENT_PART: usize = 4;
 const ANNOUNCED_BYTES: usize = super::MIB;
 /// A body that is not whole within this time is slow, ms.
 const SLOW_MS: u64 = 1_000;
-/// How much of a refused HTTP/1 body is read and thrown away, so that the client sees the answer, bytes and ms.
+/// How much of a refused body is read and thrown away before the answer, bytes and ms. A client of HTTP/1 sees no answer
+/// while it sends. One of HTTP/2 does; but streams that end by an answer while they still bring something are remembered
+/// only for so many a second, and a connection on which too much comes for those forgotten is closed with all its calls.
 const LINGER_BYTES_MAX: usize = 128 * super::MIB;
+const LINGER_STREAM_BYTES_MAX: usize = 4 * super::MIB;
 const LINGER_MS_MAX: u64 = 5_000;
 
 /// A body as it came, and the charge for it.
@@ -234,9 +238,17 @@ async fn within<T>(config: &DoorConfig, read: impl Future<Output = Result<T, Ref
         .map_err(|_| Refused::Slow)?
 }
 
-/// Reads on without keeping, so that an HTTP/1 client that is still sending gets to the answer.
-pub(crate) async fn linger(body: &mut Incoming) {
-    let mut left = LINGER_BYTES_MAX;
+/// Reads on without keeping, so that a client that is still sending gets to the answer of a refusal. Who sends too slowly
+/// gets no more time.
+pub(crate) async fn linger(body: &mut Incoming, version: Version, refused: &Refused) {
+    if *refused == Refused::Slow {
+        return;
+    }
+    let mut left = if version < Version::HTTP_2 {
+        LINGER_BYTES_MAX
+    } else {
+        LINGER_STREAM_BYTES_MAX
+    };
     let discard = async {
         while let Some(Ok(frame)) = body.frame().await {
             let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {

@@ -30,18 +30,20 @@ pub(crate) fn is_grpc(request: &Request<Incoming>) -> bool {
 }
 
 /// Answers one call; refusals too are HTTP 200, with a gRPC status.
-pub(crate) async fn answer(door: &Door, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(door: &Door, mut request: Request<Incoming>) -> Answer {
     door.counters.count_request(Transport::Grpc);
-    match export(door, request).await {
+    match export(door, &mut request).await {
         Ok(message) => taken(&message),
         Err(refused) => {
             door.counters.count_refused(&refused);
+            let version = request.version();
+            body::linger(request.body_mut(), version, &refused).await;
             refuse(&refused)
         }
     }
 }
 
-async fn export(door: &Door, mut request: Request<Incoming>) -> Result<Vec<u8>, Refused> {
+async fn export(door: &Door, request: &mut Request<Incoming>) -> Result<Vec<u8>, Refused> {
     if request.method() != Method::POST {
         return Err(Refused::Method);
     }

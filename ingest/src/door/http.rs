@@ -6,7 +6,7 @@ use super::refused::{ENCODINGS, Refused};
 use super::{Answer, Door, Export, body, grpc};
 use crate::intake::Accepted;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use prost::Message;
@@ -52,10 +52,10 @@ pub(crate) async fn answer(door: &Door, mut request: Request<Incoming>) -> Answe
         Ok(answer) => answer,
         Err(refused) => {
             door.counters.count_refused(&refused);
-            // Who waits for "100 Continue" has sent nothing yet; who sends too slowly gets no more time.
-            let waits = request.headers().contains_key(header::EXPECT) || refused == Refused::Slow;
-            if request.version() < Version::HTTP_2 && !waits {
-                body::linger(request.body_mut()).await;
+            // Who waits for "100 Continue" has sent nothing yet.
+            if !request.headers().contains_key(header::EXPECT) {
+                let version = request.version();
+                body::linger(request.body_mut(), version, &refused).await;
             }
             refuse(&refused, format.unwrap_or(Format::Json))
         }
