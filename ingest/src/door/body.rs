@@ -2,12 +2,12 @@
 
 use super::budget::{Budget, Charge, REQUEST_BYTES};
 use super::refused::Refused;
-use super::{Door, DoorConfig, Export, KIB, inflate, json};
+use super::unfold::Folded;
+use super::{DoorConfig, KIB};
 use bytes::{Buf, Bytes};
 use http::Version;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use inflate::Coding;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -82,9 +82,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Refuses what has no room now. What comes is charged when it comes.
-    fn new(announced: Option<usize>, budget: &Arc<Budget>) -> Result<Self, Refused> {
-        budget.has_room(announced.unwrap_or(0).saturating_add(REQUEST_BYTES))?;
+    /// Refuses what has no room now, with what it unfolds to. What comes is charged when it comes.
+    fn new(announced: Option<usize>, budget: &Arc<Budget>, folded: Folded) -> Result<Self, Refused> {
+        let expected = folded.held_bytes(announced.unwrap_or(0));
+        budget.has_room(expected.saturating_add(REQUEST_BYTES))?;
         Ok(Self {
             announced,
             charged: 0,
@@ -163,8 +164,13 @@ impl Pieces {
 }
 
 /// Reads a whole HTTP body.
-pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Raw, Refused> {
-    let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
+pub(crate) async fn whole(
+    body: &mut Incoming,
+    config: &DoorConfig,
+    budget: &Arc<Budget>,
+    folded: Folded,
+) -> Result<Raw, Refused> {
+    let limit_bytes = folded.limit_bytes;
     let announced = body
         .size_hint()
         .exact()
@@ -172,7 +178,7 @@ pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc
     if announced.is_some_and(|n| n > limit_bytes) {
         return Err(Refused::TooLarge { limit_bytes });
     }
-    let mut pieces = Pieces::new(announced, budget)?;
+    let mut pieces = Pieces::new(announced, budget, folded)?;
     let read = async {
         while let Some(bytes) = pieces.next(body, config).await? {
             if pieces.len() + bytes.len() > limit_bytes {
@@ -185,8 +191,13 @@ pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc
     within(config, read).await
 }
 
-/// Reads the one message of a unary gRPC call; the prefix says how long it is.
-pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Framed, Refused> {
+/// Reads the one message of a unary gRPC call; the prefix says how long it is, and whether it is `folded`.
+pub(crate) async fn framed(
+    body: &mut Incoming,
+    config: &DoorConfig,
+    budget: &Arc<Budget>,
+    folded: Folded,
+) -> Result<Framed, Refused> {
     within(config, async {
         let mut prefix = [0_u8; PREFIX_BYTES];
         let mut have = 0;
@@ -204,11 +215,12 @@ pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Ar
                 "the gRPC message flag is {flag}, not 0 or 1"
             )));
         }
-        let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
+        let limit_bytes = folded.limit_bytes;
         if expected > limit_bytes {
             return Err(Refused::TooLarge { limit_bytes });
         }
-        let mut pieces = Pieces::new(Some(expected), budget)?;
+        let folded = if flag == 1 { folded } else { Folded::plain(limit_bytes) };
+        let mut pieces = Pieces::new(Some(expected), budget, folded)?;
         let mut next = Some(rest);
         while let Some(bytes) = next {
             if pieces.len() + bytes.len() > expected {
@@ -260,50 +272,17 @@ pub(crate) async fn linger(body: &mut Incoming, version: Version, refused: &Refu
     let _ = timeout(Duration::from_millis(LINGER_MS_MAX), discard).await;
 }
 
-impl Door {
-    /// Turns a body into the protobuf message it stands for; CPU work leaves the async threads.
-    pub(crate) async fn unfold(&self, raw: Raw, coding: Coding, json: Option<Export>) -> Result<Bytes, Refused> {
-        if coding == Coding::Identity && json.is_none() {
-            return Ok(raw.charge.carry(raw.bytes));
-        }
-        let limit_bytes = self.budget.body_bytes_max(self.config.body_bytes_max);
-        let (done, message) = tokio::sync::oneshot::channel();
-        self.inflaters.spawn(move || {
-            let _ = done.send(unfold(raw, coding, json, limit_bytes));
-        });
-        message
-            .await
-            .unwrap_or_else(|_| Err(Refused::Malformed("reading it failed inside".to_owned())))
-    }
-}
-
-fn unfold(raw: Raw, coding: Coding, json: Option<Export>, limit_bytes: usize) -> Result<Bytes, Refused> {
-    let Raw { mut bytes, mut charge } = raw;
-    if coding != Coding::Identity {
-        let plain = inflate::inflate(coding, &bytes, limit_bytes, &mut charge)?;
-        bytes = Bytes::from(plain);
-        charge.shrink_to(bytes.len());
-    }
-    let Some(export) = json else {
-        return Ok(charge.carry(bytes));
-    };
-    // Protobuf is never longer than the JSON it stands for.
-    charge.grow(bytes.len())?;
-    let message = json::transcode(export, &bytes).map_err(|error| Refused::Malformed(error.to_string()))?;
-    charge.shrink_to(message.capacity());
-    Ok(charge.carry(message))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::MIB;
+    use super::super::inflate::Coding;
+    use super::super::{Export, MIB};
     use super::*;
 
     #[test]
     fn a_body_is_charged_for_what_comes_then_for_all_of_it_and_a_slow_one_for_what_came() {
         let budget = Arc::new(Budget::new(8 * MIB));
         let used = |bytes: usize| assert_eq!(budget.used(), bytes + REQUEST_BYTES);
-        let mut pieces = Pieces::new(Some(400 * KIB), &budget).unwrap();
+        let mut pieces = Pieces::new(Some(400 * KIB), &budget, Folded::plain(MIB)).unwrap();
         used(0);
         pieces.push(Bytes::from_static(&[1; 9])).unwrap();
         used(9);
@@ -327,7 +306,22 @@ mod tests {
     #[test]
     fn what_has_no_room_is_refused_before_it_comes() {
         let budget = Arc::new(Budget::new(MIB));
-        let _other = Pieces::new(None, &budget).unwrap();
-        assert!(Pieces::new(Some(MIB), &budget).is_err());
+        let announced = |bytes: usize, folded: Folded| Pieces::new(Some(bytes), &budget, folded).map(drop);
+        let plain = Folded::plain(MIB);
+        let _other = Pieces::new(None, &budget, plain).unwrap();
+        assert!(announced(MIB, plain).is_err());
+        let zipped = Folded {
+            coding: Coding::Gzip,
+            ..plain
+        };
+        let json = Folded {
+            json: Some(Export::Traces),
+            ..plain
+        };
+        for folded in [zipped, json] {
+            assert!(announced(600 * KIB, plain).is_ok());
+            assert!(announced(600 * KIB, folded).is_err(), "{folded:?}");
+            assert!(announced(100 * KIB, folded).is_ok(), "{folded:?}");
+        }
     }
 }

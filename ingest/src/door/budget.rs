@@ -133,6 +133,19 @@ pub(crate) struct Wait {
     began: Instant,
 }
 
+impl Wait {
+    /// Since when, and now for a message of so many bytes: it was unfolded meanwhile.
+    pub(crate) fn on(&mut self, bytes: usize) -> Instant {
+        self.bytes = bytes;
+        self.began
+    }
+
+    /// It was answered without any work: that says nothing about the wait.
+    pub(crate) fn forget(mut self) {
+        self.bytes = 0;
+    }
+}
+
 impl Drop for Wait {
     fn drop(&mut self) {
         let in_time = self.began.elapsed() < Duration::from_millis(WAIT_MS_GOAL);
@@ -150,6 +163,11 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
+    /// Takes what is missing to hold `bytes` and the fixed cost.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.grow(bytes.saturating_add(REQUEST_BYTES).saturating_sub(self.bytes))
+    }
+
     /// The body turns out to be slow: from now on it pays for the `bytes` that have come.
     pub(crate) fn turn_slow(&mut self, bytes: usize) {
         self.shrink_to(bytes);

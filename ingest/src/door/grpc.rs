@@ -3,6 +3,7 @@
 use super::counters::Transport;
 use super::inflate::Coding;
 use super::refused::{ENCODINGS, Refused};
+use super::unfold::Folded;
 use super::{Answer, Door, Export, body};
 use crate::intake::Accepted;
 use base64::Engine;
@@ -53,19 +54,18 @@ async fn export(door: &Door, request: &mut Request<Incoming>) -> Result<Vec<u8>,
         METRICS => Export::Metrics,
         _ => return Err(Refused::Path),
     };
-    let encoding = request.headers().get("grpc-encoding").cloned();
-    let framed = body::framed(request.body_mut(), &door.config, &door.budget).await?;
-    let coding = match encoding {
-        _ if !framed.compressed => Coding::Identity,
-        Some(name) => Coding::named(name.to_str().unwrap_or("?"))?,
-        None => {
-            return Err(Refused::Malformed(
-                "compressed, but grpc-encoding is missing".to_owned(),
-            ));
-        }
+    let named = match request.headers().get("grpc-encoding") {
+        Some(name) => Coding::named(name.to_str().unwrap_or("?")),
+        None => Err(Refused::Malformed(
+            "compressed, but grpc-encoding is missing".to_owned(),
+        )),
     };
-    let message = door.unfold(framed.raw, coding, None).await?;
-    Ok(response(export, door.submit(export, message).await?))
+    let mut folded = Folded::plain(door.budget.body_bytes_max(door.config.body_bytes_max));
+    folded.coding = named.clone().unwrap_or(Coding::Identity);
+    let framed = body::framed(request.body_mut(), &door.config, &door.budget, folded).await?;
+    // What is not compressed may name any coding.
+    folded.coding = if framed.compressed { named? } else { Coding::Identity };
+    Ok(response(export, door.submit(export, framed.raw, folded).await?))
 }
 
 /// The response message; `partial_success` only if something was rejected.

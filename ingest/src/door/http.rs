@@ -3,6 +3,7 @@
 use super::counters::Transport;
 use super::inflate::Coding;
 use super::refused::{ENCODINGS, Refused};
+use super::unfold::Folded;
 use super::{Answer, Door, Export, body, grpc};
 use crate::intake::Accepted;
 use bytes::Bytes;
@@ -82,10 +83,13 @@ async fn export(
         Some(name) => Coding::named(name.to_str().unwrap_or("?"))?,
         None => Coding::Identity,
     };
-    let raw = body::whole(request.body_mut(), &door.config, &door.budget).await?;
-    let json = (format == Format::Json).then_some(export);
-    let message = door.unfold(raw, coding, json).await?;
-    let accepted = door.submit(export, message).await?;
+    let folded = Folded {
+        coding,
+        json: (format == Format::Json).then_some(export),
+        limit_bytes: door.budget.body_bytes_max(door.config.body_bytes_max),
+    };
+    let raw = body::whole(request.body_mut(), &door.config, &door.budget, folded).await?;
+    let accepted = door.submit(export, raw, folded).await?;
     let body = match format {
         Format::Protobuf => grpc::response(export, accepted).into(),
         Format::Json => response(export, accepted),

@@ -44,14 +44,15 @@ pub(crate) fn inflate(
     limit_bytes: usize,
     charge: &mut Charge,
 ) -> Result<Vec<u8>, Refused> {
+    let held = body.len();
     match coding {
-        Coding::Identity => drain(body, limit_bytes, charge),
-        Coding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(body), limit_bytes, charge),
-        Coding::Deflate => drain(flate2::bufread::ZlibDecoder::new(body), limit_bytes, charge),
+        Coding::Identity => drain(body, held, limit_bytes, charge),
+        Coding::Gzip => drain(flate2::bufread::MultiGzDecoder::new(body), held, limit_bytes, charge),
+        Coding::Deflate => drain(flate2::bufread::ZlibDecoder::new(body), held, limit_bytes, charge),
         Coding::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(body).map_err(broken)?;
             decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(broken)?;
-            drain(decoder, limit_bytes, charge)
+            drain(decoder, held, limit_bytes, charge)
         }
     }
 }
@@ -60,13 +61,14 @@ fn broken(error: std::io::Error) -> Refused {
     Refused::Malformed(format!("the body cannot be decompressed: {error}"))
 }
 
-fn drain(mut from: impl Read, limit_bytes: usize, charge: &mut Charge) -> Result<Vec<u8>, Refused> {
+/// Reads to the end, while the `held` bytes that it is read from are there too.
+fn drain(mut from: impl Read, held: usize, limit_bytes: usize, charge: &mut Charge) -> Result<Vec<u8>, Refused> {
     let mut out = Vec::new();
     let mut len = 0;
     while len < limit_bytes {
         if len == out.len() {
             let step = len.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX).min(limit_bytes - len);
-            charge.grow(step)?;
+            charge.grow_to(held + len + step)?;
             out.reserve_exact(step);
             out.resize(len + step, 0);
         }
@@ -103,7 +105,7 @@ mod tests {
     #[test]
     fn what_comes_out_holds_no_more_than_may_come_out() {
         for limit in [0, 1, 100, 3 * MIB + 1, 40 * MIB] {
-            let budget = Arc::new(Budget::new(limit + REQUEST_BYTES));
+            let budget = Arc::new(Budget::new(limit + REQUEST_BYTES + 16 * KIB));
             let inflated = |bytes: usize| {
                 let packed = zstd::encode_all(&vec![7; bytes][..], 1).unwrap();
                 inflate(Coding::Zstd, &packed, limit, &mut budget.charge().unwrap())

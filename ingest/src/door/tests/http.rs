@@ -124,6 +124,23 @@ async fn empty_requests_and_metrics_are_fine_and_reach_no_lane() {
 }
 
 #[tokio::test]
+async fn waiting_to_be_unfolded_is_waiting_for_the_answer() {
+    const WAIT: Duration = Duration::from_millis(300);
+    let config = DoorConfig {
+        inflate_threads: 1,
+        ..DoorConfig::default()
+    };
+    let rig = Rig::new(config, || Ok(Accepted::default())).await;
+    rig.door.inflaters.spawn(|| std::thread::sleep(WAIT));
+    let headers = format!("{PROTOBUF}content-encoding: gzip\r\n");
+    let body = gzip(&one_span(100).encode_to_vec());
+    assert_eq!(rig.post("/v1/traces", &headers, &body).await.0, 200);
+    let (answers, sum_us) = rig.door.counters().ack_time.total();
+    assert_eq!(answers, 1);
+    assert!(sum_us > 250_000, "{sum_us} us");
+}
+
+#[tokio::test]
 async fn metrics_that_are_none_are_refused_in_either_format() {
     let rig = Rig::taking().await;
     for (format, body) in [
