@@ -1,6 +1,6 @@
 //! Reading bodies: charged before they are buffered, within a pause and a total time, copied once at most.
 
-use super::budget::{Budget, Charge, REQUEST_BYTES};
+use super::budget::{Budget, Charge};
 use super::refused::Refused;
 use super::unfold::Folded;
 use super::{DoorConfig, KIB};
@@ -61,13 +61,6 @@ async fn some_data(body: &mut Incoming) -> Result<Option<Bytes>, Refused> {
     }
 }
 
-/// `data`, unless it takes longer than a pause may be.
-async fn soon<T>(config: &DoorConfig, data: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
-    timeout(Duration::from_millis(config.body_pause_ms_max), data)
-        .await
-        .map_err(|_| Refused::Slow)?
-}
-
 /// Pieces of one body, each charged before it is kept: the only one is kept as it is, several are copied together.
 struct Pieces {
     /// What the body is announced to have, if it is.
@@ -82,12 +75,10 @@ struct Pieces {
 }
 
 impl Pieces {
-    /// Refuses what has no room now, with what it unfolds to. What comes is charged when it comes.
-    fn new(announced: Option<usize>, budget: &Arc<Budget>, folded: Folded) -> Result<Self, Refused> {
-        let expected = folded.held_bytes(announced.unwrap_or(0));
-        budget.has_room(expected.saturating_add(REQUEST_BYTES))?;
+    /// Charges for the request alone. What comes is charged when it comes.
+    fn new(budget: &Arc<Budget>) -> Result<Self, Refused> {
         Ok(Self {
-            announced,
+            announced: None,
             charged: 0,
             charge: budget.charge()?,
             slow_at: Some(Instant::now() + Duration::from_millis(SLOW_MS)),
@@ -96,13 +87,19 @@ impl Pieces {
         })
     }
 
+    /// Refuses what has no room now, with what it unfolds to.
+    fn announce(&mut self, bytes: usize, folded: Folded) -> Result<(), Refused> {
+        self.announced = Some(bytes);
+        self.charge.has_room(folded.held_bytes(bytes))
+    }
+
     fn len(&self) -> usize {
         self.first.len() + self.joined.len()
     }
 
-    /// Next piece, or `None` at the end of the body.
+    /// Next piece, or `None` at the end of the body. It must come within a pause.
     async fn next(&mut self, body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>, Refused> {
-        soon(config, async {
+        let data = async {
             if let Some(at) = self.slow_at {
                 if let Ok(data) = timeout_at(at, some_data(body)).await {
                     return data;
@@ -110,8 +107,10 @@ impl Pieces {
                 self.turn_slow();
             }
             some_data(body).await
-        })
-        .await
+        };
+        timeout(Duration::from_millis(config.body_pause_ms_max), data)
+            .await
+            .map_err(|_| Refused::Slow)?
     }
 
     fn turn_slow(&mut self) {
@@ -178,7 +177,10 @@ pub(crate) async fn whole(
     if announced.is_some_and(|n| n > limit_bytes) {
         return Err(Refused::TooLarge { limit_bytes });
     }
-    let mut pieces = Pieces::new(announced, budget, folded)?;
+    let mut pieces = Pieces::new(budget)?;
+    if let Some(bytes) = announced {
+        pieces.announce(bytes, folded)?;
+    }
     let read = async {
         while let Some(bytes) = pieces.next(body, config).await? {
             if pieces.len() + bytes.len() > limit_bytes {
@@ -198,12 +200,13 @@ pub(crate) async fn framed(
     budget: &Arc<Budget>,
     folded: Folded,
 ) -> Result<Framed, Refused> {
+    let mut pieces = Pieces::new(budget)?;
     within(config, async {
         let mut prefix = [0_u8; PREFIX_BYTES];
         let mut have = 0;
         let mut rest = Bytes::new();
         while have < PREFIX_BYTES {
-            rest = soon(config, some_data(body)).await?.ok_or_else(short)?;
+            rest = pieces.next(body, config).await?.ok_or_else(short)?;
             let n = rest.len().min(PREFIX_BYTES - have);
             rest.copy_to_slice(&mut prefix[have..have + n]);
             have += n;
@@ -220,7 +223,7 @@ pub(crate) async fn framed(
             return Err(Refused::TooLarge { limit_bytes });
         }
         let folded = if flag == 1 { folded } else { Folded::plain(limit_bytes) };
-        let mut pieces = Pieces::new(Some(expected), budget, folded)?;
+        pieces.announce(expected, folded)?;
         let mut next = Some(rest);
         while let Some(bytes) = next {
             if pieces.len() + bytes.len() > expected {
@@ -274,6 +277,7 @@ pub(crate) async fn linger(body: &mut Incoming, version: Version, refused: &Refu
 
 #[cfg(test)]
 mod tests {
+    use super::super::budget::REQUEST_BYTES;
     use super::super::inflate::Coding;
     use super::super::{Export, MIB};
     use super::*;
@@ -282,7 +286,8 @@ mod tests {
     fn a_body_is_charged_for_what_comes_then_for_all_of_it_and_a_slow_one_for_what_came() {
         let budget = Arc::new(Budget::new(8 * MIB));
         let used = |bytes: usize| assert_eq!(budget.used(), bytes + REQUEST_BYTES);
-        let mut pieces = Pieces::new(Some(400 * KIB), &budget, Folded::plain(MIB)).unwrap();
+        let mut pieces = Pieces::new(&budget).unwrap();
+        pieces.announce(400 * KIB, Folded::plain(MIB)).unwrap();
         used(0);
         pieces.push(Bytes::from_static(&[1; 9])).unwrap();
         used(9);
@@ -306,9 +311,10 @@ mod tests {
     #[test]
     fn what_has_no_room_is_refused_before_it_comes() {
         let budget = Arc::new(Budget::new(MIB));
-        let announced = |bytes: usize, folded: Folded| Pieces::new(Some(bytes), &budget, folded).map(drop);
+        let announced =
+            |bytes: usize, folded: Folded| Pieces::new(&budget).and_then(|mut it| it.announce(bytes, folded));
         let plain = Folded::plain(MIB);
-        let _other = Pieces::new(None, &budget, plain).unwrap();
+        let _other = Pieces::new(&budget).unwrap();
         assert!(announced(MIB, plain).is_err());
         let zipped = Folded {
             coding: Coding::Gzip,

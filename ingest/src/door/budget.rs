@@ -98,11 +98,6 @@ impl Budget {
         Ok(sum)
     }
 
-    /// Whether there is room for this much now; nothing is taken.
-    pub(crate) fn has_room(&self, bytes: usize) -> Result<(), Refused> {
-        self.admits(self.used(), 0, bytes).map(drop).map_err(busy)
-    }
-
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -183,10 +178,20 @@ impl Charge {
         }
     }
 
+    /// What of the queue is this request itself: all, if it is slow and part of no queue.
+    const fn own(&self) -> usize {
+        if self.slow { usize::MAX } else { self.bytes }
+    }
+
+    /// Whether there is room for so much more now; nothing is taken.
+    pub(crate) fn has_room(&self, more: usize) -> Result<(), Refused> {
+        let room = self.budget.admits(self.budget.used(), self.own(), more);
+        room.map(drop).map_err(busy)
+    }
+
     /// Takes more; on refusal nothing changes.
     pub(crate) fn grow(&mut self, more: usize) -> Result<(), Refused> {
-        // Who is slow is part of no queue.
-        let (mut refused, own) = ("", if self.slow { usize::MAX } else { self.bytes });
+        let (mut refused, own) = ("", self.own());
         let room = |used: usize| {
             let sum = self.budget.admits(used, own, more);
             sum.map_err(|cause| refused = cause).ok()
@@ -254,25 +259,29 @@ mod tests {
         Ok(charge)
     }
 
+    fn has_room(budget: &Arc<Budget>, bytes: usize) -> Result<(), Refused> {
+        budget.charge()?.has_room(bytes)
+    }
+
     #[test]
     fn slow_bodies_hold_memory_and_are_no_queue() {
         let budget = Arc::new(Budget::new(256 * MIB));
         // 32 MiB may wait at first
         let mut coming: Vec<Charge> = (0..30).map(|_| charge(&budget, MIB).unwrap()).collect();
-        let refused = budget.has_room(4 * MIB).unwrap_err();
+        let refused = has_room(&budget, 4 * MIB).unwrap_err();
         assert!(refused.to_string().contains("wait for an answer"), "{refused}");
         coming.iter_mut().for_each(|charge| charge.turn_slow(MIB / 2));
         assert!(budget.used() < 16 * MIB, "what has not come is given back");
         let waiting = charge(&budget, 30 * MIB).unwrap();
-        assert!(budget.has_room(4 * MIB).is_err());
+        assert!(has_room(&budget, 4 * MIB).is_err());
         for charge in &mut coming {
             charge.grow(MIB / 2).unwrap();
         }
         drop(waiting);
-        budget.has_room(31 * MIB).unwrap();
+        has_room(&budget, 31 * MIB).unwrap();
         coming.iter_mut().for_each(|charge| charge.finish(MIB));
-        assert!(budget.has_room(4 * MIB).is_err(), "now they wait");
-        let refused = budget.has_room(240 * MIB).unwrap_err();
+        assert!(has_room(&budget, 4 * MIB).is_err(), "now they wait");
+        let refused = has_room(&budget, 240 * MIB).unwrap_err();
         assert!(refused.to_string().contains("bytes in flight"), "{refused}");
         drop(coming);
         assert_eq!((budget.used(), budget.slow.load(Ordering::Relaxed)), (0, 0));
@@ -286,7 +295,7 @@ mod tests {
         for _ in 0..8 {
             budget.answered(5 * MIB, false);
         }
-        let refused = budget.has_room(5 * MIB).unwrap_err();
+        let refused = has_room(&budget, 5 * MIB).unwrap_err();
         assert!(refused.to_string().contains("wait for an answer"), "{refused}");
         drop(charges);
         let alone = charge(&budget, 60 * MIB);
