@@ -2,24 +2,32 @@
 
 use super::budget::{Budget, Charge};
 use super::refused::Refused;
-use super::{Door, DoorConfig, Export, KIB, inflate, json};
+use super::unfold::Folded;
+use super::{DoorConfig, KIB};
 use bytes::{Buf, Bytes};
+use http::Version;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use inflate::Coding;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Length of the gRPC message prefix: one flag byte and the length, big endian.
 const PREFIX_BYTES: usize = 5;
-/// First charge of a body of unknown length, bytes.
-const UNKNOWN_BYTES: usize = 16 * KIB;
-/// First charge of a longer body, bytes: what is announced and does not come must not keep others out. Up to here a body that
-/// is let in is not refused half way.
+/// Smallest charge of a body that comes in several pieces, bytes.
+const PIECES_BYTES_MIN: usize = 4 * KIB;
+/// Once this part of what is announced has come, the rest is charged too: what is refused at its end was sent for nothing,
+/// and what is only announced must not keep others out.
+const SENT_PART: usize = 4;
+/// Most that is charged before it has come, bytes. Up to here a body is refused in its first part or not at all.
 const ANNOUNCED_BYTES: usize = super::MIB;
-/// How much of a refused HTTP/1 body is read and thrown away, so that the client sees the answer, bytes and ms.
+/// A body that is not whole within this time is slow, ms.
+const SLOW_MS: u64 = 1_000;
+/// How much of a refused body is read and thrown away before the answer, bytes and ms. A client of HTTP/1 sees no answer
+/// while it sends. One of HTTP/2 does; but streams that end by an answer while they still bring something are remembered
+/// only for so many a second, and a connection on which too much comes for those forgotten is closed with all its calls.
 const LINGER_BYTES_MAX: usize = 128 * super::MIB;
+const LINGER_STREAM_BYTES_MAX: usize = 4 * super::MIB;
 const LINGER_MS_MAX: u64 = 5_000;
 
 /// A body as it came, and the charge for it.
@@ -34,11 +42,10 @@ pub(crate) struct Framed {
     pub(crate) raw: Raw,
 }
 
-/// Next piece of the body, or `None` at its end.
-async fn piece(body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>, Refused> {
+/// Next piece of the body, or `None` at its end. Dropping it loses nothing.
+async fn some_data(body: &mut Incoming) -> Result<Option<Bytes>, Refused> {
     loop {
-        let next = timeout(Duration::from_millis(config.body_pause_ms_max), body.frame());
-        match next.await.map_err(|_| Refused::Slow)? {
+        match body.frame().await {
             None => return Ok(None),
             Some(Err(error)) => {
                 return Err(Refused::Malformed(format!("the body broke off: {error}")));
@@ -61,45 +68,80 @@ struct Pieces {
     /// What is paid for, bytes.
     charged: usize,
     charge: Charge,
+    /// When the body is slow, unless it is whole; `None` once it is.
+    slow_at: Option<Instant>,
     first: Bytes,
     joined: Vec<u8>,
 }
 
 impl Pieces {
-    /// Refuses what has no room now, and charges for the beginning.
-    fn new(announced: Option<usize>, budget: &Arc<Budget>) -> Result<Self, Refused> {
-        let charged = announced.map_or(UNKNOWN_BYTES, |n| n.min(ANNOUNCED_BYTES));
-        if let Some(all) = announced.filter(|n| *n > charged) {
-            drop(budget.charge(all)?);
-        }
+    /// Charges for the request alone. What comes is charged when it comes.
+    fn new(budget: &Arc<Budget>) -> Result<Self, Refused> {
         Ok(Self {
-            announced,
-            charged,
-            charge: budget.charge(charged)?,
+            announced: None,
+            charged: 0,
+            charge: budget.charge()?,
+            slow_at: Some(Instant::now() + Duration::from_millis(SLOW_MS)),
             first: Bytes::new(),
             joined: Vec::new(),
         })
+    }
+
+    /// Refuses what has no room now, with what it unfolds to.
+    fn announce(&mut self, bytes: usize, folded: Folded) -> Result<(), Refused> {
+        self.announced = Some(bytes);
+        self.charge.has_room(folded.held_bytes(bytes))
     }
 
     fn len(&self) -> usize {
         self.first.len() + self.joined.len()
     }
 
-    /// Charges for a piece, in doubling steps, and keeps it.
+    /// Next piece, or `None` at the end of the body. It must come within a pause.
+    async fn next(&mut self, body: &mut Incoming, config: &DoorConfig) -> Result<Option<Bytes>, Refused> {
+        let data = async {
+            if let Some(at) = self.slow_at {
+                if let Ok(data) = timeout_at(at, some_data(body)).await {
+                    return data;
+                }
+                self.turn_slow();
+            }
+            some_data(body).await
+        };
+        timeout(Duration::from_millis(config.body_pause_ms_max), data)
+            .await
+            .map_err(|_| Refused::Slow)?
+    }
+
+    fn turn_slow(&mut self) {
+        self.slow_at = None;
+        self.joined.shrink_to_fit();
+        self.charged = self.len();
+        self.charge.turn_slow(self.charged);
+    }
+
+    /// Charges for a piece and keeps it. Charges grow in doubling steps; once the body has shown that it comes, by all that
+    /// is announced.
     fn push(&mut self, piece: Bytes) -> Result<(), Refused> {
+        let is_first = self.len() == 0;
         let len = self.len() + piece.len();
-        if len > self.charged {
-            let doubled = self.announced.unwrap_or(usize::MAX).min(2 * self.charged);
-            let more = len.max(doubled) - self.charged;
-            self.charge.grow(more)?;
-            self.charged += more;
+        let announced = self.announced.unwrap_or(usize::MAX);
+        let ahead = match self.announced.map(|all| all.min(ANNOUNCED_BYTES)) {
+            Some(all) if self.slow_at.is_some() && len >= all / SENT_PART => all,
+            _ if is_first || len <= self.charged => 0,
+            _ => announced.min(PIECES_BYTES_MIN.max(2 * self.charged)),
+        };
+        let charged = self.charged.max(len).max(ahead);
+        if charged > self.charged {
+            self.charge.grow(charged - self.charged)?;
+            self.charged = charged;
         }
-        if self.len() == 0 {
+        if is_first {
             self.first = piece;
             return Ok(());
         }
         // Exactly what is paid for: a queue of bodies with spare room would be half as large again.
-        self.joined.reserve_exact(self.charged.max(len) - self.joined.len());
+        self.joined.reserve_exact(self.charged - self.joined.len());
         self.joined.extend_from_slice(&std::mem::take(&mut self.first));
         self.joined.extend_from_slice(&piece);
         Ok(())
@@ -112,7 +154,7 @@ impl Pieces {
             self.joined.shrink_to_fit();
             Bytes::from(self.joined)
         };
-        self.charge.shrink_to(bytes.len());
+        self.charge.finish(bytes.len());
         Raw {
             bytes,
             charge: self.charge,
@@ -121,8 +163,13 @@ impl Pieces {
 }
 
 /// Reads a whole HTTP body.
-pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Raw, Refused> {
-    let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
+pub(crate) async fn whole(
+    body: &mut Incoming,
+    config: &DoorConfig,
+    budget: &Arc<Budget>,
+    folded: Folded,
+) -> Result<Raw, Refused> {
+    let limit_bytes = folded.limit_bytes;
     let announced = body
         .size_hint()
         .exact()
@@ -130,9 +177,12 @@ pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc
     if announced.is_some_and(|n| n > limit_bytes) {
         return Err(Refused::TooLarge { limit_bytes });
     }
-    let mut pieces = Pieces::new(announced, budget)?;
+    let mut pieces = Pieces::new(budget)?;
+    if let Some(bytes) = announced {
+        pieces.announce(bytes, folded)?;
+    }
     let read = async {
-        while let Some(bytes) = piece(body, config).await? {
+        while let Some(bytes) = pieces.next(body, config).await? {
             if pieces.len() + bytes.len() > limit_bytes {
                 return Err(Refused::TooLarge { limit_bytes });
             }
@@ -143,14 +193,20 @@ pub(crate) async fn whole(body: &mut Incoming, config: &DoorConfig, budget: &Arc
     within(config, read).await
 }
 
-/// Reads the one message of a unary gRPC call; the prefix says how long it is.
-pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Arc<Budget>) -> Result<Framed, Refused> {
+/// Reads the one message of a unary gRPC call; the prefix says how long it is, and whether it is `folded`.
+pub(crate) async fn framed(
+    body: &mut Incoming,
+    config: &DoorConfig,
+    budget: &Arc<Budget>,
+    folded: Folded,
+) -> Result<Framed, Refused> {
+    let mut pieces = Pieces::new(budget)?;
     within(config, async {
         let mut prefix = [0_u8; PREFIX_BYTES];
         let mut have = 0;
         let mut rest = Bytes::new();
         while have < PREFIX_BYTES {
-            rest = piece(body, config).await?.ok_or_else(short)?;
+            rest = pieces.next(body, config).await?.ok_or_else(short)?;
             let n = rest.len().min(PREFIX_BYTES - have);
             rest.copy_to_slice(&mut prefix[have..have + n]);
             have += n;
@@ -162,18 +218,19 @@ pub(crate) async fn framed(body: &mut Incoming, config: &DoorConfig, budget: &Ar
                 "the gRPC message flag is {flag}, not 0 or 1"
             )));
         }
-        let limit_bytes = budget.body_bytes_max(config.body_bytes_max);
+        let limit_bytes = folded.limit_bytes;
         if expected > limit_bytes {
             return Err(Refused::TooLarge { limit_bytes });
         }
-        let mut pieces = Pieces::new(Some(expected), budget)?;
+        let folded = if flag == 1 { folded } else { Folded::plain(limit_bytes) };
+        pieces.announce(expected, folded)?;
         let mut next = Some(rest);
         while let Some(bytes) = next {
             if pieces.len() + bytes.len() > expected {
                 return Err(Refused::Malformed("an export call carries one message".to_owned()));
             }
             pieces.push(bytes)?;
-            next = piece(body, config).await?;
+            next = pieces.next(body, config).await?;
         }
         if pieces.len() < expected {
             return Err(short());
@@ -196,9 +253,17 @@ async fn within<T>(config: &DoorConfig, read: impl Future<Output = Result<T, Ref
         .map_err(|_| Refused::Slow)?
 }
 
-/// Reads on without keeping, so that an HTTP/1 client that is still sending gets to the answer.
-pub(crate) async fn linger(body: &mut Incoming) {
-    let mut left = LINGER_BYTES_MAX;
+/// Reads on without keeping, so that a client that is still sending gets to the answer of a refusal. Who sends too slowly
+/// gets no more time.
+pub(crate) async fn linger(body: &mut Incoming, version: Version, refused: &Refused) {
+    if *refused == Refused::Slow {
+        return;
+    }
+    let mut left = if version < Version::HTTP_2 {
+        LINGER_BYTES_MAX
+    } else {
+        LINGER_STREAM_BYTES_MAX
+    };
     let discard = async {
         while let Some(Ok(frame)) = body.frame().await {
             let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
@@ -210,36 +275,59 @@ pub(crate) async fn linger(body: &mut Incoming) {
     let _ = timeout(Duration::from_millis(LINGER_MS_MAX), discard).await;
 }
 
-impl Door {
-    /// Turns a body into the protobuf message it stands for; CPU work leaves the async threads.
-    pub(crate) async fn unfold(&self, raw: Raw, coding: Coding, json: Option<Export>) -> Result<Bytes, Refused> {
-        if coding == Coding::Identity && json.is_none() {
-            return Ok(raw.charge.carry(raw.bytes));
-        }
-        let limit_bytes = self.budget.body_bytes_max(self.config.body_bytes_max);
-        let (done, message) = tokio::sync::oneshot::channel();
-        self.inflaters.spawn(move || {
-            let _ = done.send(unfold(raw, coding, json, limit_bytes));
-        });
-        message
-            .await
-            .unwrap_or_else(|_| Err(Refused::Malformed("reading it failed inside".to_owned())))
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::super::budget::REQUEST_BYTES;
+    use super::super::inflate::Coding;
+    use super::super::{Export, MIB};
+    use super::*;
 
-fn unfold(raw: Raw, coding: Coding, json: Option<Export>, limit_bytes: usize) -> Result<Bytes, Refused> {
-    let Raw { mut bytes, mut charge } = raw;
-    if coding != Coding::Identity {
-        let plain = inflate::inflate(coding, &bytes, limit_bytes, &mut charge)?;
-        bytes = Bytes::from(plain);
-        charge.shrink_to(bytes.len());
+    #[test]
+    fn a_body_is_charged_for_what_comes_then_for_all_of_it_and_a_slow_one_for_what_came() {
+        let budget = Arc::new(Budget::new(8 * MIB));
+        let used = |bytes: usize| assert_eq!(budget.used(), bytes + REQUEST_BYTES);
+        let mut pieces = Pieces::new(&budget).unwrap();
+        pieces.announce(400 * KIB, Folded::plain(MIB)).unwrap();
+        used(0);
+        pieces.push(Bytes::from_static(&[1; 9])).unwrap();
+        used(9);
+        pieces.push(Bytes::from_static(&[1; 1])).unwrap();
+        used(PIECES_BYTES_MIN);
+        pieces.push(Bytes::from(vec![1; 100 * KIB])).unwrap();
+        used(400 * KIB);
+        pieces.turn_slow();
+        used(10 + 100 * KIB);
+        pieces.push(Bytes::from_static(&[1; 1])).unwrap();
+        used(2 * (10 + 100 * KIB));
+        pieces.push(Bytes::from(vec![1; 300 * KIB - 11])).unwrap();
+        used(400 * KIB);
+        let raw = pieces.finish();
+        assert_eq!(raw.bytes, vec![1; 400 * KIB]);
+        used(400 * KIB);
+        drop(raw);
+        assert_eq!(budget.used(), 0);
     }
-    let Some(export) = json else {
-        return Ok(charge.carry(bytes));
-    };
-    // Protobuf is never longer than the JSON it stands for.
-    charge.grow(bytes.len())?;
-    let message = json::transcode(export, &bytes).map_err(|error| Refused::Malformed(error.to_string()))?;
-    charge.shrink_to(message.capacity());
-    Ok(charge.carry(message))
+
+    #[test]
+    fn what_has_no_room_is_refused_before_it_comes() {
+        let budget = Arc::new(Budget::new(MIB));
+        let announced =
+            |bytes: usize, folded: Folded| Pieces::new(&budget).and_then(|mut it| it.announce(bytes, folded));
+        let plain = Folded::plain(MIB);
+        let _other = Pieces::new(&budget).unwrap();
+        assert!(announced(MIB, plain).is_err());
+        let zipped = Folded {
+            coding: Coding::Gzip,
+            ..plain
+        };
+        let json = Folded {
+            json: Some(Export::Traces),
+            ..plain
+        };
+        for folded in [zipped, json] {
+            assert!(announced(600 * KIB, plain).is_ok());
+            assert!(announced(600 * KIB, folded).is_err(), "{folded:?}");
+            assert!(announced(100 * KIB, folded).is_ok(), "{folded:?}");
+        }
+    }
 }

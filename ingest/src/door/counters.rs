@@ -37,7 +37,7 @@ pub struct DoorCounters {
     pub connections: AtomicU64,
     /// Connections closed at once because too many were open.
     pub connections_refused: AtomicU64,
-    /// Requests refused to be retried: full, or not available.
+    /// Requests refused to be retried: full, not available, or too slow.
     pub shed_requests: AtomicU64,
     malformed: AtomicU64,
     too_large: AtomicU64,
@@ -49,6 +49,19 @@ pub struct DoorCounters {
 }
 
 impl DoorCounters {
+    /// Requests that came. Nothing is known of what a refused connection would have brought: it counts as one.
+    #[must_use]
+    pub fn came(&self) -> u64 {
+        let counts = [&self.grpc_requests, &self.http_requests, &self.connections_refused];
+        counts.map(|count| count.load(Relaxed)).iter().sum()
+    }
+
+    /// Of those that came, the ones that may be sent again, and are missing until they are.
+    #[must_use]
+    pub fn shed(&self) -> u64 {
+        self.shed_requests.load(Relaxed) + self.connections_refused.load(Relaxed)
+    }
+
     /// Requests refused, by cause.
     #[must_use]
     pub fn refused(&self) -> [(&'static str, u64); 7] {

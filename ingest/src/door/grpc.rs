@@ -3,6 +3,7 @@
 use super::counters::Transport;
 use super::inflate::Coding;
 use super::refused::{ENCODINGS, Refused};
+use super::unfold::Folded;
 use super::{Answer, Door, Export, body};
 use crate::intake::Accepted;
 use base64::Engine;
@@ -30,18 +31,20 @@ pub(crate) fn is_grpc(request: &Request<Incoming>) -> bool {
 }
 
 /// Answers one call; refusals too are HTTP 200, with a gRPC status.
-pub(crate) async fn answer(door: &Door, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(door: &Door, mut request: Request<Incoming>) -> Answer {
     door.counters.count_request(Transport::Grpc);
-    match export(door, request).await {
+    match export(door, &mut request).await {
         Ok(message) => taken(&message),
         Err(refused) => {
             door.counters.count_refused(&refused);
+            let version = request.version();
+            body::linger(request.body_mut(), version, &refused).await;
             refuse(&refused)
         }
     }
 }
 
-async fn export(door: &Door, mut request: Request<Incoming>) -> Result<Vec<u8>, Refused> {
+async fn export(door: &Door, request: &mut Request<Incoming>) -> Result<Vec<u8>, Refused> {
     if request.method() != Method::POST {
         return Err(Refused::Method);
     }
@@ -51,19 +54,18 @@ async fn export(door: &Door, mut request: Request<Incoming>) -> Result<Vec<u8>, 
         METRICS => Export::Metrics,
         _ => return Err(Refused::Path),
     };
-    let encoding = request.headers().get("grpc-encoding").cloned();
-    let framed = body::framed(request.body_mut(), &door.config, &door.budget).await?;
-    let coding = match encoding {
-        _ if !framed.compressed => Coding::Identity,
-        Some(name) => Coding::named(name.to_str().unwrap_or("?"))?,
-        None => {
-            return Err(Refused::Malformed(
-                "compressed, but grpc-encoding is missing".to_owned(),
-            ));
-        }
+    let named = match request.headers().get("grpc-encoding") {
+        Some(name) => Coding::named(name.to_str().unwrap_or("?")),
+        None => Err(Refused::Malformed(
+            "compressed, but grpc-encoding is missing".to_owned(),
+        )),
     };
-    let message = door.unfold(framed.raw, coding, None).await?;
-    Ok(response(export, door.submit(export, message).await?))
+    let mut folded = Folded::plain(door.budget.body_bytes_max(door.config.body_bytes_max));
+    folded.coding = named.clone().unwrap_or(Coding::Identity);
+    let framed = body::framed(request.body_mut(), &door.config, &door.budget, folded).await?;
+    // What is not compressed may name any coding.
+    folded.coding = if framed.compressed { named? } else { Coding::Identity };
+    Ok(response(export, door.submit(export, framed.raw, folded).await?))
 }
 
 /// The response message; `partial_success` only if something was rejected.

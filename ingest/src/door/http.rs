@@ -3,10 +3,11 @@
 use super::counters::Transport;
 use super::inflate::Coding;
 use super::refused::{ENCODINGS, Refused};
+use super::unfold::Folded;
 use super::{Answer, Door, Export, body, grpc};
 use crate::intake::Accepted;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use prost::Message;
@@ -52,10 +53,10 @@ pub(crate) async fn answer(door: &Door, mut request: Request<Incoming>) -> Answe
         Ok(answer) => answer,
         Err(refused) => {
             door.counters.count_refused(&refused);
-            // Who waits for "100 Continue" has sent nothing yet; who sends too slowly gets no more time.
-            let waits = request.headers().contains_key(header::EXPECT) || refused == Refused::Slow;
-            if request.version() < Version::HTTP_2 && !waits {
-                body::linger(request.body_mut()).await;
+            // Who waits for "100 Continue" has sent nothing yet.
+            if !request.headers().contains_key(header::EXPECT) {
+                let version = request.version();
+                body::linger(request.body_mut(), version, &refused).await;
             }
             refuse(&refused, format.unwrap_or(Format::Json))
         }
@@ -82,10 +83,13 @@ async fn export(
         Some(name) => Coding::named(name.to_str().unwrap_or("?"))?,
         None => Coding::Identity,
     };
-    let raw = body::whole(request.body_mut(), &door.config, &door.budget).await?;
-    let json = (format == Format::Json).then_some(export);
-    let message = door.unfold(raw, coding, json).await?;
-    let accepted = door.submit(export, message).await?;
+    let folded = Folded {
+        coding,
+        json: (format == Format::Json).then_some(export),
+        limit_bytes: door.budget.body_bytes_max(door.config.body_bytes_max),
+    };
+    let raw = body::whole(request.body_mut(), &door.config, &door.budget, folded).await?;
+    let accepted = door.submit(export, raw, folded).await?;
     let body = match format {
         Format::Protobuf => grpc::response(export, accepted).into(),
         Format::Json => response(export, accepted),

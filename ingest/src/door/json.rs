@@ -2,10 +2,14 @@
 //!
 //! What the JSON mapping of OTLP changes against plain protobuf JSON: trace and span ids are hex, enums are numbers,
 //! keys are lowerCamelCase, unknown keys are ignored, 64-bit integers come as strings or numbers.
+//!
+//! JSON that is no UTF-8 is refused. An escape that is half a character (`"\ud83d"`, what JavaScript makes of an emoji that
+//! it cuts) is JSON all the same: it becomes U+FFFD, since a whole batch for half a character would be a bad bargain.
 
 use super::Export;
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
@@ -140,12 +144,21 @@ pub(crate) fn transcode(export: Export, json: &[u8]) -> Result<Vec<u8>, serde_js
         Export::Logs => &LOGS,
         Export::Metrics => &METRICS,
     };
+    if let Err(error) = std::str::from_utf8(json) {
+        return Err(Error::custom(format!("the JSON is not UTF-8: {error}")));
+    }
     let mut out = Vec::with_capacity(json.len() / 2);
     let mut from = serde_json::Deserializer::from_slice(json);
     from.deserialize_map(MessageOf { shape, out: &mut out })?;
     from.end()?;
     Ok(out)
 }
+
+/// Base64 as the JSON mapping of protobuf reads it: in either alphabet, with or without padding.
+const BASE64: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, BASE64);
+const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, BASE64);
 
 const VARINT: u32 = 0;
 const WIRE_64: u32 = 1;
@@ -209,7 +222,7 @@ impl<'de> DeserializeSeed<'de> for KeyIn {
     type Value = Option<&'static Field>;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_str(self)
+        from.deserialize_bytes(self)
     }
 }
 
@@ -220,8 +233,8 @@ impl Visitor<'_> for KeyIn {
         f.write_str("a key")
     }
 
-    fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().find(|field| field.key == key))
+    fn visit_bytes<E: Error>(self, key: &[u8]) -> Result<Self::Value, E> {
+        Ok(self.0.iter().find(|field| field.key.as_bytes() == key))
     }
 }
 
@@ -267,7 +280,11 @@ impl<'de> DeserializeSeed<'de> for ValueOf<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        from.deserialize_any(self)
+        match self.field.kind {
+            // As bytes, which may hold half a character; and as an option, since these may not be null.
+            Kind::Text => from.deserialize_option(self),
+            _ => from.deserialize_any(self),
+        }
     }
 }
 
@@ -279,6 +296,23 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_none<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_bytes(self)
+    }
+
+    fn visit_bytes<E: Error>(self, text: &[u8]) -> Result<(), E> {
+        put_bytes(self.out, self.field.number, text);
+        if simdutf8::basic::from_utf8(text).is_err() {
+            let start = self.out.len() - text.len();
+            replace_halves(&mut self.out[start..]);
+        }
         Ok(())
     }
 
@@ -326,15 +360,15 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
         match self.field.kind {
-            Kind::Text => put_bytes(self.out, self.field.number, text.as_bytes()),
+            Kind::Text => return self.visit_bytes(text.as_bytes()),
             Kind::Hex => {
                 let id = hex::decode(text).map_err(|_| self.wrong(format_args!("{:?} is not hex and", head(text))))?;
                 put_bytes(self.out, self.field.number, &id);
             }
             Kind::Base64 => {
-                let bytes = STANDARD
-                    .decode(text)
-                    .map_err(|_| self.wrong("text that is not base64"))?;
+                let is_url_safe = text.bytes().any(|byte| byte == b'-' || byte == b'_');
+                let coding = if is_url_safe { &URL_SAFE } else { &STANDARD };
+                let bytes = coding.decode(text).map_err(|_| self.wrong("text that is not base64"))?;
                 put_bytes(self.out, self.field.number, &bytes);
             }
             Kind::Integer => match text.parse::<i64>() {
@@ -384,6 +418,15 @@ impl<'de> Visitor<'de> for ValueOf<'_> {
             .is_some()
         {}
         Ok(())
+    }
+}
+
+/// Puts U+FFFD, which is as long, where the parser has written half a character. Nothing else in a text is no UTF-8.
+fn replace_halves(text: &mut [u8]) {
+    for at in 0..text.len().saturating_sub(2) {
+        if text[at] == 0xed && text[at + 1] >= 0xa0 {
+            text[at..at + 3].copy_from_slice("\u{fffd}".as_bytes());
+        }
     }
 }
 

@@ -20,13 +20,15 @@ mod listen;
 mod refused;
 #[cfg(test)]
 mod tests;
+mod unfold;
 
 pub use counters::{DoorCounters, Transport};
 pub use listen::{serve_grpc, serve_http};
 
 use crate::intake::{Accepted, Intake, RETRY_AFTER_MS, Signal};
 use ::http::{Request, Response};
-use budget::Budget;
+use body::Raw;
+use budget::{Budget, Wait};
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
@@ -34,7 +36,8 @@ use refused::Refused;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use unfold::Folded;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -191,19 +194,32 @@ impl Door {
         }
     }
 
-    /// Hands one plain protobuf message over and waits until it is safe.
-    async fn submit(&self, export: Export, message: Bytes) -> Result<Accepted, Refused> {
+    /// Unfolds a body, hands its message over and waits until it is safe.
+    async fn submit(&self, export: Export, raw: Raw, folded: Folded) -> Result<Accepted, Refused> {
+        let wait = self.budget.wait(raw.bytes.len());
+        match self.unfold(raw, folded).await {
+            Ok(message) => self.submit_message(export, message, wait).await,
+            Err(refused) => {
+                wait.forget();
+                Err(refused)
+            }
+        }
+    }
+
+    async fn submit_message(&self, export: Export, message: Bytes, mut wait: Wait) -> Result<Accepted, Refused> {
         self.counters.bytes.fetch_add(message.len() as u64, Relaxed);
         let Some(signal) = export.signal() else {
+            wait.forget();
+            crate::read::check_metrics(&message).map_err(|error| Refused::Malformed(error.to_string()))?;
             self.counters.metrics_requests.fetch_add(1, Relaxed);
             return Ok(Accepted::default());
         };
         if message.is_empty() {
+            wait.forget();
             return Ok(Accepted::default());
         }
         let patience = Duration::from_millis(self.config.ack_ms_max);
-        let _wait = self.budget.wait(message.len());
-        let began = Instant::now();
+        let began = wait.on(message.len());
         let answer = tokio::time::timeout(patience, self.intake.submit(signal, message));
         let accepted = match answer.await {
             Ok(answer) => answer?,

@@ -23,6 +23,7 @@ pub(crate) enum Refused {
     /// Retry later.
     #[error("ingest is not available: {0}")]
     Unavailable(String, Duration),
+    /// Retry later: exporters know no status for "too slow" that they would retry.
     #[error("the body came too slowly: check the network, or send smaller batches")]
     Slow,
     #[error("content coding {0:?} is not known: use one of {ENCODINGS}")]
@@ -48,7 +49,6 @@ impl From<Refusal> for Refused {
 /// Codes of google.rpc.Code that are used.
 mod code {
     pub(super) const INVALID_ARGUMENT: i32 = 3;
-    pub(super) const DEADLINE_EXCEEDED: i32 = 4;
     pub(super) const RESOURCE_EXHAUSTED: i32 = 8;
     pub(super) const UNIMPLEMENTED: i32 = 12;
     pub(super) const UNAVAILABLE: i32 = 14;
@@ -60,8 +60,7 @@ impl Refused {
         match self {
             Self::Malformed(_) | Self::ContentType(_) => code::INVALID_ARGUMENT,
             Self::TooLarge { .. } => code::RESOURCE_EXHAUSTED,
-            Self::Busy { .. } | Self::Unavailable(..) => code::UNAVAILABLE,
-            Self::Slow => code::DEADLINE_EXCEEDED,
+            Self::Busy { .. } | Self::Unavailable(..) | Self::Slow => code::UNAVAILABLE,
             Self::Encoding(_) | Self::Method | Self::Path => code::UNIMPLEMENTED,
         }
     }
@@ -72,8 +71,7 @@ impl Refused {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(..) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable(..) | Self::Slow => StatusCode::SERVICE_UNAVAILABLE,
             Self::Encoding(_) | Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Path => StatusCode::NOT_FOUND,
@@ -99,6 +97,7 @@ impl Refused {
     pub(crate) const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } | Self::Unavailable(_, retry_after) => Some(*retry_after),
+            Self::Slow => Some(super::retry_after()),
             _ => None,
         }
     }

@@ -208,7 +208,11 @@ impl Lane {
                 accepted: Accepted {
                     accepted: 0,
                     rejected,
-                    message: String::new(),
+                    message: if rejected > 0 {
+                        REJECTED_BEFORE.to_owned()
+                    } else {
+                        String::new()
+                    },
                 },
             };
             if group > self.open.durable {
@@ -328,6 +332,10 @@ impl Lane {
         }
     }
 }
+
+/// Why spans of a request that came before are missing: what was wrong with them is not kept.
+const REJECTED_BEFORE: &str =
+    "rejected when this request first came, which was told then; nothing of it is stored twice";
 
 /// Longest wait for one sync while stopping.
 const DRAIN_MAX: Duration = Duration::from_secs(30);

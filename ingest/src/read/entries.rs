@@ -4,6 +4,7 @@ use super::{
     ReadError,
     columns::{Distinct, Strings, renewed},
     content::write_hash,
+    texts::check_value,
     value::{Value, Written, cut, utf8, write_json, write_scalar},
 };
 use arrow::{
@@ -131,6 +132,8 @@ impl Entries {
             Value::Array(_) | Value::Pairs(_) => {
                 written = write_json(*value, &mut self.values.bytes, value_bytes_max)?;
                 if written == Written::TooDeep {
+                    // it was read up to there
+                    check_value(value)?;
                     self.nulls.push(self.len());
                 }
             }
@@ -167,6 +170,7 @@ impl Entries {
                     }
                 };
                 if written == Written::TooDeep {
+                    check_value(value)?;
                     self.push(code, &Value::Empty, 0)?;
                     return Ok(Written::TooDeep);
                 }

@@ -5,12 +5,13 @@
 //! `tracegate.eval.identifier` (tells apart evaluations of one name, as `annotation.identifier` does).
 
 use super::{
-    ReadError, Reader, Reject, Tally,
+    RESOURCE, ReadError, Reader, Reject, SCHEMA_URL, Tally,
     cells::Cells,
-    resolve,
+    read_scope, resolve,
     sources::{EVALUATION_EVENT, FEEDBACK_EVENT},
     span::is_id,
-    value::{Value, cut, key_value, utf8},
+    texts,
+    value::{Value, check_utf8, cut, key_value, utf8},
     verdict::Said,
     wire::{Cursor, FIXED64, LEN, key},
 };
@@ -101,15 +102,27 @@ impl Reader {
         received: Nanos,
         tally: &mut Tally,
     ) -> Result<(), ReadError> {
+        const SCOPE_LOGS: u32 = key(2, LEN);
         let mut request = Cursor::new(body);
         while let Some(resource_logs) = request.next_len(1)? {
-            let mut scopes = Cursor::new(resource_logs);
-            while let Some(scope_logs) = scopes.next_len(2)? {
-                let mut records = Cursor::new(scope_logs);
-                while let Some(record) = records.next_len(2)? {
-                    self.read_log_record(record, received, tally)?;
+            let mut fields = Cursor::new(resource_logs);
+            while let found @ 1.. = fields.next_key()? {
+                match found {
+                    SCOPE_LOGS => self.read_scope_logs(fields.bytes()?, received, tally)?,
+                    RESOURCE => texts::check(&texts::RESOURCE, fields.bytes()?)?,
+                    SCHEMA_URL => check_utf8(fields.bytes()?)?,
+                    other => fields.skip(other)?,
                 }
             }
+        }
+        Ok(())
+    }
+
+    fn read_scope_logs(&mut self, message: &[u8], received: Nanos, tally: &mut Tally) -> Result<(), ReadError> {
+        read_scope(message)?;
+        let mut records = Cursor::new(message);
+        while let Some(record) = records.next_len(2)? {
+            self.read_log_record(record, received, tally)?;
         }
         Ok(())
     }
@@ -117,6 +130,8 @@ impl Reader {
     fn read_log_record(&mut self, message: &[u8], received: Nanos, tally: &mut Tally) -> Result<(), ReadError> {
         const TIME: u32 = key(1, FIXED64);
         const OBSERVED: u32 = key(11, FIXED64);
+        const SEVERITY_TEXT: u32 = key(3, LEN);
+        const BODY: u32 = key(5, LEN);
         const ATTRIBUTE: u32 = key(6, LEN);
         const TRACE_ID: u32 = key(9, LEN);
         const SPAN_ID: u32 = key(10, LEN);
@@ -132,9 +147,16 @@ impl Reader {
                 OBSERVED => observed = cursor.fixed64()?,
                 TRACE_ID => place.trace_id = cursor.bytes()?,
                 SPAN_ID => place.span_id = cursor.bytes()?,
-                EVENT_NAME => event = cursor.bytes()?,
+                EVENT_NAME => {
+                    event = cursor.bytes()?;
+                    check_utf8(event)?;
+                }
+                SEVERITY_TEXT => check_utf8(cursor.bytes()?)?,
+                BODY => texts::check(&texts::VALUE, cursor.bytes()?)?,
                 ATTRIBUTE => {
                     let (key, value) = key_value(cursor.bytes()?)?;
+                    check_utf8(key)?;
+                    texts::check_value(&value)?;
                     if key == b"event.name" {
                         event_attribute = value.text().unwrap_or_default();
                     }

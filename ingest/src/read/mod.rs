@@ -39,6 +39,7 @@ mod slots;
 mod sources;
 mod span;
 mod stamps;
+mod texts;
 mod value;
 mod verdict;
 mod wire;
@@ -61,7 +62,7 @@ use std::{fmt::Write as _, sync::Arc};
 use store::Section;
 use value::{check_utf8, key_value};
 pub use verdict::{EVAL_RULES_MAX, EvalRule, EvalRuleError, EvalRules};
-use wire::Cursor;
+use wire::{Cursor, LEN, key};
 
 /// How many times the size of its request the copies of a resource on every row may come to, before rows go without.
 const RESOURCE_COPIES_MAX: usize = 8;
@@ -81,7 +82,7 @@ pub enum ReadError {
     /// A varint of more than 64 bits, or a field number of more than 29.
     #[error("a varint is longer than 64 bits")]
     Varint,
-    /// A group, an unknown wire type, or field number 0.
+    /// An unknown wire type, field number 0, or a group that does not end or holds too many others.
     #[error("a field has a wire type or number that protobuf does not have")]
     WireType,
     /// Text that is not UTF-8.
@@ -249,7 +250,7 @@ impl Reader {
         self.read_resource(message, &mut of_resource)?;
         let mut scopes = Cursor::new(message);
         while let Some(scope_spans) = scopes.next_len(2)? {
-            let scope = scope_name(scope_spans)?;
+            let scope = read_scope(scope_spans)?;
             let mut spans = Cursor::new(scope_spans);
             while let Some(span) = spans.next_len(2)? {
                 let context = span::Context {
@@ -269,24 +270,12 @@ impl Reader {
         if !self.config.content.rules.is_empty() {
             self.policies = self.policies_of_resource(message)?;
         }
-        let mut resources = Cursor::new(message);
-        while let Some(resource) = resources.next_len(1)? {
-            let mut attributes = Cursor::new(resource);
-            while let Some(attribute) = attributes.next_len(1)? {
-                let (key, value) = key_value(attribute)?;
-                let meaning = self.resource_keys.meaning(key);
-                for &of in meaning.uses() {
-                    slots.offer(of, value);
-                }
-                let kept = Kept {
-                    policy: self.policies.of(meaning.content, &value),
-                    config: &self.config,
-                };
-                let to = Writing {
-                    keys: &mut self.spans.resource.keys,
-                    entries: &mut self.resource,
-                };
-                kept.push(meaning.key(key), &value, to, &mut self.counts)?;
+        let mut fields = Cursor::new(message);
+        while let found @ 1.. = fields.next_key()? {
+            match found {
+                RESOURCE => self.read_resource_fields(fields.bytes()?, slots)?,
+                SCHEMA_URL => check_utf8(fields.bytes()?)?,
+                other => fields.skip(other)?,
             }
         }
         if let Some(json) = slots.text(Slot::Metadata) {
@@ -297,6 +286,37 @@ impl Reader {
         } else {
             Err(ReadError::Utf8)
         }
+    }
+
+    fn read_resource_fields<'a>(&mut self, resource: &'a [u8], slots: &mut Slots<'a>) -> Result<(), ReadError> {
+        const ATTRIBUTE: u32 = key(1, LEN);
+        const ENTITY: u32 = key(3, LEN);
+        let mut fields = Cursor::new(resource);
+        while let found @ 1.. = fields.next_key()? {
+            match found {
+                ATTRIBUTE => self.read_resource_attribute(fields.bytes()?, slots)?,
+                ENTITY => texts::check(&texts::ENTITY, fields.bytes()?)?,
+                other => fields.skip(other)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn read_resource_attribute<'a>(&mut self, attribute: &'a [u8], slots: &mut Slots<'a>) -> Result<(), ReadError> {
+        let (key, value) = key_value(attribute)?;
+        let meaning = self.resource_keys.meaning(key);
+        for &of in meaning.uses() {
+            slots.offer(of, value);
+        }
+        let kept = Kept {
+            policy: self.policies.of(meaning.content, &value),
+            config: &self.config,
+        };
+        let to = Writing {
+            keys: &mut self.spans.resource.keys,
+            entries: &mut self.resource,
+        };
+        kept.push(meaning.key(key), &value, to, &mut self.counts)
     }
 }
 
@@ -343,7 +363,7 @@ impl Kept<'_> {
                 &mut counts.attributes_over_max
             }) += 1;
             check_utf8(key.text)?;
-            return value.text().map_or(Ok(()), check_utf8);
+            return texts::check_value(value);
         }
         let code = keys.code(key)?;
         let written = if self.policy == ContentPolicy::Hash {
@@ -357,14 +377,45 @@ impl Kept<'_> {
     }
 }
 
-/// Name of `scope` in a `ScopeSpans`, wherever it stands in the message.
-fn scope_name(message: &[u8]) -> Result<&[u8], ReadError> {
+/// Whether a request of the metrics signal, which nobody reads, is one at all: its outer messages are stepped through.
+///
+/// # Errors
+/// [`ReadError`], if it is not.
+pub(crate) fn check_metrics(body: &[u8]) -> Result<(), ReadError> {
+    let mut request = Cursor::new(body);
+    while let Some(resource_metrics) = request.next_len(1)? {
+        let mut fields = Cursor::new(resource_metrics);
+        while let Some(scope_metrics) = fields.next_len(2)? {
+            let mut metrics = Cursor::new(scope_metrics);
+            while metrics.next_len(2)?.is_some() {}
+        }
+    }
+    Ok(())
+}
+
+/// Key of `resource` in `ResourceSpans` and `ResourceLogs`.
+const RESOURCE: u32 = key(1, LEN);
+/// Key of `schema_url` there, and beside a scope.
+const SCHEMA_URL: u32 = key(3, LEN);
+
+/// Name of `scope` in a `ScopeSpans` or `ScopeLogs`, wherever it stands in the message; all texts around the spans and
+/// records are checked on the way.
+fn read_scope(message: &[u8]) -> Result<&[u8], ReadError> {
+    const SCOPE: u32 = key(1, LEN);
     let mut name: &[u8] = &[];
-    let mut scopes = Cursor::new(message);
-    while let Some(scope) = scopes.next_len(1)? {
-        let mut fields = Cursor::new(scope);
-        while let Some(found) = fields.next_len(1)? {
-            name = found;
+    let mut fields = Cursor::new(message);
+    while let found @ 1.. = fields.next_key()? {
+        match found {
+            SCOPE => {
+                let scope = fields.bytes()?;
+                texts::check(&texts::SCOPE, scope)?;
+                let mut names = Cursor::new(scope);
+                while let Some(last) = names.next_len(1)? {
+                    name = last;
+                }
+            }
+            SCHEMA_URL => check_utf8(fields.bytes()?)?,
+            other => fields.skip(other)?,
         }
     }
     Ok(name)

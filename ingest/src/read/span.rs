@@ -16,7 +16,8 @@ use super::{
         FLAG_EVENTS,
     },
     stamps::Flag,
-    value::{Value, key_value},
+    texts::{self, replace},
+    value::{Value, check_utf8, key_value},
     wire::{Cursor, FIXED64, LEN, VARINT, key},
 };
 use proto::Nanos;
@@ -88,6 +89,7 @@ impl Reader {
                 tally.accepted += 1;
             }
             Err(why) => {
+                texts::check(&texts::SPAN, message)?;
                 self.spans.attributes.discard();
                 self.spans.events.discard();
                 self.spans.links.discard();
@@ -132,9 +134,12 @@ impl Reader {
                 ATTRIBUTE => self.read_attribute(cursor.bytes()?, slots, evaluations, &mut fields.messages)?,
                 TRACE_ID => fields.trace_id = cursor.bytes()?,
                 SPAN_ID => fields.span_id = cursor.bytes()?,
-                TRACE_STATE => fields.trace_state = cursor.bytes()?,
+                TRACE_STATE => {
+                    fields.trace_state = cursor.bytes()?;
+                    check_utf8(fields.trace_state)?;
+                }
                 PARENT_SPAN_ID => fields.parent_span_id = cursor.bytes()?,
-                NAME => fields.name = cursor.bytes()?,
+                NAME => replace(&mut fields.name, cursor.bytes()?)?,
                 KIND => fields.kind = cursor.varint()?,
                 START => fields.start = cursor.fixed64()?,
                 END => fields.end = cursor.fixed64()?,
@@ -189,7 +194,7 @@ impl Reader {
         while let found @ 1.. = cursor.next_key()? {
             match found {
                 TIME => time = cursor.fixed64()?,
-                NAME => name = cursor.bytes()?,
+                NAME => replace(&mut name, cursor.bytes()?)?,
                 other => cursor.skip(other)?,
             }
         }
@@ -206,6 +211,9 @@ impl Reader {
             Flag::of_event(&mut found.flag, flags, message)?;
         }
         let is_kept = self.spans.events.open_len() < self.config.events_max;
+        if !is_kept {
+            texts::check(&texts::EVENT, message)?;
+        }
         let is_content = CONTENT_EVENTS.iter().any(|content| is(content));
         let mut attributes = Cursor::new(message);
         while let Some(attribute) = attributes.next_len(3)? {
@@ -243,10 +251,11 @@ impl Reader {
     fn read_link<'a>(&mut self, message: &'a [u8], found: &mut Found<'a>) -> Result<(), ReadError> {
         const TRACE_ID: u32 = key(1, LEN);
         const SPAN_ID: u32 = key(2, LEN);
+        const TRACE_STATE: u32 = key(3, LEN);
         const ATTRIBUTE: u32 = key(4, LEN);
         if self.spans.links.open_len() >= self.config.links_max {
             self.counts.events_and_links_over_max += 1;
-            return Ok(());
+            return texts::check(&texts::LINK, message);
         }
         let (mut trace_id, mut span_id): (&'a [u8], &'a [u8]) = (&[], &[]);
         let mut cursor = Cursor::new(message);
@@ -254,6 +263,7 @@ impl Reader {
             match found {
                 TRACE_ID => trace_id = cursor.bytes()?,
                 SPAN_ID => span_id = cursor.bytes()?,
+                TRACE_STATE => check_utf8(cursor.bytes()?)?,
                 ATTRIBUTE => {
                     let (key, value) = key_value(cursor.bytes()?)?;
                     let meaning = self.span_keys.meaning(key);
@@ -283,7 +293,7 @@ fn read_status<'a>(message: &'a [u8], fields: &mut Fields<'a>) -> Result<(), Rea
     let mut cursor = Cursor::new(message);
     while let found @ 1.. = cursor.next_key()? {
         match found {
-            MESSAGE => fields.status_message = cursor.bytes()?,
+            MESSAGE => replace(&mut fields.status_message, cursor.bytes()?)?,
             CODE => fields.status = cursor.varint()?,
             other => cursor.skip(other)?,
         }

@@ -2,6 +2,7 @@
 
 use super::{
     ReadError,
+    texts::{check_value, replace},
     wire::{Cursor, FIXED64, LEN, VARINT, key},
 };
 use base64::Engine as _;
@@ -40,6 +41,11 @@ pub(super) enum BadNumber {
 pub(super) type Number<T> = Result<T, BadNumber>;
 
 pub(super) fn any_value(message: &[u8]) -> Result<Value<'_>, ReadError> {
+    merged_value(message, Value::Empty)
+}
+
+/// A value of which `value` was said before: what is said last counts, and nothing said changes nothing.
+fn merged_value<'a>(message: &'a [u8], mut value: Value<'a>) -> Result<Value<'a>, ReadError> {
     const TEXT: u32 = key(1, LEN);
     const BOOL: u32 = key(2, VARINT);
     const INT: u32 = key(3, VARINT);
@@ -48,9 +54,8 @@ pub(super) fn any_value(message: &[u8]) -> Result<Value<'_>, ReadError> {
     const PAIRS: u32 = key(6, LEN);
     const BYTES: u32 = key(7, LEN);
     let mut cursor = Cursor::new(message);
-    let mut value = Value::Empty;
     while let found @ 1.. = cursor.next_key()? {
-        value = match found {
+        let said = match found {
             TEXT => Value::Text(cursor.bytes()?),
             BOOL => Value::Bool(cursor.varint()? != 0),
             INT => Value::Int(cursor.varint()?.cast_signed()),
@@ -60,9 +65,10 @@ pub(super) fn any_value(message: &[u8]) -> Result<Value<'_>, ReadError> {
             BYTES => Value::Bytes(cursor.bytes()?),
             other => {
                 cursor.skip(other)?;
-                value
+                continue;
             }
         };
+        check_value(&std::mem::replace(&mut value, said))?;
     }
     Ok(value)
 }
@@ -118,8 +124,8 @@ fn any_key_value(message: &[u8]) -> Result<(&[u8], Value<'_>), ReadError> {
     let (mut name, mut value): (&[u8], _) = (&[], Value::Empty);
     while let found @ 1.. = cursor.next_key()? {
         match found {
-            KEY => name = cursor.bytes()?,
-            VALUE => value = any_value(cursor.bytes()?)?,
+            KEY => replace(&mut name, cursor.bytes()?)?,
+            VALUE => value = merged_value(cursor.bytes()?, value)?,
             other => cursor.skip(other)?,
         }
     }

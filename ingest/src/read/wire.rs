@@ -1,14 +1,20 @@
 //! A zero-copy cursor over protobuf bytes. It never recurses and never allocates: messages inside are slices.
 //!
-//! Unknown fields are stepped over. Groups, unknown wire types, field number 0, varints past 64 bits and lengths past
-//! the end are [`ReadError`]s: what stands behind them cannot be trusted.
+//! Unknown fields are stepped over, groups of the first days of protobuf among them. Groups that do not end, unknown wire
+//! types, field number 0, varints past 64 bits and lengths past the end are [`ReadError`]s: what stands behind them cannot
+//! be trusted.
 
 use super::ReadError;
 
 pub(super) const VARINT: u32 = 0;
 pub(super) const FIXED64: u32 = 1;
 pub(super) const LEN: u32 = 2;
+const GROUP: u32 = 3;
+const GROUP_END: u32 = 4;
 const FIXED32: u32 = 5;
+
+/// Groups inside each other; prost refuses as many messages.
+const GROUPS_MAX: usize = 100;
 
 /// Key of field `number` with a wire type, as it stands before the value. Matching on it checks both at once.
 pub(super) const fn key(number: u32, wire_type: u32) -> u32 {
@@ -111,8 +117,31 @@ impl<'a> Cursor<'a> {
                 self.rest = rest;
                 Ok(())
             }
+            GROUP => self.skip_group(key),
             _ => Err(ReadError::WireType),
         }
+    }
+
+    /// Steps over all fields up to the end of the group that `key` began.
+    #[cold]
+    fn skip_group(&mut self, key: u32) -> Result<(), ReadError> {
+        let mut open = [0; GROUPS_MAX];
+        open[0] = key >> 3;
+        let mut depth = 1;
+        while depth > 0 {
+            let found = self.next_key()?;
+            match (found, found & 7) {
+                (0, _) => return Err(ReadError::Truncated),
+                (_, GROUP) if depth < GROUPS_MAX => {
+                    open[depth] = found >> 3;
+                    depth += 1;
+                }
+                (_, GROUP_END) if found >> 3 == open[depth - 1] => depth -= 1,
+                (_, GROUP | GROUP_END) => return Err(ReadError::WireType),
+                _ => self.skip(found)?,
+            }
+        }
+        Ok(())
     }
 
     /// The next length-delimited field with this number, stepping over all others.

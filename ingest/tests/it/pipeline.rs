@@ -11,7 +11,7 @@ use bench::{Bench, Picture, T0};
 use ingest::pipeline::PipelineConfig;
 use proto::layout::Table;
 use std::time::Duration;
-use traffic::{Request, captured, chat};
+use traffic::{Request, captured, chat, span, traces};
 
 /// What happens to the requests, in order. Positions are shares of the whole.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +104,26 @@ fn requests_sent_three_times_count_once_also_across_a_kill() {
         &[(0.3, Fate::Seal), (0.5, Fate::Kill), (0.75, Fate::SealAndKill)],
     );
     assert_eq!((once.cells, once.span_rows), (sealed.cells, sealed.span_rows));
+}
+
+#[test]
+fn what_was_rejected_is_told_again_when_its_request_comes_again() {
+    let bench = Bench::open();
+    bench.at(T0 + 1.0);
+    let mut nameless = span(1, 2, None, &[]);
+    nameless.span_id.clear();
+    let request = traces(vec![span(1, 1, None, &[]), nameless]);
+    let first = bench.send(&request);
+    assert_eq!((first.accepted, first.rejected), (1, 1));
+    let again = bench.send(&request);
+    assert_eq!((again.accepted, again.rejected), (0, 1));
+    assert!(
+        again.message.starts_with("rejected when this request first came"),
+        "{again:?}"
+    );
+    let whole = traces(vec![span(2, 1, None, &[])]);
+    bench.send(&whole);
+    assert_eq!(bench.send(&whole).message, "", "nothing of it was rejected");
 }
 
 #[test]

@@ -88,10 +88,9 @@ impl Feed {
             return Some(format!("ingest has stopped: {reason}"));
         }
         let counters = self.door.counters();
-        let requests = counters.grpc_requests.load(Relaxed) + counters.http_requests.load(Relaxed);
         let quarantined = self.pipeline.quarantined_files.load(Relaxed);
-        let shed = counters.shed_requests.load(Relaxed);
-        self.impairment.observe((self.clock)(), requests, shed, quarantined)
+        self.impairment
+            .observe((self.clock)(), counters.came(), counters.shed(), quarantined)
     }
 
     fn publish(&mut self, impaired: &Option<String>) {

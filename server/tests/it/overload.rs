@@ -163,18 +163,32 @@ async fn idle_connections_and_slow_senders_cost_little_and_keep_nobody_out() {
     for _ in 0..idle {
         held.push(TcpStream::connect(served.otlp_http).await.unwrap());
     }
-    // they promise much, and send little
-    for socket in held.iter_mut().take(200) {
-        let head = format!(
-            "POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n\n",
-            32 << 20
-        );
-        socket.write_all(head.as_bytes()).await.unwrap();
+    // they promise much, something, or nothing, and send little
+    let lengths = [
+        "content-length: 33554432",
+        "content-length: 100000",
+        "transfer-encoding: chunked",
+    ];
+    for (socket, length) in held.iter_mut().take(200).zip(lengths.iter().cycle()) {
+        let head =
+            format!("POST /v1/traces HTTP/1.1\r\nhost: a\r\ncontent-type: application/x-protobuf\r\n{length}\r\n\r\n");
+        let first = if length.contains("chunked") {
+            "1\r\n\n\r\n"
+        } else {
+            "\n"
+        };
+        socket.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
     }
     assert!(export(&http, served.otlp_http, request(1)).await, "with {idle} others");
     let cost = kib(&served, "VmRSS:").saturating_sub(before);
     assert!(cost <= IDLE_KIB_MAX, "{idle} connections cost {cost} KiB");
     eprintln!("{idle} connections cost {} MiB", cost >> 10);
+    for number in 2..10 {
+        assert!(
+            export(&http, served.otlp_http, request(number)).await,
+            "with {idle} others"
+        );
+    }
 }
 
 /// A full scan that reads most columns, by color.

@@ -14,7 +14,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
-async fn channel(rig: &Rig) -> Channel {
+pub(super) async fn channel(rig: &Rig) -> Channel {
     Endpoint::new(format!("http://{}", rig.address))
         .unwrap()
         .connect()
@@ -42,7 +42,7 @@ async fn call(rig: &Rig, path: &str, encoding: &str, flag: u8, message: &[u8]) -
     (found["grpc-status"].to_str().unwrap().parse().unwrap(), found)
 }
 
-const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+pub(super) const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 #[tokio::test]
 async fn traces_and_logs_arrive_as_sent_and_metrics_are_only_counted() {
@@ -143,14 +143,16 @@ async fn a_full_queue_says_when_to_come_back() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    let details = Status::decode(status.details()).unwrap().details;
-    assert_eq!(details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
-    let wait = RetryInfo::decode(details[0].value.as_slice())
-        .unwrap()
-        .retry_delay
-        .unwrap();
-    assert_eq!((wait.seconds, wait.nanos), (1, 0));
+    assert_eq!(retry_in(status.details()), 1);
     assert_eq!(rig.door.counters().shed_requests.load(Relaxed), 1);
+}
+
+/// What a refusal that may be sent again says of when, in whole seconds.
+pub(super) fn retry_in(details: &[u8]) -> i64 {
+    let details = Status::decode(details).unwrap().details;
+    assert_eq!(details[0].type_url, "type.googleapis.com/google.rpc.RetryInfo");
+    let wait = RetryInfo::decode(details[0].value.as_slice()).unwrap();
+    wait.retry_delay.unwrap().seconds
 }
 
 #[tokio::test]

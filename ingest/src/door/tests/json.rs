@@ -171,6 +171,46 @@ fn numbers_may_be_strings_or_numbers_nulls_are_absent_and_unknown_keys_are_ignor
 }
 
 #[test]
+fn bytes_come_in_either_alphabet_with_or_without_padding() {
+    for text in ["-_-_", "+/+/"] {
+        assert_eq!(bytes_of(text).unwrap(), [0xfb, 0xff, 0xbf], "{text}");
+    }
+    for text in ["_w==", "_w", "/w==", "/w"] {
+        assert_eq!(bytes_of(text).unwrap(), [0xff], "{text}");
+    }
+    for text in ["+_+_", "/", "/w==="] {
+        assert!(bytes_of(text).is_err(), "{text}");
+    }
+}
+
+fn bytes_of(text: &str) -> Result<Vec<u8>, serde_json::Error> {
+    let span = span_of(&format!(r#""attributes":[{{"value":{{"bytesValue":"{text}"}}}}]"#))?;
+    match span.attributes.into_iter().next().and_then(|kv| kv.value?.value) {
+        Some(Value::BytesValue(bytes)) => Ok(bytes),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn half_a_character_is_replaced_and_what_is_no_text_is_refused() {
+    let cut = span_of(
+        r#""name":"ok \ud83d","traceState":"\ude00\ud83dx\ud83d\ude00\ud83d","status":{"message":null},
+           "\ud83d":"\ud83d","attributes":[{"key":"\udead","value":{"stringValue":"\ud7ff\ue000"}}]"#,
+    )
+    .unwrap();
+    assert_eq!(cut.name, "ok \u{fffd}");
+    assert_eq!(cut.trace_state, "\u{fffd}\u{fffd}x\u{1f600}\u{fffd}");
+    assert_eq!(cut.attributes, [text("\u{fffd}", "\u{d7ff}\u{e000}")]);
+    for raw in [&b"\xff"[..], b"\xed\xa0\xbd", b"\xc3"] {
+        for key in ["name", "unknown"] {
+            let json = [br#"{"resourceSpans":[{""#, key.as_bytes(), br#"":""#, raw, br#""}]}"#].concat();
+            let error = transcode(Export::Traces, &json).unwrap_err().to_string();
+            assert!(error.starts_with("the JSON is not UTF-8: "), "{error}");
+        }
+    }
+}
+
+#[test]
 fn values_that_do_not_fit_are_refused_with_their_place() {
     for (fields, says) in [
         (r#""traceId":"xyz""#, "is not hex"),
@@ -178,7 +218,9 @@ fn values_that_do_not_fit_are_refused_with_their_place() {
         (r#""startTimeUnixNano":-1"#, "-1 does not fit"),
         (r#""startTimeUnixNano":1.5"#, "1.5 does not fit"),
         (r#""kind":"SPAN_KIND_CLIENT""#, "does not fit \"kind\""),
-        (r#""name":{}"#, "an object does not fit"),
+        (r#""name":{}"#, "expected a value of \"name\""),
+        (r#""name":["x"]"#, "an array does not fit \"name\""),
+        (r#""name":7"#, "expected a value of \"name\""),
         (r#""attributes":[{"key":"k","value":{"bytesValue":"!"}}]"#, "not base64"),
     ] {
         let error = span_of(fields).unwrap_err().to_string();

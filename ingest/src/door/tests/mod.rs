@@ -1,8 +1,10 @@
 //! The door over real sockets: a real tonic client, hand-written HTTP/1, and a stub where the lane will be.
 
+mod calm;
 mod grpc;
 mod http;
 mod json;
+mod slow;
 
 use super::*;
 use crate::intake::{Envelope, Refusal};

@@ -205,7 +205,7 @@ fn values_nested_a_hundred_thousand_deep_are_null_and_counted() {
         span.extend(field(9, &attribute));
         field(1, &field(2, &field(2, &span)))
     };
-    // content that is dropped is not looked into
+    // content that is dropped is only checked to be text
     for (policy, key, counted) in [
         (ContentPolicy::Drop, "custom", 1),
         (ContentPolicy::Drop, "gen_ai.input.messages", 0),
@@ -334,7 +334,11 @@ fn wire_faults_have_their_names() {
     for (bytes, error) in [
         (&b"\x0a"[..], ReadError::Truncated),
         (b"\x0a\x05abc", ReadError::Truncated),
-        (b"\x0b", ReadError::WireType),
+        (b"\x0b", ReadError::Truncated),
+        (b"\x0c", ReadError::WireType),
+        (b"\x0b\x14", ReadError::WireType),
+        (b"\x0b\x0f\x0c", ReadError::WireType),
+        (&[0x0b; 200], ReadError::WireType),
         (b"\x0e", ReadError::WireType),
         (b"\x02\x00", ReadError::WireType),
         (b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", ReadError::Varint),
@@ -343,7 +347,10 @@ fn wire_faults_have_their_names() {
     ] {
         assert_eq!(reader().read_traces(bytes, NOW), Err(error), "{bytes:x?}");
     }
-    assert_eq!(reader().read_traces(b"", NOW).unwrap().accepted, 0);
+    let deep = [[0x0b; 100], [0x0c; 100]].concat();
+    for bytes in [&b""[..], b"\x0b\x0c", b"\x0b\x13\x0a\x01x\x14\x08\x05\x0c", &deep] {
+        assert_eq!(reader().read_traces(bytes, NOW).unwrap().accepted, 0, "{bytes:x?}");
+    }
     assert!(reader().take().is_empty());
 }
 

@@ -333,23 +333,23 @@ pub(super) fn request(dice: &mut Dice) -> ExportTraceServiceRequest {
 
 /// Messages of the trace signal, by the numbers of the fields that hold messages again.
 #[derive(Clone, Copy)]
-pub(super) struct Shape(&'static [(u32, &'static Shape)]);
+pub(super) struct Shape(pub(super) &'static [(u32, &'static Shape)]);
 
-static ANY: Shape = Shape(&[(5, &ARRAY), (6, &PAIRS)]);
+pub(super) static ANY: Shape = Shape(&[(5, &ARRAY), (6, &PAIRS)]);
 static ARRAY: Shape = Shape(&[(1, &ANY)]);
 static PAIRS: Shape = Shape(&[(1, &PAIR)]);
-static PAIR: Shape = Shape(&[(2, &ANY)]);
+pub(super) static PAIR: Shape = Shape(&[(2, &ANY)]);
 static RESOURCE: Shape = Shape(&[(1, &PAIR)]);
-static SCOPE: Shape = Shape(&[(3, &PAIR)]);
-static EVENT: Shape = Shape(&[(3, &PAIR)]);
+pub(super) static SCOPE: Shape = Shape(&[(3, &PAIR)]);
+pub(super) static EVENT: Shape = Shape(&[(3, &PAIR)]);
 static LINK: Shape = Shape(&[(4, &PAIR)]);
 static STATUS: Shape = Shape(&[]);
-static SPAN: Shape = Shape(&[(9, &PAIR), (11, &EVENT), (13, &LINK), (15, &STATUS)]);
-static SCOPE_SPANS: Shape = Shape(&[(1, &SCOPE), (2, &SPAN)]);
-static RESOURCE_SPANS: Shape = Shape(&[(1, &RESOURCE), (2, &SCOPE_SPANS)]);
+pub(super) static SPAN: Shape = Shape(&[(9, &PAIR), (11, &EVENT), (13, &LINK), (15, &STATUS)]);
+pub(super) static SCOPE_SPANS: Shape = Shape(&[(1, &SCOPE), (2, &SPAN)]);
+pub(super) static RESOURCE_SPANS: Shape = Shape(&[(1, &RESOURCE), (2, &SCOPE_SPANS)]);
 pub(super) static REQUEST: Shape = Shape(&[(1, &RESOURCE_SPANS)]);
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub(super) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value.to_le_bytes()[0] | 0x80);
         value >>= 7;
@@ -357,7 +357,7 @@ fn varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value.to_le_bytes()[0]);
 }
 
-fn take_varint(rest: &mut &[u8]) -> u64 {
+pub(super) fn take_varint(rest: &mut &[u8]) -> u64 {
     let mut value = 0;
     for shift in (0..).step_by(7) {
         let (&byte, after) = rest.split_first().unwrap();
@@ -416,7 +416,7 @@ pub(super) fn shuffled(message: &[u8], shape: Shape, dice: &mut Dice) -> Vec<u8>
 fn unknown_field(dice: &mut Dice) -> Vec<u8> {
     let mut field = Vec::new();
     let number = 100 + dice.roll() % 10_000;
-    let wire_type = *dice.pick(&[0, 1, 2, 5]);
+    let wire_type = *dice.pick(&[0, 1, 2, 3, 5]);
     varint(number << 3 | wire_type, &mut field);
     match wire_type {
         0 => varint(dice.roll(), &mut field),
@@ -425,6 +425,10 @@ fn unknown_field(dice: &mut Dice) -> Vec<u8> {
             let bytes = dice.bytes(3);
             field.push(3);
             field.extend(bytes);
+        }
+        3 => {
+            (0..dice.below(3)).for_each(|_| field.extend(unknown_field(dice)));
+            varint(number << 3 | 4, &mut field);
         }
         _ => field.extend(dice.bytes(4)),
     }

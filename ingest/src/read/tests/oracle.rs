@@ -35,7 +35,7 @@ const FLAGS: [&str; 2] = ["support-chat", "checkout"];
 
 type Row = Map<String, Value>;
 
-fn config(content: ContentPolicy) -> ReadConfig {
+pub(super) fn config(content: ContentPolicy) -> ReadConfig {
     let mut keys = ExtraKeys::default();
     for (column, key) in [
         ("route", "app.route"),
@@ -817,7 +817,13 @@ fn expected(request: &ExportTraceServiceRequest, content: ContentPolicy) -> (Vec
     (rows, rejected)
 }
 
-fn compare(body: &[u8], request: &ExportTraceServiceRequest, reader: &mut Reader, content: ContentPolicy, what: &str) {
+pub(super) fn compare(
+    body: &[u8],
+    request: &ExportTraceServiceRequest,
+    reader: &mut Reader,
+    content: ContentPolicy,
+    what: &str,
+) {
     let (rows, rejected) = expected(request, content);
     let accepted = reader
         .read_traces(body, Nanos(77))
