@@ -11,6 +11,7 @@ use crate::{
     lock::Lock,
     seal::{Head, Retired},
     state,
+    unnamed::Unnamed,
     upkeep::damage,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -19,7 +20,7 @@ use proto::{
     layout::{self, Table},
 };
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
@@ -76,6 +77,8 @@ pub struct RecoveryReport {
     pub lost_records: u64,
     /// Files that no commit names, removed.
     pub orphans_removed: u64,
+    /// Sealed files that no commit names, moved below [`layout::ORPHANS`], because they may hold rows of lost records.
+    pub orphans_kept: u64,
     /// Sealed files that are missing or damaged, by path. They are kept out of queries, and verdicts that
     /// need them are not to be trusted.
     pub quarantined: Vec<String>,
@@ -94,7 +97,8 @@ impl Store {
     /// Opens `dir`, which is made if it is not there, and cleans up what a kill left.
     ///
     /// # Errors
-    /// Another process uses it; acked records are damaged; no commit record can be read; the disk refuses.
+    /// Another process uses it; acked records are damaged; no commit record can be read, or none is there that names the
+    /// sealed files; the disk refuses.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, Recovered), StoreError> {
         let disk = Arc::clone(&options.disk);
         fs::create_dir_all(dir).at("create folder", dir)?;
@@ -111,7 +115,10 @@ impl Store {
         };
         let (files, quarantined, cells) = read_sealed(dir, &loaded.newest, &mut report);
         let journal_dir = dir.join(layout::JOURNAL);
+        let unnamed = Unnamed::find(dir, &loaded)?;
+        unnamed.refuse_if_lost(&loaded, replay::begins_with_the_first(&journal_dir)?)?;
         let scan = replay::scan(&journal_dir, loaded.newest.lsn, options.recovery)?;
+        unnamed.refuse_if_lost(&loaded, scan.lost_records == 0)?;
         // Nothing was changed up to here: whoever refuses to start leaves everything as it was.
         let tail = cut_tail(disk.as_ref(), &journal_dir, &scan, options.segment_bytes_max)?;
         report.truncated_bytes = scan.torn_bytes;
@@ -119,7 +126,8 @@ impl Store {
         report.lost_records = scan.lost_records;
         report.records = scan.replay.records_left();
         set_aside(disk.as_ref(), &loaded, &mut report)?;
-        report.orphans_removed = remove_orphans(disk.as_ref(), dir, &loaded)?;
+        state::drop_old(disk.as_ref(), dir, [loaded.newest.state.seq, loaded.previous_state])?;
+        unnamed.clear(disk.as_ref(), &mut report)?;
         let journal = Journal::resume(
             Arc::clone(&disk),
             journal_dir,
@@ -324,42 +332,4 @@ fn retired(loaded: &Loaded) -> Vec<Retired> {
             at: commit.sealed_at,
         })
         .collect()
-}
-
-/// Empties `tmp` and removes sealed files that no kept commit names.
-fn remove_orphans(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<u64, StoreError> {
-    let commit = &loaded.newest;
-    let named: HashSet<PathBuf> = commit
-        .files
-        .iter()
-        .chain(&commit.quarantined)
-        .chain(&loaded.previous_files)
-        .map(|file| dir.join(&file.path))
-        .collect();
-    let mut orphans = BTreeSet::new();
-    for folder in Table::ALL.iter().map(|t| t.as_str()).chain([layout::TMP]) {
-        collect(&dir.join(folder), &mut orphans)?;
-    }
-    state::drop_old(disk, dir, [commit.state.seq, loaded.previous_state])?;
-    let mut removed = 0;
-    for path in orphans.iter().filter(|path| !named.contains(*path)) {
-        disk.remove(path).at("remove", path)?;
-        removed += 1;
-    }
-    Ok(removed)
-}
-
-fn collect(folder: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(folder).at("list", folder)? {
-        let path = entry.at("list", folder)?.path();
-        if path.is_dir() {
-            collect(&path, found)?;
-        } else {
-            found.insert(path);
-        }
-    }
-    Ok(())
 }
