@@ -127,6 +127,20 @@ pub fn space(dir: &Path) -> io::Result<Space> {
     })
 }
 
+/// Whether the medium or the file system says that what lies there is harmed: waiting will not change that.
+pub(crate) fn is_harm(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let harms = [
+        Errno::IO,
+        Errno::BADMSG,
+        #[cfg(target_os = "linux")]
+        Errno::UCLEAN,
+    ];
+    harms
+        .iter()
+        .any(|harm| error.raw_os_error() == Some(harm.raw_os_error()))
+}
+
 /// Makes every folder of `relative` under `root`, and adds them all, with `root`, to `touched`: all must be synced
 /// before what lies in them counts, also those that were there, since whoever made them may have been killed.
 pub(crate) fn create_dirs(

@@ -130,6 +130,8 @@ pub(crate) struct Head {
     pub(crate) retired: Vec<Retired>,
     /// Of files that this process rewrote: patches whose records overlap theirs and are no reason to do it again.
     pub(crate) folded: HashMap<String, usize>,
+    /// Files that could not be read when they were to be rewritten, and when that was.
+    pub(crate) unreadable: HashMap<String, Nanos>,
     /// A sync failed.
     pub(crate) poisoned: bool,
 }

@@ -147,6 +147,7 @@ impl Store {
             states: [loaded.newest.state.seq, loaded.previous_state],
             retired: retired(&loaded),
             folded: hashbrown::HashMap::new(),
+            unreadable: hashbrown::HashMap::new(),
             poisoned: false,
         };
         let base = snapshot_of(&loaded.newest, files, cells);

@@ -4,6 +4,7 @@
 mod ages;
 mod damage;
 mod readers;
+mod room;
 
 use crate::{
     journal::options,
