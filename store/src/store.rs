@@ -277,12 +277,12 @@ fn read_sealed(
 /// Adds the cells of a file, all or none.
 pub(crate) fn add_cells(path: &Path, cells: &mut CellTable) -> Result<(), StoreError> {
     let file = File::open(path).at("open", path)?;
-    // A file that ends early must not leave half of its cells behind.
-    let mut sum = cells.clone();
+    // Apart first: a file that ends early must not leave half of its cells behind.
+    let mut of_file = CellTable::default();
     for rows in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
-        add_batch_to_cells(&rows?, &mut sum)?;
+        add_batch_to_cells(&rows?, &mut of_file)?;
     }
-    *cells = sum;
+    cells.merge(&of_file);
     Ok(())
 }
 
