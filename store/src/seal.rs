@@ -24,6 +24,7 @@ use crate::{
     journal,
     lock::Lock,
     state::{self, State, StateFile},
+    upkeep::Search,
 };
 use arrow::array::RecordBatch;
 use hashbrown::HashMap;
@@ -132,6 +133,8 @@ pub(crate) struct Head {
     pub(crate) folded: HashMap<String, usize>,
     /// Files that could not be read when they were to be rewritten, and when that was.
     pub(crate) unreadable: HashMap<String, Nanos>,
+    /// For rows that replacements may hide.
+    pub(crate) search: Search,
     /// A sync failed.
     pub(crate) poisoned: bool,
 }

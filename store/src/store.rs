@@ -12,7 +12,7 @@ use crate::{
     seal::{Head, Retired},
     state,
     unnamed::Unnamed,
-    upkeep::damage,
+    upkeep::{Search, damage},
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proto::{
@@ -148,6 +148,7 @@ impl Store {
             retired: retired(&loaded),
             folded: hashbrown::HashMap::new(),
             unreadable: hashbrown::HashMap::new(),
+            search: Search::default(),
             poisoned: false,
         };
         let base = snapshot_of(&loaded.newest, files, cells);

@@ -19,9 +19,11 @@ mod leftover;
 mod old;
 mod order;
 mod pending;
+mod ranges;
 mod rewrite;
 mod verify;
 
+pub(crate) use leftover::Search;
 pub(crate) use verify::damage;
 
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
 };
 use choose::Group;
 use hashbrown::HashSet;
-use leftover::Leftover;
+use leftover::{Leftover, Look};
 use pending::Pending;
 use proto::{CellTable, Nanos, layout::Table};
 use rewrite::{Failure, Rewritten};
@@ -196,7 +198,7 @@ impl Inner {
                     }
                 }
                 if is_held_back || step.has_changed() {
-                    self.commit_step(head, &mut step, base, task)?;
+                    self.commit_step(head, &mut step, base, task, go_on)?;
                 }
             }
             let failed = step.unreadable.drain(..);
@@ -323,13 +325,26 @@ impl Inner {
         Ok(())
     }
 
-    fn commit_step(&self, head: &mut Head, step: &mut Step, base: Commit, task: &Upkeep) -> Result<(), StoreError> {
+    fn commit_step(
+        &self,
+        head: &mut Head,
+        step: &mut Step,
+        base: Commit,
+        task: &Upkeep,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
         let is_settled = |id: &TraceId, patch: &Patch| task.settled.get(id) == Some(patch);
-        let leftover = match head.waiting.is_empty() {
-            true => Leftover::of(&self.root, step, &base, is_settled),
-            // It is found by a later step.
-            false => Leftover::default(),
-        };
+        let mut leftover = Leftover::default();
+        // Else it is found by a later step.
+        if head.waiting.is_empty() {
+            let look = Look {
+                root: &self.root,
+                base: &base,
+                go_on,
+            };
+            leftover = Leftover::of(&look, step, std::mem::take(&mut head.search), is_settled);
+            head.search = std::mem::take(&mut leftover.search);
+        }
         let mut commit = Commit {
             seq: head.seq + 1,
             sealed_at: task.now,

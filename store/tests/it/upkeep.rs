@@ -5,6 +5,7 @@ mod ages;
 mod damage;
 mod readers;
 mod room;
+mod searches;
 
 use crate::{
     journal::options,
