@@ -140,6 +140,8 @@ pub(crate) struct Loaded {
     pub(crate) newest: Commit,
     /// False in a new data directory.
     pub(crate) found: bool,
+    /// Size of that record and of the state that it names.
+    pub(crate) bytes: u64,
     /// What the newest names.
     pub(crate) state: Vec<u8>,
     /// Files of the record before it: needed if the newest cannot be read the next time.
@@ -171,6 +173,7 @@ pub(crate) fn load(root: &Path, with_state: bool) -> Result<Loaded, StoreError> 
         };
         match commit.zip(state) {
             Some((commit, state)) => {
+                loaded.bytes = bytes.len() as u64 + commit.state.bytes;
                 (loaded.newest, loaded.state) = (commit, state);
                 loaded.found = true;
             }

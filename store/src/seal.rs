@@ -21,7 +21,7 @@ use crate::{
     commit::{self, Commit},
     disk::{self, Disk},
     error::{At, StoreError},
-    journal,
+    journal::{self, Reserve},
     lock::Lock,
     state::{self, State, StateFile},
     upkeep::Search,
@@ -112,6 +112,8 @@ pub(crate) struct Inner {
     boot: u64,
     names: AtomicU64,
     head: Mutex<Head>,
+    /// Room that the journal leaves, by what is written here.
+    pub(crate) reserve: Arc<Reserve>,
     _lock: Arc<Lock>,
 }
 
@@ -156,7 +158,7 @@ enum Job<'a> {
 }
 
 impl Sealer {
-    pub(crate) fn new(root: PathBuf, disk: Arc<dyn Disk>, head: Head, lock: Arc<Lock>) -> Self {
+    pub(crate) fn new(root: PathBuf, disk: Arc<dyn Disk>, head: Head, reserve: Arc<Reserve>, lock: Arc<Lock>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 root,
@@ -164,6 +166,7 @@ impl Sealer {
                 boot: RandomState::new().hash_one(head.seq),
                 names: AtomicU64::new(0),
                 head: Mutex::new(head),
+                reserve,
                 _lock: lock,
             }),
         }
@@ -205,6 +208,7 @@ impl Sealer {
         }
         let previous_lsn = std::mem::replace(&mut head.lsn, sealed.lsn);
         head.seq = sealed.seq;
+        inner.reserve.committed(sealed.commit_bytes);
         head.states = [sealed.seq, head.states[0]];
         head.files = Arc::clone(&sealed.files);
         head.waiting.clear();

@@ -6,7 +6,10 @@ use crate::{
     commit::{self, Commit, Loaded},
     disk::{Disk, LocalDisk},
     error::{At, StoreError},
-    journal::replay::{self, Scan},
+    journal::{
+        Reserve,
+        replay::{self, Scan},
+    },
     live,
     lock::Lock,
     seal::{Head, Retired},
@@ -128,12 +131,15 @@ impl Store {
         set_aside(disk.as_ref(), &loaded, &mut report)?;
         state::drop_old(disk.as_ref(), dir, [loaded.newest.state.seq, loaded.previous_state])?;
         unnamed.clear(disk.as_ref(), &mut report)?;
+        let reserve = Arc::new(Reserve::default());
+        reserve.committed(loaded.bytes);
         let journal = Journal::resume(
             Arc::clone(&disk),
             journal_dir,
             options.segment_bytes_max,
             scan.last_lsn,
             tail,
+            Arc::clone(&reserve),
             Arc::clone(&lock),
         )?;
         let files = Arc::new(files);
@@ -159,7 +165,7 @@ impl Store {
             records: scan.replay,
             report,
         };
-        let sealer = Sealer::new(dir.to_owned(), disk, head, lock);
+        let sealer = Sealer::new(dir.to_owned(), disk, head, reserve, lock);
         let journal = Some(journal);
         Ok((Self { journal, sealer }, recovered))
     }

@@ -356,12 +356,13 @@ impl Inner {
         commit.patches.retain(|(id, _)| !gone.contains(id));
         let gone: HashSet<TraceId> = leftover.replaced.iter().map(|(id, _)| *id).collect();
         commit.replaced.retain(|(id, _)| !gone.contains(id));
-        commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
+        let bytes = commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
             // After a failed sync the record may be there, and then its files must be.
             if !e.is_fatal() {
                 self.discard(step.added.iter().map(|file| self.root.join(&file.path)));
             }
         })?;
+        self.reserve.committed(bytes + commit.state.bytes);
         head.seq = commit.seq;
         head.files = Arc::new(commit.files);
         head.quarantined = commit.quarantined;

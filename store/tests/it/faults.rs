@@ -12,7 +12,6 @@ use std::{
 use store::{
     Space,
     disk::{Disk, DiskFile, LocalDisk},
-    journal::RESERVE_BYTES,
 };
 
 /// What happens at a step.
@@ -24,8 +23,8 @@ pub enum Fault {
     SyncError,
     /// The next write at or after this step finds the disk full after half of its bytes, once.
     Full,
-    /// From this step on there is no room but what is held in reserve.
-    Low,
+    /// From this step on there is no more room than so many bytes.
+    Left(u64),
 }
 
 #[derive(Debug, Default)]
@@ -224,14 +223,12 @@ impl Disk for FaultyDisk {
     fn space(&self, dir: &Path) -> io::Result<Space> {
         let model = self.0.lock().unwrap();
         let found = LocalDisk.space(dir)?;
-        let low = matches!(model.fault, Some((step, Fault::Low)) if model.step >= step);
-        Ok(if low {
-            Space {
-                used: found.total - RESERVE_BYTES,
+        Ok(match model.fault {
+            Some((step, Fault::Left(bytes))) if model.step >= step => Space {
+                used: found.total - bytes,
                 ..found
-            }
-        } else {
-            found
+            },
+            _ => found,
         })
     }
 
