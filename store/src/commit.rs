@@ -9,7 +9,7 @@
 
 use crate::{
     Patch, SealedFile, TraceId,
-    disk::Disk,
+    disk::{Disk, is_harm},
     error::{At, StoreError},
     frame,
     state::{self, StateFile},
@@ -157,7 +157,14 @@ pub(crate) fn load(root: &Path, with_state: bool) -> Result<Loaded, StoreError> 
     let records = list(root)?;
     let mut loaded = Loaded::default();
     for (_, path) in records.iter().rev() {
-        let bytes = fs::read(path).at("read", path)?;
+        let bytes = match fs::read(path) {
+            // The one before it is as good, since the journal goes back to that: no reason to stand still.
+            Err(error) if is_harm(&error) => {
+                tracing::warn!(path = %path.display(), %error, "commit record cannot be read");
+                Vec::new()
+            }
+            read => read.at("read", path)?,
+        };
         let commit = Commit::decode(&bytes)?;
         if loaded.found {
             if let Some(commit) = commit {

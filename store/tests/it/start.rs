@@ -218,6 +218,42 @@ fn reading_beside_a_server_changes_nothing() {
     assert!(dir.path().join("tmp/x.parquet").exists());
 }
 
+/// A file that can be opened and not read: its first page answers EIO, as a bad sector does.
+#[cfg(target_os = "linux")]
+fn make_unreadable(path: &Path) {
+    fs::remove_file(path).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", path).unwrap();
+    assert_eq!(fs::read(path).unwrap_err().raw_os_error(), Some(5));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_newest_commit_that_the_disk_cannot_read_falls_back_to_the_one_before() {
+    for part in ["commit", "state"] {
+        let dir = TempDir::new().unwrap();
+        three_commits(dir.path());
+        let commits = dir.path().join("commits");
+        make_unreadable(&commits.join(format!("{:020}.{part}", 3)));
+        let (_store, found) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        assert_eq!((found.lsn, found.report.commits_damaged), (6, 1), "{part}");
+        assert_eq!(
+            found.records.map(|r| r.unwrap().lsn).collect::<Vec<_>>(),
+            [7, 8, 9, 10, 11]
+        );
+    }
+    // The one before is no reason to refuse either, and two of them are.
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    let commits = dir.path().join("commits");
+    make_unreadable(&commits.join(format!("{:020}.commit", 2)));
+    assert_eq!(Store::open(dir.path(), StoreOptions::default()).unwrap().1.lsn, 9);
+    make_unreadable(&commits.join(format!("{:020}.commit", 3)));
+    assert!(matches!(
+        Store::open(dir.path(), StoreOptions::default()),
+        Err(StoreError::NoCommit { .. })
+    ));
+}
+
 fn skip() -> StoreOptions {
     StoreOptions {
         recovery: JournalRecovery::Skip,
