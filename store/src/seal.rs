@@ -420,7 +420,10 @@ impl Inner {
                     tracing::warn!(path = %path.display(), %reason, "a file that is named no more could not be removed");
                     true
                 }
-                _ => false,
+                _ => {
+                    disk::remove_empty(self.disk.as_ref(), &self.root, &path);
+                    false
+                }
             }
         });
     }

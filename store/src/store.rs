@@ -4,7 +4,7 @@ use crate::{
     Journal, JournalRecovery, Layers, LiveBatch, Replay, SealedFile, Sealer, Snapshot,
     cells::add_batch_to_cells,
     commit::{self, Commit, Loaded},
-    disk::{Disk, LocalDisk},
+    disk::{self, Disk, LocalDisk},
     error::{At, StoreError},
     journal::{
         Reserve,
@@ -104,7 +104,7 @@ impl Store {
     /// sealed files; the disk refuses.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, Recovered), StoreError> {
         let disk = Arc::clone(&options.disk);
-        fs::create_dir_all(dir).at("create folder", dir)?;
+        disk::create_root(disk.as_ref(), dir)?;
         let lock = Arc::new(Lock::take(dir)?);
         for folder in [layout::JOURNAL, layout::COMMITS, layout::TMP] {
             let folder = dir.join(folder);

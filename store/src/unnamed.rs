@@ -20,6 +20,8 @@ pub(crate) struct Unnamed<'a> {
     root: &'a Path,
     sealed: BTreeSet<PathBuf>,
     unfinished: BTreeSet<PathBuf>,
+    /// Folders of tables without any file, deepest first.
+    empty: Vec<PathBuf>,
 }
 
 impl<'a> Unnamed<'a> {
@@ -32,16 +34,17 @@ impl<'a> Unnamed<'a> {
             .chain(&loaded.previous_files)
             .map(|file| root.join(&file.path))
             .collect();
-        let (mut sealed, mut unfinished) = (BTreeSet::new(), BTreeSet::new());
+        let (mut sealed, mut unfinished, mut empty) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
         for table in Table::ALL {
-            collect(&root.join(table.as_str()), &mut sealed)?;
+            collect(&root.join(table.as_str()), &mut sealed, &mut empty)?;
         }
-        collect(&root.join(layout::TMP), &mut unfinished)?;
+        collect(&root.join(layout::TMP), &mut unfinished, &mut Vec::new())?;
         sealed.retain(|path| !named.contains(path));
         Ok(Self {
             root,
             sealed,
             unfinished,
+            empty,
         })
     }
 
@@ -56,7 +59,7 @@ impl<'a> Unnamed<'a> {
         })
     }
 
-    /// Removes them. If acked records are lost, the sealed ones are moved away instead: some of those records may be in
+    /// Removes them, and empty folders. If acked records are lost, the sealed ones are moved away instead: some of those records may be in
     /// them, but nobody can tell which, so they must not answer beside what the journal still has.
     pub(crate) fn clear(&self, disk: &dyn Disk, report: &mut RecoveryReport) -> Result<(), StoreError> {
         for path in &self.unfinished {
@@ -65,6 +68,9 @@ impl<'a> Unnamed<'a> {
         }
         let is_kept = report.lost_records > 0;
         let mut folders = BTreeSet::new();
+        for folder in &self.empty {
+            _ = disk.remove_dir(folder);
+        }
         for path in &self.sealed {
             if is_kept {
                 self.keep(disk, path, &mut folders)?;
@@ -73,6 +79,7 @@ impl<'a> Unnamed<'a> {
                 disk.remove(path).at("remove", path)?;
                 report.orphans_removed += 1;
             }
+            disk::remove_empty(disk, self.root, path);
         }
         if is_kept && !self.sealed.is_empty() {
             let folder = self.root.join(layout::ORPHANS);
@@ -95,17 +102,22 @@ impl<'a> Unnamed<'a> {
     }
 }
 
-fn collect(folder: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
+/// Adds the files below `folder`, and folders below it that have none; whether it has any itself.
+fn collect(folder: &Path, files: &mut BTreeSet<PathBuf>, empty: &mut Vec<PathBuf>) -> Result<bool, StoreError> {
     if !folder.is_dir() {
-        return Ok(());
+        return Ok(false);
     }
+    let mut has_files = false;
     for entry in fs::read_dir(folder).at("list", folder)? {
         let path = entry.at("list", folder)?.path();
-        if path.is_dir() {
-            collect(&path, found)?;
+        if !path.is_dir() {
+            files.insert(path);
+            has_files = true;
+        } else if collect(&path, files, empty)? {
+            has_files = true;
         } else {
-            found.insert(path);
+            empty.push(path);
         }
     }
-    Ok(())
+    Ok(has_files)
 }

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -37,6 +37,7 @@ struct Model {
     /// Changes of names that no `sync_dir` has made durable, oldest first.
     names: Vec<Change>,
     syncs: u64,
+    synced_dirs: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -82,6 +83,10 @@ impl FaultyDisk {
 
     pub fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
+    }
+
+    pub fn synced_dirs(&self) -> BTreeSet<PathBuf> {
+        self.0.lock().unwrap().synced_dirs.clone()
     }
 
     pub fn is_cut(&self) -> bool {
@@ -210,6 +215,11 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        LocalDisk.remove_dir(path)
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.step()?;
         let new = !path.exists();
@@ -238,6 +248,7 @@ impl Disk for FaultyDisk {
             return Err(io::Error::from_raw_os_error(5));
         }
         let mut model = self.0.lock().unwrap();
+        model.synced_dirs.insert(path.to_owned());
         model.names.retain(|change| change.path().parent() != Some(path));
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Opening: the lock, a damaged commit record, a damaged file, reading beside a server.
 
 use crate::{
-    journal::options,
+    faults::FaultyDisk,
+    journal::{on, options},
     rows::{micro, rng},
     upkeep::on_disk,
 };
@@ -95,6 +96,40 @@ fn one_process_at_a_time() {
     assert!(Store::open(dir.path(), options()).is_err(), "the journal still writes");
     drop(journal);
     Store::open(dir.path(), options()).unwrap();
+}
+
+#[test]
+fn a_new_data_directory_is_there_after_a_power_cut() {
+    for seed in 0..8 {
+        let (root, disk, mut rng) = (TempDir::new().unwrap(), FaultyDisk::default(), rng(seed));
+        let dir = root.path().join("var/lib/tracegate");
+        let (mut store, _) = Store::open(&dir, on(disk.clone())).unwrap();
+        let mut journal = store.journal().unwrap();
+        journal.append(&micro(&mut rng, 1, &mut 0)).unwrap();
+        journal.sync().unwrap();
+        drop((store, journal));
+        for above in ["", "var", "var/lib"] {
+            assert!(disk.synced_dirs().contains(&root.path().join(above)), "{above:?}");
+        }
+        disk.lose_unsynced(&mut rng);
+        assert_eq!(Store::open(&dir, options()).unwrap().1.records.count(), 1);
+    }
+    let root = TempDir::new().unwrap();
+    fs::write(root.path().join("file"), "").unwrap();
+    let refused = Store::open(&root.path().join("file"), options()).unwrap_err();
+    assert!(refused.to_string().starts_with("cannot create folder"), "{refused}");
+}
+
+#[test]
+fn folders_without_files_go_at_a_start() {
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    let empty = dir.path().join("spans/color=green/date=2026-01-01");
+    fs::create_dir_all(empty.join("hour=03")).unwrap();
+    fs::create_dir_all(dir.path().join("traces/color=blue")).unwrap();
+    let (_store, found) = Store::open(dir.path(), options()).unwrap();
+    assert!(!empty.exists() && !dir.path().join("traces/color=blue").exists());
+    assert!(found.base.files.iter().all(|file| dir.path().join(&file.path).exists()));
 }
 
 #[test]

@@ -59,6 +59,8 @@ fn beside_files_that_wait_for_their_commit_record_old_ones_go() {
         assert_eq!(named(&done.files), all);
     }
     assert_eq!(on_disk(dir.path()), all);
+    let day = old.first().and_then(|path| path.split("/hour=").next()).unwrap();
+    assert!(!dir.path().join(day).exists(), "and so are their folders");
     // The commit record that follows names them, and says what is gone.
     let sealed = seal(&sealer, 5, 30 * 24 + 2, false);
     let expected: BTreeSet<String> = all.union(&named(&sealed.added)).cloned().collect();
