@@ -133,8 +133,8 @@ pub(crate) struct Head {
     pub(crate) retired: Vec<Retired>,
     /// Of files that this process rewrote: patches whose records overlap theirs and are no reason to do it again.
     pub(crate) folded: HashMap<String, usize>,
-    /// Files that could not be read when they were to be rewritten, and when that was.
-    pub(crate) unreadable: HashMap<String, Nanos>,
+    /// Files that could not be read or rewritten, and when that was.
+    pub(crate) left_out: HashMap<String, Nanos>,
     /// For rows that replacements may hide.
     pub(crate) search: Search,
     /// A sync failed.

@@ -153,7 +153,7 @@ impl Store {
             states: [loaded.newest.state.seq, loaded.previous_state],
             retired: retired(&loaded),
             folded: hashbrown::HashMap::new(),
-            unreadable: hashbrown::HashMap::new(),
+            left_out: hashbrown::HashMap::new(),
             search: Search::default(),
             poisoned: false,
         };
@@ -194,7 +194,7 @@ impl Store {
             let read = read_only(dir);
             let moved_on = || commit::load(dir, false).map(|now| now.newest.seq);
             match read {
-                Ok((snapshot, seq)) if turn == READ_ONLY_TURNS || moved_on()? == seq => {
+                Ok((snapshot, seq)) if turn == READ_ONLY_TURNS || moved_on().is_ok_and(|now| now == seq) => {
                     return Ok(snapshot);
                 }
                 Err(e) if turn == READ_ONLY_TURNS => return Err(e),
@@ -209,10 +209,14 @@ const READ_ONLY_TURNS: u32 = 5;
 
 fn read_only(dir: &Path) -> Result<(Snapshot, u64), StoreError> {
     let loaded = commit::load(dir, false)?;
+    let journal = dir.join(layout::JOURNAL);
+    if !loaded.found {
+        Unnamed::find(dir, &loaded)?.refuse_if_lost(&loaded, replay::begins_with_the_first(&journal)?)?;
+    }
     let mut report = RecoveryReport::default();
     let (files, _, cells) = read_sealed(dir, &loaded.newest, &mut report);
     let mut snapshot = snapshot_of(&loaded.newest, Arc::new(files), cells);
-    let scan = replay::scan(&dir.join(layout::JOURNAL), snapshot.lsn, JournalRecovery::Skip)?;
+    let scan = replay::scan(&journal, snapshot.lsn, JournalRecovery::Skip)?;
     for record in scan.replay {
         let record = record?;
         snapshot.lsn = record.lsn;

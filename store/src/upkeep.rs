@@ -58,8 +58,9 @@ pub struct Retention {
 /// without it are not folded in before.
 const ROOT_AWAITED: Duration = DAY;
 
-/// A file that could not be opened (no permission, too many open files) is left out of rewrites for so long.
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(3_600);
+/// A file that could not be opened (no permission, too many open files), or not be rewritten, is left out of rewrites for
+/// so long: the same files give the same choice, and it must not stand before all others.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(3_600);
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -139,8 +140,8 @@ struct Step {
     /// New files, in their folders, not committed.
     added: Vec<SealedFile>,
     rewritten: Option<Rewritten>,
-    /// Files that were to be rewritten and cannot be read.
-    unreadable: Vec<String>,
+    /// Files that were to be rewritten and cannot be.
+    left_out: Vec<String>,
     done: Upkept,
 }
 
@@ -178,7 +179,7 @@ impl Inner {
             retired: Vec::new(),
             added: Vec::new(),
             rewritten: None,
-            unreadable: Vec::new(),
+            left_out: Vec::new(),
             done: Upkept::default(),
         };
         if head.seq > 0 {
@@ -189,7 +190,10 @@ impl Inner {
             if group.is_some() || is_held_back || step.has_changed() {
                 let base = commit::read(&self.root, head.seq)?;
                 if let Some(group) = group {
-                    match self.rewrite(&mut step, group, &base, task, go_on) {
+                    let rewritten = self.rewrite(&mut step, group, &base, task, go_on);
+                    let failed = step.left_out.drain(..);
+                    head.left_out.extend(failed.map(|path| (path, task.now)));
+                    match rewritten {
                         // A full disk must not keep files that were replaced before from being removed.
                         Err(error) if is_held_back && !error.is_fatal() => {
                             tracing::warn!(%error, "files could not be rewritten");
@@ -201,8 +205,6 @@ impl Inner {
                     self.commit_step(head, &mut step, base, task, go_on)?;
                 }
             }
-            let failed = step.unreadable.drain(..);
-            head.unreadable.extend(failed.map(|path| (path, task.now)));
         }
         step.done.files = head.all_files();
         step.done.quarantined_now = head.quarantined.len() as u64;
@@ -220,10 +222,10 @@ impl Inner {
             step.done.more = true;
             return None;
         }
-        head.unreadable.retain(|_, at| task.now.since(*at) < READ_AGAIN_AFTER);
+        head.left_out.retain(|_, at| task.now.since(*at) < TRIED_AGAIN_AFTER);
         let pending = Pending::of(task.settled.iter());
         let has_patches = |file: &SealedFile| pending.are_due(file, task, &head.folded);
-        let is_readable = |file: &SealedFile| !head.unreadable.contains_key(&file.path);
+        let is_readable = |file: &SealedFile| !head.left_out.contains_key(&file.path);
         let texts_until = task.aged_to.minus(task.retention.texts);
         choose::choose(&step.files, task.now, texts_until, is_readable, has_patches)
     }
@@ -314,12 +316,17 @@ impl Inner {
                 step.done.more = true;
                 return Ok(());
             }
-            Err(Failure::Other(error)) if step.has_changed() && !error.is_fatal() => {
+            Err(Failure::Other(error)) => {
+                if !error.is_full() {
+                    step.left_out.extend(inputs.into_iter().map(|file| file.path));
+                }
                 // A full disk must not keep damaged files from being set aside.
-                tracing::warn!(%error, "files could not be rewritten");
-                return Ok(());
+                if step.has_changed() && !error.is_fatal() {
+                    tracing::warn!(%error, "files could not be rewritten");
+                    return Ok(());
+                }
+                return Err(error);
             }
-            Err(Failure::Other(error)) => return Err(error),
         };
         step.take_over(&group, rewritten);
         Ok(())
@@ -427,7 +434,7 @@ impl Step {
     fn leave(&mut self, at: usize, error: &StoreError) {
         let path = &self.files[at].path;
         tracing::warn!(path, %error, "a file cannot be read; it stays as it is for now");
-        self.unreadable.push(path.clone());
+        self.left_out.push(path.clone());
     }
 
     /// Puts the new files where the first of the old ones stood.

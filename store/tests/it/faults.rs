@@ -23,6 +23,8 @@ pub enum Fault {
     SyncError,
     /// The next write at or after this step finds the disk full after half of its bytes, once.
     Full,
+    /// The next write at or after this step is refused, once, for a reason that is neither.
+    Refused,
     /// From this step on there is no more room than so many bytes.
     Left(u64),
 }
@@ -278,6 +280,9 @@ impl Write for FaultyFile {
         }
         if self.disk.is_cut() {
             return Err(gone());
+        }
+        if self.disk.due(Fault::Refused) {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         if self.disk.due(Fault::Full) {
             self.put(&bytes[..bytes.len() / 2])?;

@@ -317,6 +317,8 @@ fn sealed_files_without_any_commit_record_are_never_removed() {
             assert!(matches!(refused, StoreError::NoCommit { .. }), "{left:?}: {refused}");
             assert!(refused.to_string().contains("restore the folder"), "{refused}");
             assert_eq!(on_disk(dir.path()), sealed, "{left:?}");
+            let refused = Store::open_read_only(dir.path()).unwrap_err();
+            assert!(matches!(refused, StoreError::NoCommit { .. }), "{left:?}: {refused}");
         }
         // What the message says helps.
         for folder in ["commits", "spans", "cells"] {

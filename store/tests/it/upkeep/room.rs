@@ -194,3 +194,25 @@ fn a_file_that_cannot_be_opened_is_left_out_and_the_rest_goes_on() {
     );
     assert_eq!((hours(&done.files, ""), done.quarantined_now), (0, 0));
 }
+
+#[test]
+fn files_that_cannot_be_rewritten_do_not_stand_before_all_others() {
+    let disk = FaultyDisk::default();
+    let (_dir, store, files) = sealed_on(on(disk.clone()), &[0, 1, 2, 24, 25, 26], None);
+    let now = T0 + 3 * DAY;
+    let task = Upkeep {
+        now: Nanos(now),
+        aged_to: Nanos(now),
+        ..Upkeep::default()
+    };
+    disk.arm(0, Fault::Refused);
+    store.sealer().upkeep(&task, GO_ON).unwrap_err();
+    let (done, ..) = until_done(&store, &task);
+    let left = |files: &[SealedFile]| files.iter().filter(|file| file.path.contains("hour=")).count();
+    assert!(left(&done.files) > 0 && left(&done.files) < left(&files) / 2);
+    // An hour later they are joined as well.
+    let now = Nanos(now + HOUR + MINUTE);
+    let (again, ..) = until_done(&store, &Upkeep { now, ..task });
+    assert!(again.files.len() < done.files.len());
+    assert_eq!(rows(&again.files), rows(&files));
+}
