@@ -1,8 +1,11 @@
 //! Cells: the only numbers a gate reads. They add up, in any order, and late data change them by signed deltas.
 
 use crate::{Color, Grain, Histogram, Metric};
+pub use minutes::Minutes;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, sync::Arc};
+
+mod minutes;
 
 /// Parts per million: the unit of a split (the probability that a unit goes green) inside cells.
 pub const PPM: u32 = 1_000_000;
@@ -98,8 +101,6 @@ pub struct CellKey {
 
 /// The cells of one minute, in key order.
 pub type Minute = BTreeMap<Series, Arc<Cell>>;
-/// The minutes of one scope, oldest first.
-pub type Minutes = BTreeMap<i64, Arc<Minute>>;
 
 /// All cells, shared structurally: cloning copies pointers, and a later change copies only what it touches, so a
 /// snapshot stays what it was. Iteration order is the key order, so every sum over it is reproducible.
@@ -112,7 +113,7 @@ impl CellTable {
     /// Adds `delta` (`sign` 1 or -1) to the cell at `key`; a cell that comes to nothing is dropped.
     pub fn apply(&mut self, key: &CellKey, delta: &Cell, sign: i64) {
         let minutes = Arc::make_mut(self.scopes.entry(key.scope.clone()).or_default());
-        let minute = Arc::make_mut(minutes.entry(key.minute).or_default());
+        let minute = minutes.minute_mut(key.minute);
         let cell = minute.entry(key.series.clone()).or_default();
         let inner = Arc::make_mut(cell);
         inner.merge(delta, sign);
@@ -210,5 +211,22 @@ mod tests {
         table.apply(&key(60), &Cell::amount(1_000), 1);
         table.apply(&key(60), &Cell::amount(1_000), -1);
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn a_later_delta_copies_no_minutes_but_those_around_it() {
+        let mut table = CellTable::default();
+        for minute in 0..3 * 1_440 {
+            table.apply(&key(minute * 60), &Cell::unit(false), 1);
+        }
+        let before = table.clone();
+        table.apply(&key(1_000 * 60), &Cell::unit(true), 1);
+        let of = |table: &CellTable| table.minutes(&key(0).scope).unwrap().clone();
+        let (before, after) = (of(&before), of(&table));
+        let copied = after.parts_not_of(&before);
+        assert_eq!(copied.len(), 1);
+        assert!(copied[0] <= 1_440, "{copied:?} minutes are copied");
+        let changed = before.iter().zip(after.iter()).filter(|(a, b)| !Arc::ptr_eq(a.1, b.1));
+        assert_eq!(changed.map(|(a, _)| *a.0).collect::<Vec<_>>(), [1_000 * 60]);
     }
 }

@@ -82,6 +82,8 @@ pub const JOURNAL: &str = "journal";
 pub const COMMITS: &str = "commits";
 /// Folder for files not yet committed; emptied at start.
 pub const TMP: &str = "tmp";
+/// Folder of sealed files that no commit record names and that a start did not dare to remove.
+pub const ORPHANS: &str = "orphans";
 /// The decision ledger and the outbox.
 pub const LEDGER: &str = "ledger.redb";
 /// Held exclusively while a process writes to the data directory.

@@ -9,7 +9,7 @@
 
 use crate::{
     Patch, SealedFile, TraceId,
-    disk::Disk,
+    disk::{Disk, is_harm},
     error::{At, StoreError},
     frame,
     state::{self, StateFile},
@@ -140,6 +140,8 @@ pub(crate) struct Loaded {
     pub(crate) newest: Commit,
     /// False in a new data directory.
     pub(crate) found: bool,
+    /// Size of that record and of the state that it names.
+    pub(crate) bytes: u64,
     /// What the newest names.
     pub(crate) state: Vec<u8>,
     /// Files of the record before it: needed if the newest cannot be read the next time.
@@ -155,7 +157,14 @@ pub(crate) fn load(root: &Path, with_state: bool) -> Result<Loaded, StoreError> 
     let records = list(root)?;
     let mut loaded = Loaded::default();
     for (_, path) in records.iter().rev() {
-        let bytes = fs::read(path).at("read", path)?;
+        let bytes = match fs::read(path) {
+            // The one before it is as good, since the journal goes back to that: no reason to stand still.
+            Err(error) if is_harm(&error) => {
+                tracing::warn!(path = %path.display(), %error, "commit record cannot be read");
+                Vec::new()
+            }
+            read => read.at("read", path)?,
+        };
         let commit = Commit::decode(&bytes)?;
         if loaded.found {
             if let Some(commit) = commit {
@@ -171,6 +180,7 @@ pub(crate) fn load(root: &Path, with_state: bool) -> Result<Loaded, StoreError> 
         };
         match commit.zip(state) {
             Some((commit, state)) => {
+                loaded.bytes = bytes.len() as u64 + commit.state.bytes;
                 (loaded.newest, loaded.state) = (commit, state);
                 loaded.found = true;
             }

@@ -32,6 +32,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes a folder; one that is not empty stays, and that is an error.
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
     /// Makes one folder; one that is there is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
@@ -127,6 +131,20 @@ pub fn space(dir: &Path) -> io::Result<Space> {
     })
 }
 
+/// Whether the medium or the file system says that what lies there is harmed: waiting will not change that.
+pub(crate) fn is_harm(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let harms = [
+        Errno::IO,
+        Errno::BADMSG,
+        #[cfg(target_os = "linux")]
+        Errno::UCLEAN,
+    ];
+    harms
+        .iter()
+        .any(|harm| error.raw_os_error() == Some(harm.raw_os_error()))
+}
+
 /// Makes every folder of `relative` under `root`, and adds them all, with `root`, to `touched`: all must be synced
 /// before what lies in them counts, also those that were there, since whoever made them may have been killed.
 pub(crate) fn create_dirs(
@@ -144,6 +162,47 @@ pub(crate) fn create_dirs(
         }
     }
     Ok(path)
+}
+
+/// Makes `dir`, which may lie below folders that are not there either, and the names of all of them durable; that of
+/// `dir` also if it was there, since whoever made it may have been killed.
+pub(crate) fn create_root(disk: &dyn Disk, dir: &Path) -> Result<(), StoreError> {
+    let above = |path: &Path| match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(is_missing).collect();
+    for path in missing.iter().rev() {
+        disk.create_dir(path).at("create folder", path)?;
+    }
+    // It says why, if something else has the name.
+    fs::create_dir_all(dir).at("create folder", dir)?;
+    for parent in std::iter::once(dir).chain(missing.into_iter().skip(1)).map(above) {
+        match disk.sync_dir(&parent) {
+            // Whoever may not list a folder cannot sync it: it was made by somebody else, and long before.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(path = %parent.display(), %error, "the name of the data directory could not be synced");
+            }
+            synced => synced.synced(&parent)?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes the folders between a table and a file of it that was removed, as far as they are empty. Who writes files makes
+/// and syncs theirs anew, so it does not matter whether these stay.
+pub(crate) fn remove_empty(disk: &dyn Disk, root: &Path, file: &Path) {
+    let below_table = |folder: &&Path| {
+        folder
+            .parent()
+            .is_some_and(|table| table.starts_with(root) && table != root)
+    };
+    for folder in file.ancestors().skip(1).take_while(below_table) {
+        if disk.remove_dir(folder).is_err() {
+            return;
+        }
+    }
 }
 
 /// Syncs folders, deepest first.

@@ -62,8 +62,13 @@ pub enum StoreError {
         /// Last missing record.
         to: u64,
     },
-    /// There are commit records, and none is whole.
-    #[error("no commit record in {} can be read: restore the newest one from a backup", path.display())]
+    /// There are commit records and none is whole, or there is none, and sealed files need one.
+    #[error(
+        "no commit record in {} can be read, and only those name the sealed files that count: restore the folder from a \
+         backup; to go on without everything that was sealed, move it and spans, traces, evals and cells elsewhere, and \
+         start with --journal-recovery=skip",
+        path.display()
+    )]
     NoCommit {
         /// The folder.
         path: PathBuf,

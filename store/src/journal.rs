@@ -19,7 +19,10 @@ use crate::{
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// The writing end, owned by one thread.
@@ -33,6 +36,7 @@ pub struct Journal {
     poisoned: bool,
     buffer: Vec<u8>,
     plain: Vec<u8>,
+    reserve: Arc<Reserve>,
     _lock: Arc<Lock>,
 }
 
@@ -64,6 +68,7 @@ impl Journal {
         segment_bytes_max: u64,
         last_lsn: u64,
         tail: Option<(PathBuf, u64)>,
+        reserve: Arc<Reserve>,
         lock: Arc<Lock>,
     ) -> Result<Self, StoreError> {
         let active = match tail {
@@ -84,6 +89,7 @@ impl Journal {
             poisoned: false,
             buffer: Vec::new(),
             plain: Vec::new(),
+            reserve,
             _lock: lock,
         })
     }
@@ -129,7 +135,7 @@ impl Journal {
     fn keep_reserve(&self, bytes: u64) -> Result<(), StoreError> {
         // a file system that does not tell is written to until it refuses
         match self.disk.space(&self.dir) {
-            Ok(space) if space.free() < RESERVE_BYTES + bytes => {
+            Ok(space) if space.free() < self.reserve.bytes() + bytes => {
                 Err(io::Error::from(io::ErrorKind::StorageFull)).at("keep the reserve beside", &self.dir)
             }
             _ => Ok(()),
@@ -202,9 +208,30 @@ impl Journal {
     }
 }
 
-/// Left free by the journal, bytes: when requests have filled the disk, rows can still be sealed (which gives room back),
-/// and decisions and notices still be written.
+/// Left free by the journal at least, bytes: when requests have filled the disk, rows can still be sealed (which gives
+/// room back), and decisions and notices still be written.
 pub const RESERVE_BYTES: u64 = 64 << 20;
+/// Of that, for the files of a seal and whatever is written beside them: 32 MiB.
+const SEAL_BYTES: u64 = 32 << 20;
+
+/// What the journal leaves free: enough for the next seal also where much has to be written with each, as all open traces are.
+#[derive(Debug, Default)]
+pub(crate) struct Reserve {
+    /// Size of the newest commit record and the state that it names.
+    commit_bytes: AtomicU64,
+}
+
+impl Reserve {
+    pub(crate) fn committed(&self, bytes: u64) {
+        self.commit_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> u64 {
+        // the next commit may be larger
+        let commit = self.commit_bytes.load(Ordering::Relaxed).saturating_mul(2);
+        RESERVE_BYTES.max(commit.saturating_add(SEAL_BYTES))
+    }
+}
 
 /// Either encoding buffer is kept between records up to this size: 8 MiB.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;

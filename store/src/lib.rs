@@ -27,6 +27,7 @@ pub mod seal;
 pub mod snapshot;
 pub mod state;
 pub mod store;
+mod unnamed;
 pub mod upkeep;
 mod words;
 

@@ -21,9 +21,10 @@ use crate::{
     commit::{self, Commit},
     disk::{self, Disk},
     error::{At, StoreError},
-    journal,
+    journal::{self, Reserve},
     lock::Lock,
     state::{self, State, StateFile},
+    upkeep::Search,
 };
 use arrow::array::RecordBatch;
 use hashbrown::HashMap;
@@ -111,6 +112,8 @@ pub(crate) struct Inner {
     boot: u64,
     names: AtomicU64,
     head: Mutex<Head>,
+    /// Room that the journal leaves, by what is written here.
+    pub(crate) reserve: Arc<Reserve>,
     _lock: Arc<Lock>,
 }
 
@@ -130,6 +133,10 @@ pub(crate) struct Head {
     pub(crate) retired: Vec<Retired>,
     /// Of files that this process rewrote: patches whose records overlap theirs and are no reason to do it again.
     pub(crate) folded: HashMap<String, usize>,
+    /// Files that could not be read or rewritten, and when that was.
+    pub(crate) left_out: HashMap<String, Nanos>,
+    /// For rows that replacements may hide.
+    pub(crate) search: Search,
     /// A sync failed.
     pub(crate) poisoned: bool,
 }
@@ -151,7 +158,7 @@ enum Job<'a> {
 }
 
 impl Sealer {
-    pub(crate) fn new(root: PathBuf, disk: Arc<dyn Disk>, head: Head, lock: Arc<Lock>) -> Self {
+    pub(crate) fn new(root: PathBuf, disk: Arc<dyn Disk>, head: Head, reserve: Arc<Reserve>, lock: Arc<Lock>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 root,
@@ -159,6 +166,7 @@ impl Sealer {
                 boot: RandomState::new().hash_one(head.seq),
                 names: AtomicU64::new(0),
                 head: Mutex::new(head),
+                reserve,
                 _lock: lock,
             }),
         }
@@ -200,6 +208,7 @@ impl Sealer {
         }
         let previous_lsn = std::mem::replace(&mut head.lsn, sealed.lsn);
         head.seq = sealed.seq;
+        inner.reserve.committed(sealed.commit_bytes);
         head.states = [sealed.seq, head.states[0]];
         head.files = Arc::clone(&sealed.files);
         head.waiting.clear();
@@ -411,7 +420,10 @@ impl Inner {
                     tracing::warn!(path = %path.display(), %reason, "a file that is named no more could not be removed");
                     true
                 }
-                _ => false,
+                _ => {
+                    disk::remove_empty(self.disk.as_ref(), &self.root, &path);
+                    false
+                }
             }
         });
     }

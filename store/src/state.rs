@@ -6,7 +6,7 @@
 //! ```
 
 use crate::{
-    disk::Disk,
+    disk::{Disk, is_harm},
     error::{At, StoreError},
     frame,
 };
@@ -114,7 +114,7 @@ pub(crate) fn write(disk: &dyn Disk, root: &Path, seq: u64, state: Box<dyn State
     Ok(StateFile { seq, bytes: written()? })
 }
 
-/// The state that a commit record names; `None` if it is not whole.
+/// The state that a commit record names; `None` if it is not whole, or the disk says that it is harmed.
 pub(crate) fn read(root: &Path, file: StateFile) -> Result<Option<Vec<u8>>, StoreError> {
     let mut state = Vec::new();
     if file.seq == 0 {
@@ -123,6 +123,10 @@ pub(crate) fn read(root: &Path, file: StateFile) -> Result<Option<Vec<u8>>, Stor
     let path = path(root, file.seq);
     let bytes = match fs::read(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_harm(&error) => {
+            tracing::warn!(path = %path.display(), %error, "state cannot be read");
+            return Ok(None);
+        }
         read => read.at("read", &path)?,
     };
     if bytes.len() as u64 != file.bytes {

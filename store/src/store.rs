@@ -4,14 +4,18 @@ use crate::{
     Journal, JournalRecovery, Layers, LiveBatch, Replay, SealedFile, Sealer, Snapshot,
     cells::add_batch_to_cells,
     commit::{self, Commit, Loaded},
-    disk::{Disk, LocalDisk},
+    disk::{self, Disk, LocalDisk},
     error::{At, StoreError},
-    journal::replay::{self, Scan},
+    journal::{
+        Reserve,
+        replay::{self, Scan},
+    },
     live,
     lock::Lock,
     seal::{Head, Retired},
     state,
-    upkeep::damage,
+    unnamed::Unnamed,
+    upkeep::{Search, damage},
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proto::{
@@ -19,7 +23,7 @@ use proto::{
     layout::{self, Table},
 };
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::HashSet,
     fs::{self, File},
     path::{Path, PathBuf},
     sync::Arc,
@@ -76,6 +80,8 @@ pub struct RecoveryReport {
     pub lost_records: u64,
     /// Files that no commit names, removed.
     pub orphans_removed: u64,
+    /// Sealed files that no commit names, moved below [`layout::ORPHANS`], because they may hold rows of lost records.
+    pub orphans_kept: u64,
     /// Sealed files that are missing or damaged, by path. They are kept out of queries, and verdicts that
     /// need them are not to be trusted.
     pub quarantined: Vec<String>,
@@ -94,10 +100,11 @@ impl Store {
     /// Opens `dir`, which is made if it is not there, and cleans up what a kill left.
     ///
     /// # Errors
-    /// Another process uses it; acked records are damaged; no commit record can be read; the disk refuses.
+    /// Another process uses it; acked records are damaged; no commit record can be read, or none is there that names the
+    /// sealed files; the disk refuses.
     pub fn open(dir: &Path, options: StoreOptions) -> Result<(Self, Recovered), StoreError> {
         let disk = Arc::clone(&options.disk);
-        fs::create_dir_all(dir).at("create folder", dir)?;
+        disk::create_root(disk.as_ref(), dir)?;
         let lock = Arc::new(Lock::take(dir)?);
         for folder in [layout::JOURNAL, layout::COMMITS, layout::TMP] {
             let folder = dir.join(folder);
@@ -111,7 +118,10 @@ impl Store {
         };
         let (files, quarantined, cells) = read_sealed(dir, &loaded.newest, &mut report);
         let journal_dir = dir.join(layout::JOURNAL);
+        let unnamed = Unnamed::find(dir, &loaded)?;
+        unnamed.refuse_if_lost(&loaded, replay::begins_with_the_first(&journal_dir)?)?;
         let scan = replay::scan(&journal_dir, loaded.newest.lsn, options.recovery)?;
+        unnamed.refuse_if_lost(&loaded, scan.lost_records == 0)?;
         // Nothing was changed up to here: whoever refuses to start leaves everything as it was.
         let tail = cut_tail(disk.as_ref(), &journal_dir, &scan, options.segment_bytes_max)?;
         report.truncated_bytes = scan.torn_bytes;
@@ -119,13 +129,17 @@ impl Store {
         report.lost_records = scan.lost_records;
         report.records = scan.replay.records_left();
         set_aside(disk.as_ref(), &loaded, &mut report)?;
-        report.orphans_removed = remove_orphans(disk.as_ref(), dir, &loaded)?;
+        state::drop_old(disk.as_ref(), dir, [loaded.newest.state.seq, loaded.previous_state])?;
+        unnamed.clear(disk.as_ref(), &mut report)?;
+        let reserve = Arc::new(Reserve::default());
+        reserve.committed(loaded.bytes);
         let journal = Journal::resume(
             Arc::clone(&disk),
             journal_dir,
             options.segment_bytes_max,
             scan.last_lsn,
             tail,
+            Arc::clone(&reserve),
             Arc::clone(&lock),
         )?;
         let files = Arc::new(files);
@@ -139,6 +153,8 @@ impl Store {
             states: [loaded.newest.state.seq, loaded.previous_state],
             retired: retired(&loaded),
             folded: hashbrown::HashMap::new(),
+            left_out: hashbrown::HashMap::new(),
+            search: Search::default(),
             poisoned: false,
         };
         let base = snapshot_of(&loaded.newest, files, cells);
@@ -149,7 +165,7 @@ impl Store {
             records: scan.replay,
             report,
         };
-        let sealer = Sealer::new(dir.to_owned(), disk, head, lock);
+        let sealer = Sealer::new(dir.to_owned(), disk, head, reserve, lock);
         let journal = Some(journal);
         Ok((Self { journal, sealer }, recovered))
     }
@@ -178,7 +194,7 @@ impl Store {
             let read = read_only(dir);
             let moved_on = || commit::load(dir, false).map(|now| now.newest.seq);
             match read {
-                Ok((snapshot, seq)) if turn == READ_ONLY_TURNS || moved_on()? == seq => {
+                Ok((snapshot, seq)) if turn == READ_ONLY_TURNS || moved_on().is_ok_and(|now| now == seq) => {
                     return Ok(snapshot);
                 }
                 Err(e) if turn == READ_ONLY_TURNS => return Err(e),
@@ -193,10 +209,14 @@ const READ_ONLY_TURNS: u32 = 5;
 
 fn read_only(dir: &Path) -> Result<(Snapshot, u64), StoreError> {
     let loaded = commit::load(dir, false)?;
+    let journal = dir.join(layout::JOURNAL);
+    if !loaded.found {
+        Unnamed::find(dir, &loaded)?.refuse_if_lost(&loaded, replay::begins_with_the_first(&journal)?)?;
+    }
     let mut report = RecoveryReport::default();
     let (files, _, cells) = read_sealed(dir, &loaded.newest, &mut report);
     let mut snapshot = snapshot_of(&loaded.newest, Arc::new(files), cells);
-    let scan = replay::scan(&dir.join(layout::JOURNAL), snapshot.lsn, JournalRecovery::Skip)?;
+    let scan = replay::scan(&journal, snapshot.lsn, JournalRecovery::Skip)?;
     for record in scan.replay {
         let record = record?;
         snapshot.lsn = record.lsn;
@@ -268,12 +288,12 @@ fn read_sealed(
 /// Adds the cells of a file, all or none.
 pub(crate) fn add_cells(path: &Path, cells: &mut CellTable) -> Result<(), StoreError> {
     let file = File::open(path).at("open", path)?;
-    // A file that ends early must not leave half of its cells behind.
-    let mut sum = cells.clone();
+    // Apart first: a file that ends early must not leave half of its cells behind.
+    let mut of_file = CellTable::default();
     for rows in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
-        add_batch_to_cells(&rows?, &mut sum)?;
+        add_batch_to_cells(&rows?, &mut of_file)?;
     }
-    *cells = sum;
+    cells.merge(&of_file);
     Ok(())
 }
 
@@ -324,42 +344,4 @@ fn retired(loaded: &Loaded) -> Vec<Retired> {
             at: commit.sealed_at,
         })
         .collect()
-}
-
-/// Empties `tmp` and removes sealed files that no kept commit names.
-fn remove_orphans(disk: &dyn Disk, dir: &Path, loaded: &Loaded) -> Result<u64, StoreError> {
-    let commit = &loaded.newest;
-    let named: HashSet<PathBuf> = commit
-        .files
-        .iter()
-        .chain(&commit.quarantined)
-        .chain(&loaded.previous_files)
-        .map(|file| dir.join(&file.path))
-        .collect();
-    let mut orphans = BTreeSet::new();
-    for folder in Table::ALL.iter().map(|t| t.as_str()).chain([layout::TMP]) {
-        collect(&dir.join(folder), &mut orphans)?;
-    }
-    state::drop_old(disk, dir, [commit.state.seq, loaded.previous_state])?;
-    let mut removed = 0;
-    for path in orphans.iter().filter(|path| !named.contains(*path)) {
-        disk.remove(path).at("remove", path)?;
-        removed += 1;
-    }
-    Ok(removed)
-}
-
-fn collect(folder: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
-    if !folder.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(folder).at("list", folder)? {
-        let path = entry.at("list", folder)?.path();
-        if path.is_dir() {
-            collect(&path, found)?;
-        } else {
-            found.insert(path);
-        }
-    }
-    Ok(())
 }

@@ -19,9 +19,11 @@ mod leftover;
 mod old;
 mod order;
 mod pending;
+mod ranges;
 mod rewrite;
 mod verify;
 
+pub(crate) use leftover::Search;
 pub(crate) use verify::damage;
 
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
 };
 use choose::Group;
 use hashbrown::HashSet;
-use leftover::Leftover;
+use leftover::{Leftover, Look};
 use pending::Pending;
 use proto::{CellTable, Nanos, layout::Table};
 use rewrite::{Failure, Rewritten};
@@ -55,6 +57,10 @@ pub struct Retention {
 /// For as long a root that comes late changes what rows of its trace say, also if their file is rewritten: marks made
 /// without it are not folded in before.
 const ROOT_AWAITED: Duration = DAY;
+
+/// A file that could not be opened (no permission, too many open files), or not be rewritten, is left out of rewrites for
+/// so long: the same files give the same choice, and it must not stand before all others.
+const TRIED_AGAIN_AFTER: Duration = Duration::from_secs(3_600);
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -98,7 +104,7 @@ pub struct Upkeep {
 /// What one step did.
 #[derive(Debug, Clone, Default)]
 pub struct Upkept {
-    /// All files from now on, in commit order: what the next snapshot names.
+    /// All files from now on, in commit order, those that wait for their commit last: what the next snapshot names.
     pub files: Arc<Vec<SealedFile>>,
     /// Patches that no row needs any more.
     pub patches_gone: Vec<(TraceId, Patch)>,
@@ -134,21 +140,20 @@ struct Step {
     /// New files, in their folders, not committed.
     added: Vec<SealedFile>,
     rewritten: Option<Rewritten>,
+    /// Files that were to be rewritten and cannot be.
+    left_out: Vec<String>,
     done: Upkept,
 }
 
 impl Sealer {
     /// Does one bounded step of upkeep. Between two chunks of a rewrite it asks `go_on`; a no gives that rewrite up.
+    /// While files of deferred seals wait for their commit record, it only removes and sets aside: that makes the room
+    /// which that record may be waiting for.
     ///
     /// # Errors
-    /// As [`Sealer::seal`]: after one that is not fatal nothing has changed. [`StoreError::Busy`] while files of deferred
-    /// seals wait for their commit record.
+    /// As [`Sealer::seal`]: after one that is not fatal nothing has changed.
     pub fn upkeep(&self, task: &Upkeep, go_on: &dyn Fn() -> bool) -> Result<Upkept, StoreError> {
         let mut head = self.head()?;
-        if !head.waiting.is_empty() {
-            // What is left to say of files is not known before they are committed.
-            return Err(StoreError::Busy);
-        }
         let done = self.inner().upkeep(&mut head, task, go_on);
         if let Err(e) = &done {
             head.poisoned = e.is_fatal();
@@ -174,42 +179,69 @@ impl Inner {
             retired: Vec::new(),
             added: Vec::new(),
             rewritten: None,
+            left_out: Vec::new(),
             done: Upkept::default(),
         };
         if head.seq > 0 {
-            self.set_suspects_aside(&mut step, task)?;
+            self.set_suspects_aside(&mut step, task);
             self.remove_old(&mut step, head, task);
-            let pending = Pending::of(task.settled.iter());
-            let has_patches = |file: &SealedFile| pending.are_due(file, task, &head.folded);
-            let texts_until = task.aged_to.minus(task.retention.texts);
-            let group = choose::choose(&step.files, task.now, texts_until, has_patches);
             let is_held_back = head.holds_back(task.now);
+            let group = self.group(&mut step, head, task);
             if group.is_some() || is_held_back || step.has_changed() {
                 let base = commit::read(&self.root, head.seq)?;
                 if let Some(group) = group {
-                    self.rewrite(&mut step, group, &base, task, go_on)?;
+                    let rewritten = self.rewrite(&mut step, group, &base, task, go_on);
+                    let failed = step.left_out.drain(..);
+                    head.left_out.extend(failed.map(|path| (path, task.now)));
+                    match rewritten {
+                        // A full disk must not keep files that were replaced before from being removed.
+                        Err(error) if is_held_back && !error.is_fatal() => {
+                            tracing::warn!(%error, "files could not be rewritten");
+                        }
+                        rewritten => rewritten?,
+                    }
                 }
                 if is_held_back || step.has_changed() {
-                    self.commit_step(head, &mut step, base, task)?;
+                    self.commit_step(head, &mut step, base, task, go_on)?;
                 }
             }
         }
-        step.done.files = Arc::clone(&head.files);
+        step.done.files = head.all_files();
         step.done.quarantined_now = head.quarantined.len() as u64;
         Ok(step.done)
     }
 
-    fn set_suspects_aside(&self, step: &mut Step, task: &Upkeep) -> Result<(), StoreError> {
+    /// What is to be rewritten in this step: nothing beside what needs a commit record of its own, or may need it soon.
+    fn group(&self, step: &mut Step, head: &mut Head, task: &Upkeep) -> Option<Group> {
+        if !head.waiting.is_empty() {
+            // What their rows still need is not known before they are committed.
+            return None;
+        }
+        if step.has_changed() {
+            // It takes little room, and a rewrite much: on a full disk the one must not fail with the other.
+            step.done.more = true;
+            return None;
+        }
+        head.left_out.retain(|_, at| task.now.since(*at) < TRIED_AGAIN_AFTER);
+        let pending = Pending::of(task.settled.iter());
+        let has_patches = |file: &SealedFile| pending.are_due(file, task, &head.folded);
+        let is_readable = |file: &SealedFile| !head.left_out.contains_key(&file.path);
+        let texts_until = task.aged_to.minus(task.retention.texts);
+        choose::choose(&step.files, task.now, texts_until, is_readable, has_patches)
+    }
+
+    fn set_suspects_aside(&self, step: &mut Step, task: &Upkeep) {
         for path in &task.suspects {
             let Some(at) = step.files.iter().position(|file| file.path == *path) else {
                 continue;
             };
-            match damage(&self.root, &step.files[at])? {
-                Some(reason) => step.set_aside(at, &reason),
-                None => tracing::info!(path, "a file that could not be read is whole; it stays"),
+            match damage(&self.root, &step.files[at]) {
+                Ok(Some(reason)) => step.set_aside(at, &reason),
+                Ok(None) => tracing::info!(path, "a file that could not be read is whole; it stays"),
+                // Whoever needs it suspects it again.
+                Err(error) => tracing::warn!(path, %error, "nobody knows whether a file is whole; it stays"),
             }
         }
-        Ok(())
     }
 
     /// Takes old files out, quarantined ones too: they need not be repaired any more.
@@ -256,9 +288,16 @@ impl Inner {
     ) -> Result<(), StoreError> {
         // A file that is damaged must not pass for a whole one by being copied.
         for at in group.files.clone().into_iter().rev() {
-            if let Some(reason) = damage(&self.root, &step.files[at])? {
-                step.set_aside(at, &reason);
-                group.lost(at);
+            match damage(&self.root, &step.files[at]) {
+                Ok(None) => {}
+                Ok(Some(reason)) => {
+                    step.set_aside(at, &reason);
+                    group.lost(at);
+                }
+                Err(error) => {
+                    step.leave(at, &error);
+                    group.leave(at);
+                }
             }
         }
         if !group.is_worth_it() {
@@ -277,20 +316,42 @@ impl Inner {
                 step.done.more = true;
                 return Ok(());
             }
-            Err(Failure::Other(error)) if step.has_changed() && !error.is_fatal() => {
-                // A full disk must not keep old files from being removed.
-                tracing::warn!(%error, "files could not be rewritten");
-                return Ok(());
+            Err(Failure::Other(error)) => {
+                if !error.is_full() {
+                    step.left_out.extend(inputs.into_iter().map(|file| file.path));
+                }
+                // A full disk must not keep damaged files from being set aside.
+                if step.has_changed() && !error.is_fatal() {
+                    tracing::warn!(%error, "files could not be rewritten");
+                    return Ok(());
+                }
+                return Err(error);
             }
-            Err(Failure::Other(error)) => return Err(error),
         };
         step.take_over(&group, rewritten);
         Ok(())
     }
 
-    fn commit_step(&self, head: &mut Head, step: &mut Step, base: Commit, task: &Upkeep) -> Result<(), StoreError> {
+    fn commit_step(
+        &self,
+        head: &mut Head,
+        step: &mut Step,
+        base: Commit,
+        task: &Upkeep,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<(), StoreError> {
         let is_settled = |id: &TraceId, patch: &Patch| task.settled.get(id) == Some(patch);
-        let leftover = Leftover::of(&self.root, step, &base, is_settled);
+        let mut leftover = Leftover::default();
+        // Else it is found by a later step.
+        if head.waiting.is_empty() {
+            let look = Look {
+                root: &self.root,
+                base: &base,
+                go_on,
+            };
+            leftover = Leftover::of(&look, step, std::mem::take(&mut head.search), is_settled);
+            head.search = std::mem::take(&mut leftover.search);
+        }
         let mut commit = Commit {
             seq: head.seq + 1,
             sealed_at: task.now,
@@ -302,12 +363,13 @@ impl Inner {
         commit.patches.retain(|(id, _)| !gone.contains(id));
         let gone: HashSet<TraceId> = leftover.replaced.iter().map(|(id, _)| *id).collect();
         commit.replaced.retain(|(id, _)| !gone.contains(id));
-        commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
+        let bytes = commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
             // After a failed sync the record may be there, and then its files must be.
             if !e.is_fatal() {
                 self.discard(step.added.iter().map(|file| self.root.join(&file.path)));
             }
         })?;
+        self.reserve.committed(bytes + commit.state.bytes);
         head.seq = commit.seq;
         head.files = Arc::new(commit.files);
         head.quarantined = commit.quarantined;
@@ -340,6 +402,14 @@ impl Inner {
 }
 
 impl Head {
+    /// Files that answer queries: what the next snapshot names.
+    fn all_files(&self) -> Arc<Vec<SealedFile>> {
+        if self.waiting.is_empty() {
+            return Arc::clone(&self.files);
+        }
+        Arc::new(self.files.iter().chain(&self.waiting).cloned().collect())
+    }
+
     /// Files wait only for one more commit before they can be removed.
     fn holds_back(&self, now: Nanos) -> bool {
         let waits = |retired: &Retired| retired.seq == self.seq && now > retired.at;
@@ -358,6 +428,13 @@ impl Step {
         tracing::warn!(path = file.path, rows = file.rows, reason, "sealed file is set aside");
         self.done.quarantined.push(file.path.clone());
         self.quarantined.push(file);
+    }
+
+    /// The file at `at` cannot be read now, and nobody knows whether it is damaged.
+    fn leave(&mut self, at: usize, error: &StoreError) {
+        let path = &self.files[at].path;
+        tracing::warn!(path, %error, "a file cannot be read; it stays as it is for now");
+        self.left_out.push(path.clone());
     }
 
     /// Puts the new files where the first of the old ones stood.

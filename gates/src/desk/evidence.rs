@@ -431,7 +431,7 @@ fn minutes(cells: &[CellRow]) -> Minutes {
             sum: *sum,
             hdr,
         };
-        Arc::make_mut(out.entry(*at).or_default()).insert(series, Arc::new(cell));
+        out.minute_mut(*at).insert(series, Arc::new(cell));
     }
     out
 }

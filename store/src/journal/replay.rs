@@ -42,6 +42,11 @@ pub(crate) fn segments(dir: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     Ok(found)
 }
 
+/// Whether nothing was trimmed yet: records count from 1.
+pub(crate) fn begins_with_the_first(dir: &Path) -> Result<bool, StoreError> {
+    Ok(segments(dir)?.first().is_some_and(|(first, _)| *first == 1))
+}
+
 /// What the scan found.
 #[derive(Debug, Default)]
 pub(crate) struct Scan {

@@ -69,6 +69,11 @@ impl Group {
         }
     }
 
+    /// The file at place `at` stays as it is.
+    pub fn leave(&mut self, at: usize) {
+        self.files.retain(|place| *place != at);
+    }
+
     /// False once too few are left.
     pub fn is_worth_it(&self) -> bool {
         self.files.len() >= self.least
@@ -76,15 +81,16 @@ impl Group {
 }
 
 /// The group to be rewritten next: texts received until `texts_until` first, which are past their age, then the most files,
-/// then what has patches.
+/// then what has patches. What is not readable is as if it were not there.
 pub(super) fn choose(
     files: &[SealedFile],
     now: Nanos,
     texts_until: Nanos,
+    is_readable: impl Fn(&SealedFile) -> bool,
     has_patches: impl Fn(&SealedFile) -> bool,
 ) -> Option<Group> {
     let mut groups: BTreeMap<(Period, Table, Option<Color>), Vec<usize>> = BTreeMap::new();
-    for (at, file) in files.iter().enumerate() {
+    for (at, file) in files.iter().enumerate().filter(|(_, file)| is_readable(file)) {
         let key = (period(file, now), file.table, file.color);
         groups.entry(key).or_default().push(at);
     }

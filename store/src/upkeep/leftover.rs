@@ -1,12 +1,12 @@
 //! Which patches and replacements are needed by no row any more. A patch goes out of the commit when no file holds a row
 //! that it would change: rows that were rewritten have it inside, others are looked at.
 
-use super::Step;
+use super::{Step, ranges::Ranges};
 use crate::{
     Layers, Mark, Patch, SealedFile, TraceId,
     commit::Commit,
     error::StoreError,
-    lookup::{IdColumn, Search, in_file},
+    lookup::{self, IdColumn, in_file},
     overlay::{self, Depth},
     words::declared,
 };
@@ -19,54 +19,80 @@ use hashbrown::{HashMap, HashSet};
 use proto::layout::Table;
 use std::{path::Path, sync::Arc};
 
-/// Patches (and replacements) whose rows are looked for in one step; others stay until the next.
+/// Patches (and replacements) whose rows are looked for at a time; others stay.
 const LOOKED_FOR_MAX: usize = 10_000;
+/// Files that one step searches for rows of patches, and as many for those of replacements: a seal waits meanwhile.
+const FILES_SEARCHED_MAX: usize = 256;
 
 /// What can go.
 #[derive(Debug, Default)]
 pub(super) struct Leftover {
     pub patches: Vec<(TraceId, Patch)>,
     pub replaced: Vec<(TraceId, u64)>,
+    /// Where the search for rows of others stands.
+    pub search: Search,
+}
+
+/// Replacements whose hidden rows are looked for, step by step: they may lie in any file of traces that is old enough.
+#[derive(Debug, Default)]
+pub(crate) struct Search {
+    asked: HashMap<TraceId, u64>,
+    /// Paths of files that have no such row.
+    without: HashSet<String>,
+    /// Met meanwhile; asked for next.
+    next: HashMap<TraceId, u64>,
+}
+
+/// What a step is looked at with.
+pub(super) struct Look<'a> {
+    pub root: &'a Path,
+    pub base: &'a Commit,
+    /// A no ends a search that a later step can go on with.
+    pub go_on: &'a dyn Fn() -> bool,
 }
 
 type Ids = HashMap<TraceId, String>;
 
 impl Leftover {
-    /// After `step`, whose files are in place, of what `base` holds.
-    pub fn of(root: &Path, step: &Step, base: &Commit, is_settled: impl Fn(&TraceId, &Patch) -> bool) -> Self {
-        if step.retired.is_empty() {
-            return Self::default();
-        }
+    /// After `step`, whose files are in place; `search` goes on.
+    pub fn of(look: &Look<'_>, step: &Step, search: Search, is_settled: impl Fn(&TraceId, &Patch) -> bool) -> Self {
+        let mut left = Self {
+            search,
+            ..Self::default()
+        };
         let none = HashSet::new();
         let (patched, replaced) = match &step.rewritten {
             Some(rewritten) => (&rewritten.patched, &rewritten.replaced),
             None => (&none, &none),
         };
-        let settled = base.patches.iter().filter(|(id, patch)| is_settled(id, patch));
-        Self {
-            patches: patches(root, step, settled, patched),
-            replaced: replacements(root, step, base, replaced),
+        if !step.retired.is_empty() {
+            let settled = look.base.patches.iter().filter(|(id, patch)| is_settled(id, patch));
+            left.patches = patches(look, step, settled, patched);
         }
+        if !step.retired.is_empty() || left.search.is_under_way() {
+            left.replaced = replacements(look, step, replaced, &mut left.search);
+        }
+        left
     }
 }
 
 fn patches<'a>(
-    root: &Path,
+    look: &Look<'_>,
     step: &Step,
     settled: impl Iterator<Item = &'a (TraceId, Patch)>,
     met: &HashSet<TraceId>,
 ) -> Vec<(TraceId, Patch)> {
     let has_marks = |file: &&SealedFile| matches!(file.table, Table::Spans | Table::Evals);
-    let files = Records::of(step.files.iter().filter(has_marks));
+    let files = Ranges::of_files(step.files.iter().filter(has_marks));
     // Whoever brings back a file that is set aside must find its patches.
-    let aside = Records::of(step.quarantined.iter().filter(has_marks));
+    let aside = Ranges::of_files(step.quarantined.iter().filter(has_marks));
     let (mut gone, mut asked) = (Vec::new(), Vec::new());
     for entry in settled {
         let (id, patch) = entry;
-        if aside.overlap(patch.first_lsn, patch.last_lsn) {
+        if aside.over(patch.first_lsn, patch.last_lsn) > 0 {
             continue;
         }
-        if !files.overlap(patch.first_lsn, patch.last_lsn) {
+        if files.over(patch.first_lsn, patch.last_lsn) == 0 {
             gone.push(entry.clone());
         } else if met.contains(id) && asked.len() < LOOKED_FOR_MAX {
             asked.push(entry);
@@ -75,19 +101,27 @@ fn patches<'a>(
     let mut marks = Layers::default();
     marks.push(asked.iter().map(|(id, patch)| (*id, Arc::clone(&patch.mark))));
     let mut ids: Ids = asked.iter().map(|(id, _)| (*id, hex(id))).collect();
-    let (first, last) = asked.iter().fold((u64::MAX, 0), |(first, last), (_, patch)| {
-        (first.min(patch.first_lsn), last.max(patch.last_lsn))
-    });
-    for file in step.files.iter().filter(has_marks).filter(|file| {
-        let overlaps = file.lsn_min <= last && file.lsn_max >= first;
-        overlaps && !step.added.iter().any(|new| new.path == file.path)
-    }) {
-        if let Err(error) = without_changed(root, file, &marks, &mut ids) {
+    let wanted = Ranges::of(asked.iter().map(|(_, patch)| (patch.first_lsn, patch.last_lsn)));
+    let added: HashSet<&str> = step.added.iter().map(|file| file.path.as_str()).collect();
+    let (mut searched, mut unsearched) = (0, Vec::new());
+    for file in step.files.iter().filter(has_marks) {
+        if wanted.over(file.lsn_min, file.lsn_max) == 0 || added.contains(file.path.as_str()) {
+            continue;
+        }
+        if searched == FILES_SEARCHED_MAX {
+            unsearched.push(file);
+            continue;
+        }
+        searched += 1;
+        if let Err(error) = without_changed(look.root, file, &marks, &mut ids) {
             tracing::warn!(path = file.path, %error, "its patches stay, because it cannot be searched");
-            ids.clear();
+            unsearched.push(file);
         }
     }
-    gone.extend(asked.into_iter().filter(|(id, _)| ids.contains_key(id)).cloned());
+    let unsearched = Ranges::of_files(unsearched.into_iter());
+    let needs_none =
+        |(id, patch): &&(TraceId, Patch)| ids.contains_key(id) && unsearched.over(patch.first_lsn, patch.last_lsn) == 0;
+    gone.extend(asked.into_iter().filter(needs_none).cloned());
     gone
 }
 
@@ -104,7 +138,7 @@ fn without_changed(
     let columns: Vec<&str> = fields.filter(|name| is_needed(name)).collect();
     let mark_of = |id: &TraceId| marks.get(id).cloned();
     let mut changed = Vec::new();
-    search(root, file, ids, &columns, |rows| {
+    rows_of(root, file, ids, &columns, |rows| {
         let after = overlay::apply_marks(file.table, rows, Depth::Spans, &mark_of)?;
         let comparators = rows
             .columns()
@@ -124,49 +158,86 @@ fn without_changed(
     Ok(())
 }
 
-fn replacements(root: &Path, step: &Step, base: &Commit, met: &HashSet<TraceId>) -> Vec<(TraceId, u64)> {
-    let traces = || step.files.iter().filter(|file| file.table == Table::Traces);
-    let oldest = |files: &mut dyn Iterator<Item = &SealedFile>| {
-        let of_traces = files.filter(|file| file.table == Table::Traces);
-        of_traces.map(|file| file.lsn_max).min().unwrap_or(u64::MAX)
-    };
-    let (oldest, oldest_aside) = (oldest(&mut step.files.iter()), oldest(&mut step.quarantined.iter()));
-    let (mut gone, mut asked) = (Vec::new(), Vec::new());
-    for entry in &base.replaced {
-        let (id, from) = entry;
-        if oldest_aside < *from {
-            continue;
+impl Search {
+    fn is_under_way(&self) -> bool {
+        !(self.asked.is_empty() && self.next.is_empty())
+    }
+
+    /// Takes up `met` of what `replaced` holds, and forgets what it holds no more.
+    fn follow(&mut self, replaced: &[(TraceId, u64)], met: &HashSet<TraceId>) {
+        // Commit records are sorted by trace id.
+        let held = |id: &TraceId| {
+            let at = replaced.binary_search_by_key(id, |(id, _)| *id).ok()?;
+            Some(replaced[at].1)
+        };
+        for of in [&mut self.asked, &mut self.next] {
+            of.retain(|id, from| held(id) == Some(*from));
         }
-        if oldest >= *from {
-            gone.push(*entry);
-        } else if met.contains(id) && asked.len() < LOOKED_FOR_MAX {
-            asked.push(*entry);
+        for id in met.iter().filter(|id| !self.asked.contains_key(*id)) {
+            if let Some(from) = held(id)
+                && self.next.len() < LOOKED_FOR_MAX
+            {
+                self.next.insert(*id, from);
+            }
+        }
+        if self.asked.is_empty() {
+            (self.asked, self.next) = (std::mem::take(&mut self.next), HashMap::new());
+            self.without.clear();
         }
     }
-    let before = asked.iter().map(|(_, from)| *from).max().unwrap_or(0);
-    let mut ids: Ids = asked.iter().map(|(id, _)| (*id, hex(id))).collect();
-    for file in traces().filter(|file| file.lsn_max < before) {
+}
+
+fn replacements(look: &Look<'_>, step: &Step, met: &HashSet<TraceId>, search: &mut Search) -> Vec<(TraceId, u64)> {
+    let oldest = |files: &[SealedFile]| {
+        let of_traces = files.iter().filter(|file| file.table == Table::Traces);
+        of_traces.map(|file| file.lsn_max).min().unwrap_or(u64::MAX)
+    };
+    let (oldest, oldest_aside) = (oldest(&step.files), oldest(&step.quarantined));
+    // Whoever brings back a file that is set aside must find its replacements.
+    let may_go = |from: u64| oldest_aside >= from;
+    let hides_nothing = |(_, from): &&(TraceId, u64)| may_go(*from) && oldest >= *from;
+    let mut gone: Vec<(TraceId, u64)> = look.base.replaced.iter().filter(hides_nothing).copied().collect();
+    search.follow(&look.base.replaced, met);
+    search.asked.retain(|_, from| may_go(*from) && oldest < *from);
+    let before = search.asked.values().copied().max().unwrap_or(0);
+    let old = step
+        .files
+        .iter()
+        .filter(|file| file.table == Table::Traces && file.lsn_max < before);
+    let mut ids: Ids = search.asked.keys().map(|id| (*id, hex(id))).collect();
+    let mut searched = 0;
+    for file in old {
+        if search.asked.is_empty() || search.without.contains(&file.path) {
+            continue;
+        }
+        if searched == FILES_SEARCHED_MAX || !(look.go_on)() {
+            return gone;
+        }
+        searched += 1;
         let mut found = Vec::new();
-        let searched = search(root, file, &ids, &["trace_id"], |rows| {
+        let looked = rows_of(look.root, file, &ids, &["trace_id"], |rows| {
             found.extend(ids_of(rows, |_| true));
             Ok(())
         });
-        if let Err(error) = searched {
+        if let Err(error) = looked {
             tracing::warn!(path = file.path, %error, "its replacements stay, because it cannot be searched");
-            ids.clear();
+            search.asked.retain(|_, from| file.lsn_max >= *from);
+            ids.retain(|id, _| search.asked.contains_key(id));
         }
         for id in found {
-            let is_hidden = |(of, from): &&(TraceId, u64)| *of == id && file.lsn_max < *from;
-            if asked.iter().any(|entry| is_hidden(&entry)) {
+            // They hide a row, and stay.
+            if search.asked.get(&id).is_some_and(|from| file.lsn_max < *from) {
+                search.asked.remove(&id);
                 ids.remove(&id);
             }
         }
+        search.without.insert(file.path.clone());
     }
-    gone.extend(asked.into_iter().filter(|(id, _)| ids.contains_key(id)));
+    gone.extend(search.asked.drain());
     gone
 }
 
-fn search(
+fn rows_of(
     root: &Path,
     file: &SealedFile,
     ids: &Ids,
@@ -177,7 +248,7 @@ fn search(
         return Ok(());
     }
     let values = ids.values().cloned().collect();
-    let search = Search {
+    let search = lookup::Search {
         table: file.table,
         column: IdColumn::Trace,
         values: &values,
@@ -208,20 +279,4 @@ fn hex(id: &TraceId) -> String {
         _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Ranges of records that lie in files.
-struct Records(Vec<(u64, u64)>);
-
-impl Records {
-    fn of<'a>(files: impl Iterator<Item = &'a SealedFile>) -> Self {
-        let mut ranges: Vec<(u64, u64)> = files.map(|file| (file.lsn_min, file.lsn_max)).collect();
-        ranges.sort_unstable();
-        ranges.dedup();
-        Self(ranges)
-    }
-
-    fn overlap(&self, first: u64, last: u64) -> bool {
-        self.0.iter().any(|&(min, max)| min <= last && first <= max)
-    }
 }

@@ -1,31 +1,22 @@
 //! How many patches a rewrite of a file might fold in, told by ranges of records alone.
 
-use super::{Upkeep, is_late};
+use super::{Upkeep, is_late, ranges::Ranges};
 use crate::{Patch, SealedFile, TraceId};
 use hashbrown::HashMap;
 use proto::layout::Table;
 
-/// Patches that will not change, as sorted ends of their ranges.
+/// Patches that will not change.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
-    firsts: Vec<u64>,
-    lasts: Vec<u64>,
-}
+pub(super) struct Pending(Ranges);
 
 impl Pending {
     pub fn of<'a>(patches: impl Iterator<Item = (&'a TraceId, &'a Patch)>) -> Self {
-        let (mut firsts, mut lasts): (Vec<u64>, Vec<u64>) =
-            patches.map(|(_, patch)| (patch.first_lsn, patch.last_lsn)).unzip();
-        firsts.sort_unstable();
-        lasts.sort_unstable();
-        Self { firsts, lasts }
+        Self(Ranges::of(patches.map(|(_, patch)| (patch.first_lsn, patch.last_lsn))))
     }
 
     /// Patches whose records overlap those of `file`.
     pub fn over(&self, file: &SealedFile) -> usize {
-        let begun = self.firsts.partition_point(|first| *first <= file.lsn_max);
-        let ended = self.lasts.partition_point(|last| *last < file.lsn_min);
-        begun.saturating_sub(ended)
+        self.0.over(file.lsn_min, file.lsn_max)
     }
 
     /// Whether a file is rewritten for the sake of its patches: a thousandth of its rows, and no root is awaited. `folded`

@@ -2,6 +2,7 @@
 
 use crate::{
     SealedFile,
+    disk::is_harm,
     error::{At, StoreError},
 };
 use std::{
@@ -43,6 +44,23 @@ fn checksum(path: &Path) -> io::Result<(u64, u32)> {
 
 /// Whether what the disk says will not pass by waiting.
 fn is_lost(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
-        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) || is_harm(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waiting_will_not_change_is_lost_and_what_may_pass_is_not() {
+        use rustix::io::Errno;
+        for lost in [Errno::NOENT, Errno::IO, Errno::BADMSG] {
+            assert!(is_lost(&lost.into()), "{lost}");
+        }
+        #[cfg(target_os = "linux")]
+        assert!(is_lost(&Errno::UCLEAN.into()));
+        for passes in [Errno::ACCESS, Errno::MFILE, Errno::LOOP, Errno::NOMEM] {
+            assert!(!is_lost(&passes.into()), "{passes}");
+        }
+    }
 }

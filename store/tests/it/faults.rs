@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
@@ -12,7 +12,6 @@ use std::{
 use store::{
     Space,
     disk::{Disk, DiskFile, LocalDisk},
-    journal::RESERVE_BYTES,
 };
 
 /// What happens at a step.
@@ -24,8 +23,10 @@ pub enum Fault {
     SyncError,
     /// The next write at or after this step finds the disk full after half of its bytes, once.
     Full,
-    /// From this step on there is no room but what is held in reserve.
-    Low,
+    /// The next write at or after this step is refused, once, for a reason that is neither.
+    Refused,
+    /// From this step on there is no more room than so many bytes.
+    Left(u64),
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +39,7 @@ struct Model {
     /// Changes of names that no `sync_dir` has made durable, oldest first.
     names: Vec<Change>,
     syncs: u64,
+    synced_dirs: BTreeSet<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -83,6 +85,10 @@ impl FaultyDisk {
 
     pub fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
+    }
+
+    pub fn synced_dirs(&self) -> BTreeSet<PathBuf> {
+        self.0.lock().unwrap().synced_dirs.clone()
     }
 
     pub fn is_cut(&self) -> bool {
@@ -211,6 +217,11 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step()?;
+        LocalDisk.remove_dir(path)
+    }
+
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.step()?;
         let new = !path.exists();
@@ -224,14 +235,12 @@ impl Disk for FaultyDisk {
     fn space(&self, dir: &Path) -> io::Result<Space> {
         let model = self.0.lock().unwrap();
         let found = LocalDisk.space(dir)?;
-        let low = matches!(model.fault, Some((step, Fault::Low)) if model.step >= step);
-        Ok(if low {
-            Space {
-                used: found.total - RESERVE_BYTES,
+        Ok(match model.fault {
+            Some((step, Fault::Left(bytes))) if model.step >= step => Space {
+                used: found.total - bytes,
                 ..found
-            }
-        } else {
-            found
+            },
+            _ => found,
         })
     }
 
@@ -241,6 +250,7 @@ impl Disk for FaultyDisk {
             return Err(io::Error::from_raw_os_error(5));
         }
         let mut model = self.0.lock().unwrap();
+        model.synced_dirs.insert(path.to_owned());
         model.names.retain(|change| change.path().parent() != Some(path));
         Ok(())
     }
@@ -270,6 +280,9 @@ impl Write for FaultyFile {
         }
         if self.disk.is_cut() {
             return Err(gone());
+        }
+        if self.disk.due(Fault::Refused) {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
         if self.disk.due(Fault::Full) {
             self.put(&bytes[..bytes.len() / 2])?;

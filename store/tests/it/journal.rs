@@ -6,7 +6,10 @@ use crate::{
 };
 use rand::RngExt;
 use std::{fs, path::Path, sync::Arc};
-use store::{Journal, JournalRecovery, MicroBatch, RecoveryReport, Store, StoreError, StoreOptions};
+use store::{
+    Journal, JournalRecovery, MicroBatch, RecoveryReport, SealInput, Store, StoreError, StoreOptions,
+    journal::RESERVE_BYTES,
+};
 use tempfile::TempDir;
 
 /// Never syncs: these tests are about bytes, not about power.
@@ -282,7 +285,7 @@ fn the_last_room_of_a_disk_is_left_to_seals_and_decisions() {
     let batches: Vec<_> = (1..=2).map(|lsn| micro(&mut rng, lsn, &mut spans)).collect();
     journal.append(&batches[0]).unwrap();
     journal.sync().unwrap();
-    disk.arm(0, Fault::Low);
+    disk.arm(0, Fault::Left(RESERVE_BYTES));
     let full = journal.append(&batches[1]).unwrap_err();
     assert!(full.is_full() && !full.is_fatal(), "{full}");
     disk.disarm();
@@ -290,6 +293,45 @@ fn the_last_room_of_a_disk_is_left_to_seals_and_decisions() {
     journal.sync().unwrap();
     drop(journal);
     assert_eq!(replay(dir.path(), options()).unwrap().0, batches);
+}
+
+#[test]
+fn where_much_is_written_with_every_seal_more_room_is_left_to_it() {
+    let (dir, disk) = (TempDir::new().unwrap(), FaultyDisk::default());
+    let (mut rng, mut spans, mut lsn) = (rng(13), 0, 0);
+    // 24 MiB that no codec makes smaller.
+    let mut state = vec![0; 24 << 20];
+    rng.fill(&mut state[..]);
+    let mut refuses = |journal: &mut Journal| {
+        let batch = micro(&mut rng, lsn + 1, &mut spans);
+        let refused = journal.append(&batch).inspect(|_| lsn += 1).is_err_and(|e| e.is_full());
+        journal.sync().unwrap();
+        refused
+    };
+    disk.arm(0, Fault::Left(RESERVE_BYTES + (8 << 20)));
+    for turn in 0..2 {
+        let (mut store, _) = Store::open(dir.path(), on(disk.clone())).unwrap();
+        let mut journal = store.journal().unwrap();
+        assert_eq!(
+            refuses(&mut journal),
+            turn == 1,
+            "a start knows what the last seal wrote"
+        );
+        let seal = |state: &[u8]| {
+            let input = SealInput {
+                lsn: 1,
+                state: Some(Box::new(state.to_vec())),
+                ..SealInput::default()
+            };
+            store.sealer().seal(input).unwrap()
+        };
+        assert!(seal(&state).commit_bytes > 24 << 20);
+        assert!(refuses(&mut journal));
+        if turn == 1 {
+            seal(&[1]);
+            assert!(!refuses(&mut journal));
+        }
+    }
 }
 
 #[test]

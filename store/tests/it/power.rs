@@ -283,7 +283,7 @@ fn work(dir: &Path, disk: &FaultyDisk, rng: &mut ChaCha8Rng, appended: &mut Vec<
                     }
                     Err(_) => break,
                 }
-                if !deferred && rng.random_bool(0.5) && upkept(&sealer, AFTER).is_none() {
+                if rng.random_bool(0.5) && upkept(&sealer, AFTER).is_none() {
                     break;
                 }
             }

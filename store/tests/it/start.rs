@@ -1,16 +1,18 @@
 //! Opening: the lock, a damaged commit record, a damaged file, reading beside a server.
 
 use crate::{
-    journal::options,
+    faults::FaultyDisk,
+    journal::{on, options},
     rows::{micro, rng},
+    upkeep::on_disk,
 };
 use proto::{
     Cell, CellKey, CellTable, Color, Grain, Metric, Nanos,
     cell::{Scope, Series},
     layout::Table,
 };
-use std::{fs, path::Path};
-use store::{LiveBatch, SealInput, Store, StoreError, StoreOptions};
+use std::{collections::BTreeSet, fs, path::Path};
+use store::{JournalRecovery, LiveBatch, SealInput, Store, StoreError, StoreOptions};
 use tempfile::TempDir;
 
 fn cells(n: i64) -> CellTable {
@@ -94,6 +96,40 @@ fn one_process_at_a_time() {
     assert!(Store::open(dir.path(), options()).is_err(), "the journal still writes");
     drop(journal);
     Store::open(dir.path(), options()).unwrap();
+}
+
+#[test]
+fn a_new_data_directory_is_there_after_a_power_cut() {
+    for seed in 0..8 {
+        let (root, disk, mut rng) = (TempDir::new().unwrap(), FaultyDisk::default(), rng(seed));
+        let dir = root.path().join("var/lib/tracegate");
+        let (mut store, _) = Store::open(&dir, on(disk.clone())).unwrap();
+        let mut journal = store.journal().unwrap();
+        journal.append(&micro(&mut rng, 1, &mut 0)).unwrap();
+        journal.sync().unwrap();
+        drop((store, journal));
+        for above in ["", "var", "var/lib"] {
+            assert!(disk.synced_dirs().contains(&root.path().join(above)), "{above:?}");
+        }
+        disk.lose_unsynced(&mut rng);
+        assert_eq!(Store::open(&dir, options()).unwrap().1.records.count(), 1);
+    }
+    let root = TempDir::new().unwrap();
+    fs::write(root.path().join("file"), "").unwrap();
+    let refused = Store::open(&root.path().join("file"), options()).unwrap_err();
+    assert!(refused.to_string().starts_with("cannot create folder"), "{refused}");
+}
+
+#[test]
+fn folders_without_files_go_at_a_start() {
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    let empty = dir.path().join("spans/color=green/date=2026-01-01");
+    fs::create_dir_all(empty.join("hour=03")).unwrap();
+    fs::create_dir_all(dir.path().join("traces/color=blue")).unwrap();
+    let (_store, found) = Store::open(dir.path(), options()).unwrap();
+    assert!(!empty.exists() && !dir.path().join("traces/color=blue").exists());
+    assert!(found.base.files.iter().all(|file| dir.path().join(&file.path).exists()));
 }
 
 #[test]
@@ -215,4 +251,164 @@ fn reading_beside_a_server_changes_nothing() {
     assert!(!snapshot.spans.is_empty() && snapshot.files.iter().any(|f| f.table == Table::Spans));
     assert_eq!(fs::read(&torn).unwrap(), bytes);
     assert!(dir.path().join("tmp/x.parquet").exists());
+}
+
+/// A file that can be opened and not read: its first page answers EIO, as a bad sector does.
+#[cfg(target_os = "linux")]
+fn make_unreadable(path: &Path) {
+    fs::remove_file(path).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", path).unwrap();
+    assert_eq!(fs::read(path).unwrap_err().raw_os_error(), Some(5));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_newest_commit_that_the_disk_cannot_read_falls_back_to_the_one_before() {
+    for part in ["commit", "state"] {
+        let dir = TempDir::new().unwrap();
+        three_commits(dir.path());
+        let commits = dir.path().join("commits");
+        make_unreadable(&commits.join(format!("{:020}.{part}", 3)));
+        let (_store, found) = Store::open(dir.path(), StoreOptions::default()).unwrap();
+        assert_eq!((found.lsn, found.report.commits_damaged), (6, 1), "{part}");
+        assert_eq!(
+            found.records.map(|r| r.unwrap().lsn).collect::<Vec<_>>(),
+            [7, 8, 9, 10, 11]
+        );
+    }
+    // The one before is no reason to refuse either, and two of them are.
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    let commits = dir.path().join("commits");
+    make_unreadable(&commits.join(format!("{:020}.commit", 2)));
+    assert_eq!(Store::open(dir.path(), StoreOptions::default()).unwrap().1.lsn, 9);
+    make_unreadable(&commits.join(format!("{:020}.commit", 3)));
+    assert!(matches!(
+        Store::open(dir.path(), StoreOptions::default()),
+        Err(StoreError::NoCommit { .. })
+    ));
+}
+
+fn skip() -> StoreOptions {
+    StoreOptions {
+        recovery: JournalRecovery::Skip,
+        ..options()
+    }
+}
+
+#[test]
+fn sealed_files_without_any_commit_record_are_never_removed() {
+    // With so many segments of the journal left, the newest; without even its folder.
+    for left in [Some(usize::MAX), Some(1), Some(0), None] {
+        let dir = TempDir::new().unwrap();
+        three_commits(dir.path());
+        let journal = dir.path().join("journal");
+        fs::remove_dir_all(dir.path().join("commits")).unwrap();
+        for segment in names(&journal).iter().rev().skip(left.unwrap_or(0)) {
+            fs::remove_file(journal.join(segment)).unwrap();
+        }
+        if left.is_none() {
+            fs::remove_dir(&journal).unwrap();
+        }
+        let sealed = on_disk(dir.path());
+        assert!(!sealed.is_empty());
+        for options in [options(), skip()] {
+            let refused = Store::open(dir.path(), options).unwrap_err();
+            assert!(matches!(refused, StoreError::NoCommit { .. }), "{left:?}: {refused}");
+            assert!(refused.to_string().contains("restore the folder"), "{refused}");
+            assert_eq!(on_disk(dir.path()), sealed, "{left:?}");
+            let refused = Store::open_read_only(dir.path()).unwrap_err();
+            assert!(matches!(refused, StoreError::NoCommit { .. }), "{left:?}: {refused}");
+        }
+        // What the message says helps.
+        for folder in ["commits", "spans", "cells"] {
+            fs::remove_dir_all(dir.path().join(folder)).unwrap();
+        }
+        Store::open(dir.path(), skip()).unwrap();
+    }
+}
+
+/// Two records, and a seal of the first that no commit record names.
+fn uncommitted(dir: &Path) {
+    let (mut store, _) = Store::open(dir, options()).unwrap();
+    let (mut journal, sealer) = (store.journal().unwrap(), store.sealer());
+    let (mut rng, mut spans) = (rng(3), 0);
+    for lsn in 1..=2 {
+        let batch = micro(&mut rng, lsn, &mut spans);
+        journal.append(&batch).unwrap();
+        journal.sync().unwrap();
+        if lsn == 1 {
+            let rows = batch.sections[0].rows.clone();
+            let input = SealInput {
+                lsn,
+                sealed_at: Nanos(crate::rows::T0),
+                spans: vec![LiveBatch { lsn, rows }],
+                deferred: true,
+                ..SealInput::default()
+            };
+            sealer.seal(input).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_kill_in_the_very_first_seal_is_no_loss() {
+    for options in [options(), skip()] {
+        let dir = TempDir::new().unwrap();
+        uncommitted(dir.path());
+        let (_store, found) = Store::open(dir.path(), options).unwrap();
+        assert_eq!((found.report.records, found.report.orphans_kept), (2, 0));
+        assert!(found.report.orphans_removed > 0 && on_disk(dir.path()).is_empty());
+    }
+}
+
+/// Flips a bit in the first record that is found in the segment `nth`.
+fn harm(dir: &Path, nth: usize) {
+    let journal = dir.join("journal");
+    let path = journal.join(&names(&journal)[nth]);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn records_lost_before_the_first_commit_may_be_in_its_files() {
+    let dir = TempDir::new().unwrap();
+    uncommitted(dir.path());
+    harm(dir.path(), 0);
+    let sealed = on_disk(dir.path());
+    assert!(matches!(
+        Store::open(dir.path(), options()),
+        Err(StoreError::Damaged { .. })
+    ));
+    assert!(matches!(
+        Store::open(dir.path(), skip()),
+        Err(StoreError::NoCommit { .. })
+    ));
+    assert_eq!(on_disk(dir.path()), sealed);
+}
+
+#[test]
+fn a_start_that_lost_records_keeps_unnamed_files_aside() {
+    let dir = TempDir::new().unwrap();
+    three_commits(dir.path());
+    // The newest commit is gone, and a record behind the one before it: maybe it is in a file that only the newest named.
+    fs::remove_file(dir.path().join("commits").join(format!("{:020}.commit", 3))).unwrap();
+    let before = on_disk(dir.path());
+    harm(dir.path(), 0);
+    let journal = dir.path().join("journal");
+    assert!(names(&journal).len() > 1);
+    let (store, found) = Store::open(dir.path(), skip()).unwrap();
+    let report = &found.report;
+    assert!(report.lost_records > 0 && report.orphans_kept > 0 && report.orphans_removed == 0);
+    let left = on_disk(dir.path());
+    let aside = on_disk(&dir.path().join("orphans"));
+    assert_eq!(aside.len() as u64, report.orphans_kept);
+    assert!(left.is_disjoint(&aside));
+    assert_eq!(left.union(&aside).cloned().collect::<BTreeSet<_>>(), before);
+    assert!(found.base.files.iter().all(|file| left.contains(&file.path)));
+    drop((store, found));
+    // Nobody but a person takes them away.
+    Store::open(dir.path(), skip()).unwrap();
+    assert_eq!(on_disk(&dir.path().join("orphans")), aside);
 }

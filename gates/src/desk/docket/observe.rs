@@ -7,11 +7,12 @@ use crate::{
     ledger::ReleaseRow,
     life::{Event, ReleaseState},
 };
-use proto::{CellTable, Metric, cell::Scope, decision::Phase};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+use proto::{
+    CellTable, Metric,
+    cell::{Minutes, Scope},
+    decision::Phase,
 };
+use std::{collections::BTreeSet, sync::Arc};
 
 impl Docket {
     /// Ends the observed release of a route.
@@ -81,7 +82,7 @@ fn evaluators(cells: &CellTable, route: &str) -> BTreeSet<Arc<str>> {
         route: route.into(),
         release: None,
     };
-    let minutes = cells.minutes(&outside).into_iter().flat_map(BTreeMap::values);
+    let minutes = cells.minutes(&outside).into_iter().flat_map(Minutes::values);
     let names = minutes
         .flat_map(|minute| minute.keys())
         .filter_map(|s| match &s.metric {

@@ -12,10 +12,10 @@ use proto::{
     layout::{self, Table},
 };
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use store::{LiveBatch, Retention, SealInput, SealedFile, Space, Store, Upkeep, Upkept};
+use store::{LiveBatch, Retention, SealInput, SealedFile, Space, Store, StoreOptions, Upkeep, Upkept};
 use tempfile::TempDir;
 
-const DAY: i64 = 24 * HOUR;
+pub const DAY: i64 = 24 * HOUR;
 
 fn cells(hour: i64) -> CellTable {
     let mut cells = CellTable::default();
@@ -39,9 +39,13 @@ fn cells(hour: i64) -> CellTable {
 }
 
 /// One seal an hour, at these hours after `T0`.
-fn sealed_at(hours: &[i64], text: Option<&str>) -> (TempDir, Store, Arc<Vec<SealedFile>>) {
+pub fn sealed_at(hours: &[i64], text: Option<&str>) -> (TempDir, Store, Arc<Vec<SealedFile>>) {
+    sealed_on(options(), hours, text)
+}
+
+pub fn sealed_on(options: StoreOptions, hours: &[i64], text: Option<&str>) -> (TempDir, Store, Arc<Vec<SealedFile>>) {
     let dir = TempDir::new().unwrap();
-    let (store, _) = Store::open(dir.path(), options()).unwrap();
+    let (store, _) = Store::open(dir.path(), options).unwrap();
     let (mut rng, mut next, mut files) = (rng(5), 0, None);
     for (nth, hour) in hours.iter().enumerate() {
         let (lsn, at) = (nth as u64 + 1, Nanos(T0 + hour * HOUR));
@@ -77,7 +81,7 @@ fn sealed_at(hours: &[i64], text: Option<&str>) -> (TempDir, Store, Arc<Vec<Seal
     (dir, store, files.unwrap())
 }
 
-fn until_done(store: &Store, task: &Upkeep) -> (Upkept, u64, u64) {
+pub fn until_done(store: &Store, task: &Upkeep) -> (Upkept, u64, u64) {
     let (mut removed, mut blanked, mut now) = (0, 0, task.now);
     loop {
         let task = Upkeep { now, ..task.clone() };
