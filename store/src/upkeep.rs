@@ -364,6 +364,7 @@ impl Inner {
         let gone: HashSet<TraceId> = leftover.replaced.iter().map(|(id, _)| *id).collect();
         commit.replaced.retain(|(id, _)| !gone.contains(id));
         let bytes = commit.write(self.disk.as_ref(), &self.root).inspect_err(|e| {
+            head.search.ask_again(&leftover.replaced);
             // After a failed sync the record may be there, and then its files must be.
             if !e.is_fatal() {
                 self.discard(step.added.iter().map(|file| self.root.join(&file.path)));

@@ -21,6 +21,8 @@ impl Assembly {
             for id in open {
                 self.review(id, lsn, &mut effects);
                 self.enqueue(id);
+                // All of them awake at once would be more than there is room for.
+                self.traces.settle(self.limits.awake_max);
             }
         }
         let mut due = Vec::new();

@@ -127,7 +127,7 @@ impl Pieces {
         let len = self.len() + piece.len();
         let announced = self.announced.unwrap_or(usize::MAX);
         let ahead = match self.announced.map(|all| all.min(ANNOUNCED_BYTES)) {
-            Some(all) if self.slow_at.is_some() && len >= all / SENT_PART => all,
+            Some(all) if self.slow_at.is_some() && len >= all / SENT_PART && len <= all => all,
             _ if is_first || len <= self.charged => 0,
             _ => announced.min(PIECES_BYTES_MIN.max(2 * self.charged)),
         };
@@ -306,6 +306,23 @@ mod tests {
         used(400 * KIB);
         drop(raw);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_long_body_is_charged_in_doubling_steps_beyond_what_announcements_are_worth() {
+        let budget = Arc::new(Budget::new(64 * MIB));
+        let mut pieces = Pieces::new(&budget).unwrap();
+        pieces.announce(8 * MIB, Folded::plain(16 * MIB)).unwrap();
+        let mut steps = Vec::new();
+        for _ in 0..8 * MIB / (32 * KIB) {
+            pieces.push(Bytes::from(vec![1; 32 * KIB])).unwrap();
+            let charged = budget.used() - REQUEST_BYTES;
+            if steps.last() != Some(&charged) {
+                steps.push(charged);
+            }
+        }
+        let kib: Vec<usize> = steps.iter().map(|bytes| bytes / KIB).collect();
+        assert_eq!(kib, [32, 64, 128, 256, 1_024, 2_048, 4_096, 8_192]);
     }
 
     #[test]

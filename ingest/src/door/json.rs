@@ -4,7 +4,8 @@
 //! keys are lowerCamelCase, unknown keys are ignored, 64-bit integers come as strings or numbers.
 //!
 //! JSON that is no UTF-8 is refused. An escape that is half a character (`"\ud83d"`, what JavaScript makes of an emoji that
-//! it cuts) is JSON all the same: it becomes U+FFFD, since a whole batch for half a character would be a bad bargain.
+//! it cuts) is JSON all the same: it becomes U+FFFD, since a whole batch for half a character would be a bad bargain. The reader that takes those takes control
+//! characters that are not escaped, too.
 
 use super::Export;
 use base64::Engine;

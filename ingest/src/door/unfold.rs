@@ -72,7 +72,9 @@ fn unless_gone<T>(done: oneshot::Sender<T>, work: impl FnOnce() -> T) {
 fn unfold(raw: Raw, folded: Folded) -> Result<Bytes, Refused> {
     let Raw { mut bytes, mut charge } = raw;
     if folded.coding != Coding::Identity {
-        let plain = inflate(folded.coding, &bytes, folded.limit_bytes, &mut charge)?;
+        let mut plain = inflate(folded.coding, &bytes, folded.limit_bytes, &mut charge)?;
+        // It waits now, and what is paid for is what is held.
+        plain.shrink_to_fit();
         bytes = Bytes::from(plain);
     }
     let Some(export) = folded.json else {

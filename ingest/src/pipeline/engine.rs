@@ -26,8 +26,8 @@ type SealResult = Result<Sealed, PipelineError>;
 
 /// Suspects that are looked at in one step.
 const SUSPECTS_MAX: usize = 16;
-/// Under load without a pause, sealed files are looked after at least once in so many of their usual intervals, and ingest
-/// waits for that if it must.
+/// Under load without a pause, sealed files are looked after at least once in so many of their usual intervals: twice as
+/// many rows may pile up then before that is called off.
 const UPKEEP_MISSED_MAX: u32 = 4;
 
 pub(super) struct Engine {
@@ -67,7 +67,7 @@ struct Turn {
     keeping: bool,
     /// They are to be looked after again, by the time of ticks.
     keep_at: Nanos,
-    /// When they were last, without being called off.
+    /// When they were last.
     kept_at: Nanos,
     /// Something is being looked up.
     looking: bool,
@@ -158,7 +158,9 @@ impl Engine {
     /// When to go on though nobody calls: for a publication that waits for more, and for a seal that is tried again while
     /// events, and so the ticks, are held up.
     fn wake(&self, turn: &Turn, held_up: bool) -> Receiver<Instant> {
-        let again = turn.not_before.filter(|at| held_up && *at > Instant::now());
+        // What is under way wakes it itself.
+        let is_idle = !turn.sealing && !turn.keeping && !turn.looking;
+        let again = turn.not_before.filter(|_| held_up && is_idle);
         let again = again.map(|at| at.saturating_duration_since(Instant::now()));
         let publication = turn.changed.then_some(self.publish_window);
         publication.into_iter().chain(again).min().map_or_else(never, after)
@@ -265,12 +267,9 @@ impl Engine {
     }
 
     fn kept(&mut self, result: Result<Upkept, PipelineError>, turn: &mut Turn) -> Result<(), PipelineError> {
-        turn.keep_at = self.fold.now().plus(self.upkeep_every);
+        (turn.kept_at, turn.keep_at) = (self.fold.now(), self.fold.now().plus(self.upkeep_every));
         match result {
             Ok(done) => {
-                if self.go_on.load(Relaxed) {
-                    turn.kept_at = self.fold.now();
-                }
                 self.fold.upkept(&done);
                 if done.more {
                     turn.keep_at = self.fold.now();

@@ -250,11 +250,15 @@ impl Fold {
         Ok(())
     }
 
-    /// A trace that was forgotten for good and goes on under its id has one patch: for its former rows, too.
+    /// A trace that was forgotten for good and goes on under its id has one patch: for its former rows too, unless it says
+    /// otherwise now.
     fn add_patches(&mut self, mut patches: Vec<(TraceId, Patch)>) {
+        let says = |mark: &Mark| (mark.color, mark.version.clone(), mark.release.clone());
         for (id, patch) in &mut patches {
             let before = self.view.patches.get(id);
-            patch.first_lsn = before.map_or(patch.first_lsn, |before| before.first_lsn.min(patch.first_lsn));
+            if let Some(before) = before.filter(|before| says(&before.mark) == says(&patch.mark)) {
+                patch.first_lsn = patch.first_lsn.min(before.first_lsn);
+            }
         }
         self.view.patches.push(patches);
     }
