@@ -6,3 +6,4 @@ pub mod captures;
 #[cfg(feature = "wire")]
 pub mod payload;
 pub mod release;
+pub mod resident;

@@ -1,7 +1,8 @@
 //! Memory of cells: traces of one call on one route, blue and green, minute after minute, through the reader and the
-//! assembly; then everything but the cells is dropped. Nothing but time makes cells older than a day smaller.
+//! assembly. What a day more takes is what cells take: nothing else is kept for so long.
 #![allow(clippy::print_stdout)]
 
+use benches::resident::resident;
 use clap::Parser;
 use ingest::{
     assemble::{Assembly, Limits},
@@ -17,7 +18,7 @@ use proto::{CellTable, Nanos};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, LogNormal};
-use std::{error::Error, fs, sync::Arc};
+use std::{error::Error, sync::Arc};
 use store::MicroBatch;
 
 /// As in the server.
@@ -62,38 +63,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         assembly.tick(now, minute.cast_unsigned()).cells.apply_to(&mut cells);
         assembly.apply(&batch)?.cells.apply_to(&mut cells);
     }
-    let before = resident()?;
     let (mut count, mut buckets) = (0, 0);
     for (_, cell) in cells.iter() {
         count += 1;
         buckets += cell.hdr.iter().count();
     }
-    drop((reader, assembly));
-    let with_cells = before_and_after(cells)?;
     println!(
         "seed {}, {} minutes, {} traces a minute",
         args.seed, args.minutes, args.per_minute
     );
     println!("cells                {count}, with {buckets} buckets");
-    println!("resident, at the end {before} KiB");
-    println!("of this, cells       {with_cells} KiB");
+    println!("resident, at the end {} KiB", resident("VmRSS:")?);
     Ok(())
-}
-
-/// What becomes free with the cells, KiB.
-fn before_and_after(cells: CellTable) -> Result<u64, Box<dyn Error>> {
-    // The allocator gives free pages back when time has passed and it is asked for more.
-    let purge = || {
-        for _ in 0..20 {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-            (0..10_000).for_each(|n| drop(std::hint::black_box(vec![0_u8; 64 << (n % 8)])));
-        }
-    };
-    purge();
-    let before = resident()?;
-    drop(cells);
-    purge();
-    Ok(before - resident()?)
 }
 
 fn request(rng: &mut ChaCha8Rng, traces: usize, now: Nanos) -> Result<Vec<u8>, Box<dyn Error>> {
@@ -139,11 +120,4 @@ fn request(rng: &mut ChaCha8Rng, traces: usize, now: Nanos) -> Result<Vec<u8>, B
         ..ResourceSpans::default()
     }];
     Ok(ExportTraceServiceRequest { resource_spans }.encode_to_vec())
-}
-
-/// Memory of this process, KiB.
-fn resident() -> Result<u64, Box<dyn Error>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
-    Ok(line.ok_or("no such line")?.trim().trim_end_matches(" kB").parse()?)
 }

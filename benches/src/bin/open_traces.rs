@@ -2,6 +2,7 @@
 //! the assembly. Printed is what the kernel says of this process, so the reader and the batch in flight are included.
 #![allow(clippy::print_stdout)]
 
+use benches::resident::resident;
 use clap::Parser;
 use ingest::{
     assemble::{Assembly, Limits},
@@ -124,14 +125,4 @@ fn request(rng: &mut ChaCha8Rng, traces: usize, spans: usize, now: Nanos) -> Vec
         }],
     }
     .encode_to_vec()
-}
-
-/// A line of `/proc/self/status`, KiB.
-fn resident(line: &str) -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let value = status
-        .lines()
-        .find_map(|l| l.strip_prefix(line))
-        .ok_or("no such line")?;
-    Ok(value.trim().trim_end_matches(" kB").parse()?)
 }

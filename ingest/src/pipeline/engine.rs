@@ -282,16 +282,10 @@ impl Engine {
     }
 
     fn settle(&mut self, result: SealResult, turn: &mut Turn) -> Result<(), PipelineError> {
-        match result {
-            Ok(sealed) => self.fold.sealed(&sealed),
-            Err(error) if error.is_fatal() => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "sealing failed; rows stay live and in the journal, and it is tried again");
-                self.fold.seal_failed()?;
-                turn.not_before = Some(Instant::now() + self.seal_retry);
-                // What is too old, or too much for the disk, may be what stands in the way.
-                turn.keep_at = self.fold.now();
-            }
+        if !self.fold.settle(result)? {
+            turn.not_before = Some(Instant::now() + self.seal_retry);
+            // What is too old, or too much for the disk, may be what stands in the way.
+            turn.keep_at = self.fold.now();
         }
         Ok(())
     }

@@ -391,6 +391,25 @@ impl Fold {
         Some(input)
     }
 
+    /// What came of a seal: whether its rows are in files now.
+    ///
+    /// # Errors
+    /// After which the process must stop.
+    pub fn settle(&mut self, result: Result<Sealed, PipelineError>) -> Result<bool, PipelineError> {
+        match result {
+            Ok(sealed) => {
+                self.sealed(&sealed);
+                Ok(true)
+            }
+            Err(error) if error.is_fatal() => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "sealing failed; rows stay live and in the journal, and it is tried again");
+                self.seal_failed()?;
+                Ok(false)
+            }
+        }
+    }
+
     /// The captured rows are in files now.
     pub fn sealed(&mut self, sealed: &Sealed) {
         let Some(in_flight) = self.in_flight.take() else {
@@ -445,7 +464,7 @@ impl Fold {
     }
 
     /// They are not: they stay live, and the next capture takes them again.
-    pub fn seal_failed(&mut self) -> Result<(), PipelineError> {
+    fn seal_failed(&mut self) -> Result<(), PipelineError> {
         let Some(in_flight) = self.in_flight.take() else {
             return Ok(());
         };

@@ -89,15 +89,7 @@ impl Replay<'_> {
             return Ok(());
         };
         self.sealing = false;
-        match result {
-            Ok(sealed) => self.fold.sealed(&sealed),
-            Err(error) if error.is_fatal() => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "sealing failed; rows stay live and in the journal, and it is tried again");
-                self.fold.seal_failed()?;
-                self.failed = true;
-            }
-        }
+        self.failed = !self.fold.settle(result)?;
         Ok(())
     }
 }
