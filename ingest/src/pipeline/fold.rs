@@ -391,10 +391,7 @@ impl Fold {
         Some(input)
     }
 
-    /// What came of a seal: whether its rows are in files now.
-    ///
-    /// # Errors
-    /// After which the process must stop.
+    /// What came of a seal: whether its rows are in files now. After an error the process must stop.
     pub fn settle(&mut self, result: Result<Sealed, PipelineError>) -> Result<bool, PipelineError> {
         match result {
             Ok(sealed) => {
